@@ -1,0 +1,1 @@
+"""Nacre: a self-hosted private cloud."""

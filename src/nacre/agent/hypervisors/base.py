@@ -1,0 +1,178 @@
+"""What every hypervisor driver is: a small core and abilities as separate protocols.
+
+Called by `agent/vms`. A driver knows its hypervisor and the files it is given; it never sees the wire, the
+control plane or another driver. The contract suite in `tests/contract` runs against every driver.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from nacre.model.ids import RunId, VmId
+from nacre.model.nodes import HypervisorInfo
+from nacre.model.vms import ExitReason, MachineType, PublishedPort
+
+
+class GuestState(StrEnum):
+    """What the hypervisor says that a guest is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUT_DOWN = "shut-down"  # the guest has powered off, its process is about to leave
+    FAILED = "failed"  # the hypervisor stopped it (internal error, I/O error)
+    GONE = "gone"  # no process
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskFile:
+    """A disk as a file on this host."""
+
+    id: str
+    path: Path
+    format: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserNic:
+    """A NIC behind the hypervisor's own NAT, with ports that lead in from the host."""
+
+    id: str
+    mac: str
+    publish: tuple[PublishedPort, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Everything a driver needs to start one life of a machine. All paths exist and belong to the agent."""
+
+    vm: VmId
+    run: RunId
+    name: str
+    machine: MachineType
+    cpus: int
+    memory_bytes: int
+    directory: Path
+    """Kept between lives: disks, console log, hypervisor log."""
+    run_directory: Path
+    """Short path for sockets; emptied between lives."""
+    lock_fd: int
+    """An open file descriptor holding an exclusive flock on the machine. The hypervisor's process inherits it,
+    so the lock lives exactly as long as the process: whoever cannot take it must adopt, not start."""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    kernel_args: str = ""
+    disks: tuple[DiskFile, ...] = ()
+    nics: tuple[UserNic, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handle:
+    """How to find a guest again after the agent was gone. Stored in the runtime record."""
+
+    pid: int
+    start_time: int
+    """Field 22 of /proc/<pid>/stat, clock ticks since boot: with the pid it names one process for ever."""
+    boot_id: str
+    accelerator: str = ""
+    accelerator_reason: str = ""
+    details: dict[str, str] = field(default_factory=dict[str, str])
+    """What only the driver understands (socket names, versions)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestEvent:
+    """A change that the hypervisor told us of, as it happens."""
+
+    state: GuestState
+    exit_reason: ExitReason | None = None
+    """Set with GONE."""
+    detail: str = ""
+
+
+class Guest(Protocol):
+    """One running machine, started or adopted. Every method may be repeated."""
+
+    @property
+    def handle(self) -> Handle:
+        """How to find it again."""
+        ...
+
+    @property
+    def console_socket(self) -> Path:
+        """Unix stream socket of the serial console. One client at a time: the agent."""
+        ...
+
+    @property
+    def console_log(self) -> Path:
+        """File to which the hypervisor itself appends everything the console prints."""
+        ...
+
+    async def state(self) -> GuestState:
+        """Ask the hypervisor."""
+        ...
+
+    def events(self) -> AsyncIterator[GuestEvent]:
+        """Changes from now on. Ends after GONE. One consumer."""
+        ...
+
+    async def shutdown(self) -> None:
+        """Ask the guest to power off (ACPI button). Returns at once; GONE follows if the guest obeys."""
+        ...
+
+    async def reset(self) -> None:
+        """Hard reset, as the button on the box."""
+        ...
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs."""
+        ...
+
+    async def resume(self) -> None:
+        """Let the virtual CPUs run again."""
+        ...
+
+    async def kill(self) -> None:
+        """End the process (through a verified pidfd) and return when it is gone."""
+        ...
+
+    async def detach(self) -> None:
+        """Let go of the guest without touching it: the agent is leaving, the guest stays."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """A driver."""
+
+    @property
+    def name(self) -> str:
+        """As in `VmSpec.hypervisor`."""
+        ...
+
+    async def probe(self) -> HypervisorInfo:
+        """What works on this host and, for what does not, why. Never raises for a missing hypervisor."""
+        ...
+
+    async def start(self, launch: Launch) -> Guest:
+        """Start a guest; returns when its process answers. Raises DriverError and leaves no process behind."""
+        ...
+
+    async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
+        """Take over a guest that outlived the agent; None if there is none (any more).
+
+        `handle` is None when the agent died between starting the process and writing its record: the driver
+        then finds the process by its sockets. Verified by boot id, start time, peer credentials and handshake.
+        """
+        ...
+
+
+@runtime_checkable
+class CanProbeAcceleration(Protocol):
+    """Ability: proves an accelerator by booting a kernel under it."""
+
+    async def prove_acceleration(self, kernel: Path) -> None:
+        """Boot `kernel` under each faster accelerator, with a time limit, and remember the verdict."""
+        ...

@@ -1,0 +1,1 @@
+"""Who is asking, and may they. Cedar decides; tokens and the certificate authority live here too."""

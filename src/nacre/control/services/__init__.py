@@ -1,0 +1,1 @@
+"""The rules, one file per noun. Called by api and gateway inside a transaction that the caller opened."""

@@ -1,0 +1,1 @@
+"""The words of Nacre: specs, states, transition tables and pure rules. No I/O, no clock, no randomness."""

@@ -1,0 +1,267 @@
+"""Virtual machines: what a user asks for, what a node reports, and when the two agree.
+
+Used by every layer: the same `VmSpec` is in REST bodies, database rows, messages to agents and driver input. Pure.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Annotated
+
+import msgspec
+
+from nacre.errors import InvalidInputError
+from nacre.model.convergence import Failure
+from nacre.model.ids import ImageId, ProjectId, RunId, VmId
+from nacre.model.images import ImageManifest
+from nacre.model.units import MIB
+
+MIN_MEMORY = 64 * MIB
+MAX_MEMORY = 16 << 40
+MIN_DISK = 1 * MIB
+MAX_DISK = 64 << 40
+DEFAULT_MEMORY = 512 * MIB
+DEFAULT_STOP_TIMEOUT_S = 30.0
+
+
+class Desired(StrEnum):
+    """What a machine should be doing."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    ABSENT = "absent"
+
+
+class Phase(StrEnum):
+    """What a machine is doing."""
+
+    PENDING = "pending"  # no node has taken it yet
+    PREPARING = "preparing"  # image and disks are being made ready
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    CRASHED = "crashed"  # its process died and it will be started again
+    DELETING = "deleting"
+    ABSENT = "absent"  # nothing of it is left on the node
+    UNKNOWN = "unknown"  # its node is out of reach
+
+
+class RestartPolicy(StrEnum):
+    """When a node starts a machine again by itself."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"  # after a crash, not after the guest powered itself off
+    ALWAYS = "always"
+
+
+class MachineType(StrEnum):
+    """The board that QEMU emulates."""
+
+    Q35 = "q35"
+    PC = "pc"
+    MICROVM = "microvm"
+
+
+class TransportProtocol(StrEnum):
+    """What a published port carries."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class PublishedPort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A port of the node that leads to a port of the guest."""
+
+    guest_port: PortNumber
+    host_port: PortNumber
+    host_address: str = "127.0.0.1"
+    protocol: TransportProtocol = TransportProtocol.TCP
+
+    def __str__(self) -> str:
+        return f"{self.host_address}:{self.host_port}->{self.guest_port}/{self.protocol}"
+
+
+class NetworkKind(StrEnum):
+    """How a NIC reaches the world."""
+
+    USER = "user"  # QEMU's own NAT, no privileges
+
+
+class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One network interface."""
+
+    network: NetworkKind = NetworkKind.USER
+    mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = None
+    """Derived from the machine's id and the NIC's place when not given."""
+
+
+class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The configuration of a machine. Sizes in bytes, times in seconds."""
+
+    image: ImageId
+    hypervisor: str = "qemu"
+    machine: MachineType = MachineType.Q35
+    cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    memory_bytes: Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)] = DEFAULT_MEMORY
+    disk_bytes: Annotated[int, msgspec.Meta(ge=MIN_DISK, le=MAX_DISK, multiple_of=512)] | None = None
+    """Size of the root disk. None takes the image's own size, and no disk if the image has none."""
+    kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    """Added to the image's kernel command line; only for images with a kernel."""
+    nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=8)] = (NicSpec(),)
+    publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
+    restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
+    """How long a graceful stop may take before the machine is switched off."""
+
+
+class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine of a node's desired state: everything the agent needs, nothing it must look up."""
+
+    id: VmId
+    project: ProjectId
+    name: str
+    generation: int
+    desired: Desired
+    spec: VmSpec
+    image: ImageManifest
+    reboot_nonce: int = 0
+    """Raised by every request for a graceful reboot; the agent acts when it exceeds what it has applied."""
+    reset_nonce: int = 0
+    """The same for a hard reset."""
+    force_stop: bool = False
+    """Switch off without asking the guest."""
+
+
+class ExitReason(StrEnum):
+    """Why a machine is no longer running."""
+
+    STOPPED = "stopped"  # we asked, the guest complied
+    KILLED = "killed"  # we switched it off
+    GUEST_SHUTDOWN = "guest-shutdown"  # the guest powered itself off
+    CRASHED = "crashed"  # its process died
+    HOST_REBOOT = "host-reboot"  # the node went down under it
+
+
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of a machine's process, from start to exit."""
+
+    id: RunId
+    started_at: datetime
+    accelerator: str
+    accelerator_reason: str
+    """Why this accelerator and not a faster one; empty when there is nothing to explain."""
+    cpus: int
+    memory_bytes: int
+    publish: tuple[PublishedPort, ...] = ()
+    exited_at: datetime | None = None
+    exit_reason: ExitReason | None = None
+    exit_detail: str = ""
+
+
+class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node knows of one machine."""
+
+    id: VmId
+    generation: int
+    """The newest intent that the agent has acted on or is acting on."""
+    phase: Phase
+    since: datetime
+    run: RunInfo | None = None
+    """The current life, or the last one."""
+    reboot_nonce: int = 0
+    reset_nonce: int = 0
+    restarts: int = 0
+    """How often this agent has started the machine again after a crash since its intent last changed."""
+    failure: Failure | None = None
+
+
+def satisfies(desired: Desired, phase: Phase) -> bool:
+    """Whether a machine in `phase` is what `desired` asks for."""
+    match desired:
+        case Desired.RUNNING:
+            return phase is Phase.RUNNING
+        case Desired.PAUSED:
+            return phase is Phase.PAUSED
+        case Desired.STOPPED:
+            return phase in {Phase.STOPPED, Phase.PENDING}
+        case Desired.ABSENT:
+            return phase is Phase.ABSENT
+
+
+def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
+    """Name the fields of `spec` that take effect only when the machine is next started."""
+    if run is None or run.exited_at is not None:
+        return ()
+    pairs = {
+        "cpus": (spec.cpus, run.cpus),
+        "memory_bytes": (spec.memory_bytes, run.memory_bytes),
+        "publish": (spec.publish, run.publish),
+    }
+    return tuple(name for name, (wanted, has) in pairs.items() if wanted != has)
+
+
+def check_spec(spec: VmSpec) -> VmSpec:
+    """Return `spec` if its parts fit together. Raises InvalidInputError naming the field."""
+    for index, port in enumerate(spec.publish):
+        field = f"publish[{index}]"
+        try:
+            ip_address(port.host_address)
+        except ValueError as error:
+            raise InvalidInputError(
+                "invalid_address",
+                f"{port.host_address!r} is not an IP address",
+                hint="publish on an address of the node: 127.0.0.1 for local use, 0.0.0.0 for every address",
+                field=f"{field}.host_address",
+            ) from error
+        clash = next((p for p in spec.publish[:index] if ports_overlap(p, port)), None)
+        if clash is not None:
+            raise InvalidInputError(
+                "port_published_twice",
+                f"{port} and {clash} use the same port",
+                hint="change one of them",
+                field=field,
+            )
+    if spec.publish and not spec.nics:
+        raise InvalidInputError(
+            "publish_without_nic",
+            "ports are published but there is no NIC",
+            hint="add a user-mode NIC",
+            field="publish",
+        )
+    if "\n" in spec.kernel_args or "\0" in spec.kernel_args:
+        raise InvalidInputError(
+            "invalid_kernel_args",
+            "kernel_args has a line break",
+            hint="write it on one line",
+            field="kernel_args",
+        )
+    return spec
+
+
+def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
+    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
+    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
+        return False
+    first, second = ip_address(one.host_address), ip_address(other.host_address)
+    return first == second or first.is_unspecified or second.is_unspecified
+
+
+def nic_mac(vm: VmId, index: int) -> str:
+    """Return the MAC of a NIC whose spec gives none: locally administered, stable for the machine's life."""
+    tail = vm.rsplit("-", 1)[-1]
+    number = (hash_text(tail) + index) & 0xFFFFFFFF
+    return "52:4e:" + ":".join(f"{(number >> shift) & 0xFF:02x}" for shift in (24, 16, 8, 0))
+
+
+def hash_text(text: str) -> int:
+    """Return a stable 32-bit number for `text` (FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/)."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return value

@@ -1,0 +1,22 @@
+"""The version of the agent protocol, with its history. Both sides accept N and N-1.
+
+1: first version.
+"""
+
+from nacre.errors import UnsupportedError
+
+CURRENT = 1
+OLDEST = 1
+
+
+def negotiate(newest: int, oldest: int) -> int:
+    """Return the version to speak with a peer that speaks `oldest`..`newest`. Raises UnsupportedError."""
+    agreed = min(CURRENT, newest)
+    if agreed < max(OLDEST, oldest):
+        older = "agent" if newest < OLDEST else "control plane"
+        raise UnsupportedError(
+            "protocol_version",
+            f"the agent speaks protocol {oldest} to {newest}, the control plane {OLDEST} to {CURRENT}",
+            hint=f"upgrade the {older}",
+        )
+    return agreed

@@ -1,0 +1,70 @@
+"""Bodies of /v1/nodes and /v1/nodes/tokens."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from nacre.model.ids import EnrolmentId, NodeId
+from nacre.model.nodes import Capacity, Condition, HypervisorInfo, NodeState, Usage
+from nacre.schema.common import Body, Out
+
+
+class NodeOut(Out, frozen=True, kw_only=True):
+    """A node, as its agent last reported it."""
+
+    id: NodeId
+    name: str
+    state: NodeState
+    labels: dict[str, str]
+    region: str
+    zone: str
+    hostname: str
+    os: str
+    kernel: str
+    architecture: str
+    agent_version: str
+    hypervisors: tuple[HypervisorInfo, ...]
+    conditions: tuple[Condition, ...]
+    capacity: Capacity | None
+    usage: Usage | None
+    reserved_cpus: int
+    reserved_memory_bytes: int
+    vms: int
+    last_seen_at: datetime | None
+    certificate_expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    etag: str
+
+
+class NodeTokenCreate(Body, frozen=True, kw_only=True):
+    """A one-time enrolment token."""
+
+    ttl_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 86400
+    node_name: str | None = None
+    """Bind the token to this node name; null lets the agent propose its host name."""
+    region: str = ""
+    zone: str = ""
+
+
+class NodeTokenOut(Out, frozen=True, kw_only=True):
+    """An enrolment token without its secret."""
+
+    id: EnrolmentId
+    node_name: str | None
+    region: str
+    zone: str
+    created_by: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    used_by: NodeId | None
+
+
+class NodeTokenCreated(Out, frozen=True, kw_only=True):
+    """The only time that the secret is shown. `join` is all that an agent needs: address, CA fingerprint, secret."""
+
+    token: NodeTokenOut
+    join: str
+    command: str

@@ -1,0 +1,105 @@
+"""Bodies of /v1/vms."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from nacre.model.convergence import Conditions
+from nacre.model.ids import NodeId, VmId
+from nacre.model.images import ImageId
+from nacre.model.vms import (
+    DEFAULT_STOP_TIMEOUT_S,
+    MAX_DISK,
+    MAX_MEMORY,
+    MIN_DISK,
+    MIN_MEMORY,
+    Desired,
+    MachineType,
+    NicSpec,
+    Phase,
+    PublishedPort,
+    RestartPolicy,
+    RunInfo,
+    VmSpec,
+)
+from nacre.schema.common import Body, Out, ProjectRef
+
+MIB = 1 << 20
+Cpus = Annotated[int, msgspec.Meta(ge=1, le=256)]
+MemoryBytes = Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)]
+DiskBytes = Annotated[int, msgspec.Meta(ge=MIN_DISK, le=MAX_DISK, multiple_of=512)]
+
+
+class VmCreate(Body, frozen=True, kw_only=True):
+    """A new machine. What is null comes from the image's defaults, then from Nacre's."""
+
+    name: str
+    image: str
+    """Name or id of an image that is ready."""
+    project: str = "default"
+    labels: dict[str, str] = {}
+    start: bool = True
+    hypervisor: str = "qemu"
+    machine: MachineType = MachineType.Q35
+    cpus: Cpus | None = None
+    memory_bytes: MemoryBytes | None = None
+    disk_bytes: DiskBytes | None = None
+    kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=8)] = (NicSpec(),)
+    publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
+    restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
+
+
+class VmUpdate(Body, frozen=True, kw_only=True):
+    """Fields to change; the rest stays. What needs a restart is named in `restart_required` until it happened."""
+
+    labels: dict[str, str] | None = None
+    cpus: Cpus | None = None
+    memory_bytes: MemoryBytes | None = None
+    publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] | None = None
+    restart: RestartPolicy | None = None
+    stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] | None = None
+
+
+class VmStop(Body, frozen=True, kw_only=True):
+    """How to stop."""
+
+    force: bool = False
+    """Switch off at once instead of asking the guest first."""
+
+
+class ImageRef(Out, frozen=True, kw_only=True):
+    """The image that a machine boots from."""
+
+    id: ImageId
+    name: str
+
+
+class NodeRef(Out, frozen=True, kw_only=True):
+    """The node that a machine is placed on."""
+
+    id: NodeId
+    name: str
+
+
+class VmOut(Out, frozen=True, kw_only=True):
+    """A machine: what was asked (`spec`, `desired`), what is (`phase`, `run`), and how far apart they are."""
+
+    id: VmId
+    name: str
+    project: ProjectRef
+    labels: dict[str, str]
+    spec: VmSpec
+    image: ImageRef
+    desired: Desired
+    phase: Phase
+    since: datetime
+    node: NodeRef | None
+    run: RunInfo | None
+    conditions: Conditions
+    restart_required: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    etag: str
