@@ -5,7 +5,7 @@ Rung by `store.db` after a commit; waited for by reconcilers, agent links, event
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 VMS = "vms"
@@ -32,7 +32,7 @@ class Wakes:
             bell.set()
 
     @contextmanager
-    def listen(self, *topics: str) -> Iterator["Bell"]:
+    def listen(self, *topics: str) -> Generator["Bell"]:
         """Hear `topics` from now on: a ring between two waits is not lost."""
         event = asyncio.Event()
         for topic in topics:

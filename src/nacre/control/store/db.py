@@ -6,7 +6,7 @@ reads cannot write by accident. One request, one transaction, committed where it
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -95,13 +95,13 @@ class Database:
         self._flush_events = flush_events
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Read]:
+    async def read(self) -> AsyncGenerator[Read]:
         """Open a read-only transaction."""
         async with self._reader.connect() as connection, connection.begin():
             yield Read(connection, self.clock)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Tx]:
+    async def write(self) -> AsyncGenerator[Tx]:
         """Open a write transaction: commits at the end of the block, rolls back on any exception."""
         async with self._writer.connect() as connection:
             async with connection.begin():
