@@ -25,7 +25,7 @@ _PATTERN = re.compile(r"^(\*|[a-z]+):(\*|[a-z-]+)$")
 def check_action_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return `patterns` if each is `noun:verb` with `*` allowed for either. Raises InvalidInputError."""
     for index, pattern in enumerate(patterns):
-        if not _PATTERN.match(pattern):
+        if not _PATTERN.fullmatch(pattern):
             raise InvalidInputError(
                 "invalid_action_pattern",
                 f"{pattern!r} is not an action pattern",

@@ -47,4 +47,4 @@ def make_id(noun: str, now: datetime, random: bytes) -> str:
 
 def looks_like_id(text: str) -> bool:
     """Whether `text` has the form of an id. Names of this form are refused, so the two never collide."""
-    return _ID.match(text) is not None
+    return _ID.fullmatch(text) is not None

@@ -58,7 +58,9 @@ class Visibility(StrEnum):
     PUBLIC = "public"  # every project; needs the platform's consent
 
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the content, in hex")]
+Sha256 = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64, description="SHA-256 of the content, in hex")
+]
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ _LABEL_VALUE = re.compile(r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$")
 
 def check_name(name: str, *, field: str = "name") -> str:
     """Return `name` if it is a DNS label (RFC 1123, at most 63 characters) that is not an id."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise InvalidInputError(
             "invalid_name",
             f"{name!r} is not a valid name",
@@ -36,7 +36,7 @@ def check_labels(labels: Mapping[str, str], *, field: str = "labels") -> dict[st
             "too_many_labels", f"{len(labels)} labels, at most {MAX_LABELS}", hint="remove some", field=field
         )
     for key, value in labels.items():
-        if not _LABEL_KEY.match(key) or not _LABEL_VALUE.match(value):
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             raise InvalidInputError(
                 "invalid_label",
                 f"{key}={value} is not a valid label",

@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$")
 
 def parse_size(text: str, *, field: str | None = None) -> int:
     """Return bytes for text such as `512MiB` or `1.5GiB`. Raises InvalidInputError."""
-    match = _NUMBER.match(text.strip())
+    match = _NUMBER.fullmatch(text.strip())
     factor = _SIZES.get(match.group(2)) if match else None
     if match is None or factor is None:
         raise InvalidInputError(
@@ -58,7 +58,7 @@ def format_size(size: int) -> str:
 
 def parse_duration(text: str, *, field: str | None = None) -> float:
     """Return seconds for text such as `30s`, `15m`, `24h` or `90d`. Raises InvalidInputError."""
-    match = _NUMBER.match(text.strip())
+    match = _NUMBER.fullmatch(text.strip())
     factor = _DURATIONS.get(match.group(2)) if match else None
     if match is None or factor is None:
         raise InvalidInputError(

@@ -97,7 +97,7 @@ class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One network interface."""
 
     network: NetworkKind = NetworkKind.USER
-    mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$")] | None = None
+    mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
     """Derived from the machine's id and the NIC's place when not given."""
 
 
