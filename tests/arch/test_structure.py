@@ -57,11 +57,12 @@ def test_nothing_is_swallowed() -> None:
 
 def test_importing_a_module_does_nothing() -> None:
     """No module starts work at import: module level holds definitions, constants and imports."""
-    offenders: list[str] = []
-    for path in FILES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                offenders.append(f"{relative(path)}:{node.lineno}")
+    offenders = [
+        f"{relative(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    ]
     assert offenders == []
 
 
