@@ -1,0 +1,73 @@
+"""Fixtures for every test."""
+
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+
+from nacre.control.store.db import Database
+from nacre.control.wake import Wakes
+from nacre.lib.clock import ManualClock
+from support.database import ENGINES, Templates, opened
+from support.postgres import Cluster, cluster
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The only event loop that Nacre runs on."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until a test moves it."""
+    return ManualClock()
+
+
+@pytest.fixture
+def wakes() -> Wakes:
+    """The doorbells that the database of this test rings."""
+    return Wakes()
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Generator[Cluster]:
+    """A PostgreSQL server, started when the first test wants it."""
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """Prepared databases to copy."""
+    return Templates(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(params=ENGINES)
+async def database_url(
+    request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path, templates: Templates
+) -> AsyncGenerator[str]:
+    """The URL of a database with every table and nothing else, once on each engine."""
+    if request.param == "sqlite":
+        yield await templates.sqlite(tmp_path / "nacre.sqlite")
+        return
+    running: Cluster = request.getfixturevalue("postgres_cluster")
+    name = await templates.postgresql(running)
+    yield running.url(name)
+    await running.drop(name)
+
+
+@pytest.fixture
+async def database(database_url: str, clock: ManualClock, wakes: Wakes) -> AsyncGenerator[Database]:
+    """An open database with every table, once on each engine, on the test's clock and doorbells."""
+    async with opened(database_url, clock, wakes) as ready:
+        yield ready
+
+
+@pytest.fixture
+async def sqlite_database(
+    anyio_backend: str, tmp_path: Path, templates: Templates, clock: ManualClock, wakes: Wakes
+) -> AsyncGenerator[Database]:
+    """An open SQLite database with every table, for tests of what does not depend on the engine."""
+    async with opened(await templates.sqlite(tmp_path / "nacre.sqlite"), clock, wakes) as ready:
+        yield ready
