@@ -33,7 +33,7 @@ test: setup  ## every test, with real guests and both databases
 	$(RUN) pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: setup  ## measure; ONLY=prefix for some of it
-	$(RUN) python -m tests.bench.main $(if $(ONLY),--only $(ONLY)) --output build/bench.json
+	PYTHONPATH=tests $(RUN) python -m bench.main $(if $(ONLY),--only $(ONLY)) --output build/bench.json
 
 docs: setup  ## build the documentation site into site/
 	$(RUN) --group docs zensical build --strict -f mkdocs.yml
