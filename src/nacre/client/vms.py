@@ -1,0 +1,82 @@
+"""Virtual machines through the API."""
+
+from nacre.client.collection import Collection, in_project
+from nacre.client.transport import Transport
+from nacre.schema.common import Accepted, Page
+from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
+
+AcceptedVm = Accepted[VmOut]
+
+
+class Vms(Collection[VmOut]):
+    """`/v1/vms`. Every verb returns when the change is durable, or when it is true if `wait_s` allows for it."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport, "/v1/vms", VmOut, Page[VmOut])
+
+    async def create(self, body: VmCreate, *, wait_s: float = 0) -> AcceptedVm:
+        """Create a machine."""
+        return await self._transport.change("POST", self._path, AcceptedVm, body=body, wait_s=wait_s)
+
+    async def update(
+        self, ref: str, body: VmUpdate, *, project: str | None = None, if_match: str | None = None, wait_s: float = 0
+    ) -> AcceptedVm:
+        """Change fields of a machine; with `if_match`, only if it is still as it was read."""
+        return await self._transport.change(
+            "PATCH",
+            self.at(ref),
+            AcceptedVm,
+            body=body,
+            params=in_project(project),
+            if_match=if_match,
+            wait_s=wait_s,
+        )
+
+    async def delete(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Delete a machine and its disk."""
+        return await self._transport.change(
+            "DELETE", self.at(ref), AcceptedVm, params=in_project(project), wait_s=wait_s
+        )
+
+    async def start(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Start a machine."""
+        return await self._verb(ref, "start", project, wait_s)
+
+    async def stop(self, ref: str, *, force: bool = False, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Stop a machine: ask its guest first, unless `force`."""
+        return await self._transport.change(
+            "POST",
+            self.at(ref, "stop"),
+            AcceptedVm,
+            body=VmStop(force=force),
+            params=in_project(project),
+            wait_s=wait_s,
+        )
+
+    async def reboot(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Ask the guest to shut down, then start it again."""
+        return await self._verb(ref, "reboot", project, wait_s)
+
+    async def reset(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Press the reset button."""
+        return await self._verb(ref, "reset", project, wait_s)
+
+    async def pause(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Stop the virtual CPUs; memory stays."""
+        return await self._verb(ref, "pause", project, wait_s)
+
+    async def resume(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Let the virtual CPUs run again."""
+        return await self._verb(ref, "resume", project, wait_s)
+
+    async def log(self, ref: str, *, tail_bytes: int | None = None, project: str | None = None) -> bytes:
+        """Return what the serial console printed, or the last `tail_bytes` of it."""
+        params = in_project(project)
+        if tail_bytes is not None:
+            params.append(("tail_bytes", str(tail_bytes)))
+        return await self._transport.read_text(self.at(ref, "log"), params=params)
+
+    async def _verb(self, ref: str, verb: str, project: str | None, wait_s: float) -> AcceptedVm:
+        return await self._transport.change(
+            "POST", self.at(ref, verb), AcceptedVm, params=in_project(project), wait_s=wait_s
+        )
