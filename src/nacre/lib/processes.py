@@ -284,8 +284,8 @@ def _lift(fd: int) -> int:
 def _leaked() -> list[int]:
     """Descriptors that our own parent left open to us and that a child would get too. Python's own are never."""
     found: list[int] = []
-    for name in os.listdir("/proc/self/fd" if _LINUX else "/dev/fd"):
+    for entry in Path("/proc/self/fd" if _LINUX else "/dev/fd").iterdir():
         with contextlib.suppress(OSError):
-            if int(name) > 2 and os.get_inheritable(int(name)):
-                found.append(int(name))
+            if int(entry.name) > 2 and os.get_inheritable(int(entry.name)):
+                found.append(int(entry.name))
     return found
