@@ -36,7 +36,7 @@ def create_to_first_line() -> Iterator[Result]:
         better="lower",
         reference=f"at most 1.25 x bare QEMU ({statistics.median(bare):.2f} s)",
         samples=[mine / theirs for mine, theirs in zip(ours, bare, strict=True)],
-        how="POST /v1/vms until the console log has its first byte, over the same argv started by hand; medians, alternating",
+        how="POST /v1/vms until the console log has a byte, over the same argv by hand; medians, alternating",
     )
 
 

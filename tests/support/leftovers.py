@@ -1,0 +1,85 @@
+"""Count what a platform holds: processes, sockets, files, control groups, rows. Equal counts mean no leak."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from support.platform import Platform
+
+# What grows by design: history, logs, and the databases' own files.
+HISTORY = {"events", "operations", "idempotency", "alembic_version", "leases", "tokens"}
+
+
+def snapshot_of(cloud: Platform) -> dict[str, Any]:
+    """Everything countable that belongs to machines of this platform."""
+    return {
+        "processes": len(cloud.guest_pids()),
+        "files": files(cloud),
+        "sockets": sockets(cloud),
+        "cgroups": cgroups(),
+        "rows": rows(cloud),
+        "descriptors": descriptors(cloud),
+    }
+
+
+def files(cloud: Platform) -> dict[str, int]:
+    """Entries per top folder of each agent's data directory, image cache and caches of verdicts aside."""
+    found: Counter[str] = Counter()
+    for agent in sorted(cloud.root.glob("agent-*")):
+        if not agent.is_dir():
+            continue
+        for path in agent.rglob("*"):
+            top = path.relative_to(agent).parts[0]
+            if top == "vms":
+                found[f"{agent.name}/{top}"] += 1
+    return dict(found)
+
+
+def sockets(cloud: Platform) -> int:
+    """Listening unix sockets under the platform's directories, from the kernel's own table."""
+    table = Path("/proc/net/unix").read_text().splitlines()
+    names = [line.split()[-1] for line in table if "/" in line]
+    return sum(any(mark in name for mark in ("qmp", "serial", "console")) and vm_of(cloud, name) for name in names)
+
+
+def vm_of(cloud: Platform, name: str) -> bool:
+    """Whether a socket path belongs to this platform (its run directory is derived from the data directory)."""
+    return str(cloud.root) in name or any(run in name for run in run_directories(cloud))
+
+
+def run_directories(cloud: Platform) -> list[str]:
+    """The short socket directories of this platform's agents."""
+    import hashlib
+
+    return [hashlib.sha256(str(cloud.root / a.name).encode()).hexdigest()[:12] for a in cloud.agents]
+
+
+def cgroups() -> int:
+    """Control groups of machines, in any hierarchy."""
+    return sum(1 for _ in Path("/sys/fs/cgroup").glob("**/nacre/vm-*"))
+
+
+def rows(cloud: Platform) -> dict[str, int]:
+    """Rows per table, history aside. Empty when the platform is not on SQLite."""
+    database = next(iter((cloud.root / "control").glob("*.db")), None)
+    if database is None:
+        return {}
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]
+            for table in tables
+            if table not in HISTORY and not table.startswith("sqlite_")
+        }
+
+
+def descriptors(cloud: Platform) -> int:
+    """Open files of the agents under vms/, which a forgotten machine would keep."""
+    return sum(
+        "/vms/" in str(link.readlink())
+        for agent in cloud.agents
+        if agent.alive()
+        for link in Path(f"/proc/{agent.pid}/fd").iterdir()
+        if link.is_symlink()
+    )
