@@ -2,7 +2,7 @@
 .PHONY: help setup demo fmt check test bench docs openapi clean
 
 UV := .tools/bin/uv
-RUN := $(UV) run --frozen
+RUN := $(UV) run --no-sync
 DEMO_DIR ?= .nacre/demo
 WORKERS ?= 2
 
@@ -26,7 +26,7 @@ check: setup  ## format, lint, types, architecture, API document and docs, witho
 	$(RUN) pyright
 	$(RUN) lint-imports
 	$(RUN) python -m nacre.control.api.openapi --check openapi.yaml
-	$(RUN) --group docs zensical build --strict -f mkdocs.yml
+	$(RUN) zensical build --strict -f mkdocs.yml
 	$(RUN) pytest -q tests/arch
 
 test: setup  ## every test, with real guests and both databases
@@ -36,7 +36,7 @@ bench: setup  ## measure; ONLY=prefix for some of it
 	PYTHONPATH=tests $(RUN) python -m bench.main $(if $(ONLY),--only $(ONLY)) --output build/bench.json
 
 docs: setup  ## build the documentation site into site/
-	$(RUN) --group docs zensical build --strict -f mkdocs.yml
+	$(RUN) zensical build --strict -f mkdocs.yml
 
 openapi: setup  ## write openapi.yaml from the code
 	$(RUN) python -m nacre.control.api.openapi --write openapi.yaml

@@ -43,9 +43,9 @@ install_uv() {
 
 install_environment() {
     group=--no-dev
-    [ "$purpose" = develop ] && group=--dev
+    [ "$purpose" = develop ] && group="--group dev --group docs"
     # A development environment also runs the product: never take packages out of it for a demo.
-    [ "$purpose" = run ] && [ -x .venv/bin/pytest ] && group=--dev
+    [ "$purpose" = run ] && [ -x .venv/bin/pytest ] && group="--group dev --group docs"
     .tools/bin/uv sync -q --frozen $group --python "$(python_for_nacre)"
 }
 

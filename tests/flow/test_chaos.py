@@ -101,11 +101,7 @@ def change(cloud: Platform, chance: random.Random, wanted: dict[str, str]) -> No
     verb = "create" if name not in wanted else chance.choice(["start", "stop", "delete"])
     machine = {"name": name, "image": "tiny", "memory_bytes": 112 << 20, "disk_bytes": 16 << 20}
     method, path, body = {
-        "create": (
-            "POST",
-            "/v1/vms",
-            {"name": name, "image": "tiny", "memory_bytes": 112 << 20, "disk_bytes": 16 << 20},
-        ),
+        "create": ("POST", "/v1/vms", machine),
         "start": ("POST", f"/v1/vms/{name}/start", None),
         "stop": ("POST", f"/v1/vms/{name}/stop", {"force": True}),
         "delete": ("DELETE", f"/v1/vms/{name}", None),
