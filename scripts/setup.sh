@@ -9,7 +9,7 @@ purpose=${1:-run}
 UV_VERSION=0.13.8
 
 run_packages="ca-certificates python3 python3-venv qemu-system-x86 qemu-utils busybox-static kmod zstd xz-utils"
-test_packages="postgresql"
+test_packages="postgresql faketime"
 
 main() {
     packages=$run_packages

@@ -43,17 +43,18 @@ def eventually(check: Callable[[], Any], *, timeout: float = 30, what: str = "")
 class Program:
     """One process of the platform that can be killed and started again."""
 
-    def __init__(self, name: str, argv: list[str], log: Path) -> None:
+    def __init__(self, name: str, argv: list[str], log: Path, env: dict[str, str] | None = None) -> None:
         self.name = name
         self.argv = argv
         self.log = log
+        self.env = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it in a session of its own, as an init system would."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.env
             )
 
     @property
@@ -95,7 +96,15 @@ class Program:
 class Platform:
     """Control plane and agents under one temporary directory."""
 
-    def __init__(self, root: Path, *, database: str | None = None, agents: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        database: str | None = None,
+        agents: int = 1,
+        agent_env: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self.root = root
         self.agents: list[Program] = []
         self.url = ""
@@ -104,6 +113,7 @@ class Platform:
         self._database = database
         self._settings = settings
         self._agent_count = agents
+        self._agent_env = agent_env
 
     def start(self) -> "Platform":
         """Bring everything up, claim the first administrator, wait for the nodes."""
@@ -175,6 +185,7 @@ class Platform:
             f"agent-{index}",
             [sys.executable, "-m", "nacre.agent.main", "--config", str(config)],
             self.root / f"agent-{index}.log",
+            self._agent_env,
         )
         program.start()
         self.agents.append(program)
