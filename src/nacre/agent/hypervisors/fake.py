@@ -1,0 +1,266 @@
+"""A hypervisor that behaves and emulates nothing. For tests of everything above drivers, and for trying things out.
+
+Its guests are small real processes (`fake_guest.py`) with real sockets, logs and ports, which outlive the agent; so
+adoption, locks, leaks and kills are as real as with QEMU. The contract suite holds it to the same promises.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from nacre.agent.hypervisors import ports
+from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.lifecycle import Life, take_hold
+from nacre.lib import processes
+from nacre.model.convergence import FailureClass
+from nacre.model.nodes import HypervisorInfo
+from nacre.model.vms import MachineType
+
+_PROGRAM = Path(__file__).with_name("fake_guest.py")
+_CONTROL = "control.sock"
+_CONSOLE = "console.sock"
+_START_S = 15.0
+_ANSWER_S = 5.0
+_QUIT_S = 5.0
+
+
+class FakeHypervisor:
+    """The driver called `fake`."""
+
+    def __init__(self, *, state_directory: Path) -> None:
+        del state_directory  # it has nothing to remember
+
+    @property
+    def name(self) -> str:
+        """As in `VmSpec.hypervisor`."""
+        return "fake"
+
+    async def probe(self) -> HypervisorInfo:
+        """Always available."""
+        return HypervisorInfo(
+            name=self.name,
+            available=True,
+            version="1",
+            accelerator="none",
+            machines=tuple(m.value for m in MachineType),
+        )
+
+    async def start(self, launch: Launch) -> Guest:
+        """Start the process; returns when it answers. Raises DriverError and leaves no process behind."""
+        ports.check_free(port for nic in launch.nics for port in nic.publish)
+        config = launch.run_directory / "fake.json"
+        config.write_bytes(msgspec.json.encode(_config(launch)))
+        process = processes.spawn(
+            [sys.executable, "-I", "-S", str(_PROGRAM), str(config)],
+            output=launch.directory / "hypervisor.log",
+            inherit=[launch.lock_fd],
+        )
+        try:
+            guest = await _greet(launch, process)
+        except BaseException:
+            await asyncio.shield(process.kill())
+            process.close()
+            _clean_up(launch)
+            raise
+        return guest
+
+    async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
+        """Take over a guest that outlived the agent; None if there is none."""
+        if handle is not None:
+            process = take_hold(handle)
+        else:
+            found = await processes.listener(launch.run_directory / _CONTROL)
+            process = found and processes.Process.open(found.pid, found.start_time)
+        if process is None:
+            return None
+        guest = await _greet(launch, process)
+        if guest.identity != launch.vm:
+            await guest.detach()
+            return None
+        return guest
+
+
+class FakeGuest:
+    """One running fake machine."""
+
+    def __init__(
+        self, launch: Launch, process: processes.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.identity = ""
+        self._launch = launch
+        self._reader = reader
+        self._writer = writer
+        self._answers: dict[int, asyncio.Future[dict[str, object]]] = {}
+        self._handle = Handle(
+            pid=process.pid, start_time=process.start_time, boot_id=processes.boot_id(), accelerator="none"
+        )
+        self._life = Life(process, drain=self._drain, clean_up=lambda: _clean_up(launch))
+        self._listening = asyncio.create_task(self._listen())
+        self._quitting: asyncio.Task[None] | None = None
+
+    @property
+    def handle(self) -> Handle:
+        """How to find it again."""
+        return self._handle
+
+    @property
+    def console_socket(self) -> Path:
+        """Unix stream socket of the console."""
+        return self._launch.run_directory / _CONSOLE
+
+    @property
+    def console_log(self) -> Path:
+        """What the console printed."""
+        return self._launch.directory / "console.log"
+
+    async def greet(self) -> None:
+        """Learn who it is and how it is."""
+        self.identity = str((await self._ask("identify")).get("vm"))
+        if await self.state() is GuestState.SHUT_DOWN:
+            self._powered_off()
+
+    async def state(self) -> GuestState:
+        """Ask the process."""
+        if self._life.gone.is_set() or not self._life.process.alive():
+            return GuestState.GONE
+        return GuestState(str((await self._ask("state"))["state"]))
+
+    def events(self) -> AsyncIterator[GuestEvent]:
+        """Changes from now on; ends after GONE."""
+        return self._life.events()
+
+    async def shutdown(self) -> None:
+        """Press the power button."""
+        self._life.asked = True
+        await self._ask("shutdown")
+
+    async def reset(self) -> None:
+        """Hard reset."""
+        await self._ask("reset")
+
+    async def pause(self) -> None:
+        """Stop the clock."""
+        await self._ask("pause")
+
+    async def resume(self) -> None:
+        """Let it run again."""
+        await self._ask("resume")
+
+    async def kill(self) -> None:
+        """End the process and return when it is gone."""
+        await self._life.kill()
+        await self._hang_up()
+
+    async def detach(self) -> None:
+        """Let go; the guest stays."""
+        await self._life.leave()
+        await self._hang_up()
+
+    async def _ask(self, verb: str) -> dict[str, object]:
+        number = len(self._answers) and max(self._answers) + 1
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._writer.write(json.dumps({"id": number, "do": verb}).encode() + b"\n")
+            async with asyncio.timeout(_ANSWER_S):
+                return await answer
+        except (OSError, TimeoutError) as error:
+            raise _silent() from error
+        finally:
+            del self._answers[number]
+
+    async def _listen(self) -> None:
+        try:
+            while line := await self._reader.readline():
+                message = cast("dict[str, object]", json.loads(line))
+                if "event" in message:
+                    self._heard(GuestState(str(message["event"])), str(message["detail"]))
+                elif (answer := self._answers.get(cast("int", message["id"]))) and not answer.done():
+                    answer.set_result(message)
+        except OSError:
+            pass
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(_silent())
+
+    def _heard(self, state: GuestState, detail: str) -> None:
+        if state is GuestState.SHUT_DOWN:
+            self._powered_off()
+        else:
+            self._life.tell(GuestEvent(state=state, detail=detail))
+
+    def _powered_off(self) -> None:
+        self._life.powered_off = True
+        self._life.tell(GuestEvent(state=GuestState.SHUT_DOWN))
+        if self._quitting is None:
+            self._quitting = asyncio.create_task(self._quit())
+
+    async def _quit(self) -> None:
+        with contextlib.suppress(DriverError):
+            await self._ask("quit")
+        if not await self._life.wait(_QUIT_S):
+            await self._life.kill()
+
+    async def _drain(self) -> None:
+        await asyncio.wait({self._listening})
+        self._writer.close()
+
+    async def _hang_up(self) -> None:
+        self._writer.close()
+        tasks = [task for task in (self._listening, self._quitting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _greet(launch: Launch, process: processes.Process) -> FakeGuest:
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while True:
+        try:
+            reader, writer = await asyncio.open_unix_connection(launch.run_directory / _CONTROL)
+        except OSError as error:
+            if await process.wait(0.005):
+                raise DriverError(
+                    "hypervisor_start_failed",
+                    "the fake guest ended before it answered",
+                    hint="look at hypervisor.log in the machine's directory on the node",
+                    failure_class=FailureClass.TRANSIENT,
+                ) from error
+            if asyncio.get_running_loop().time() > deadline:
+                raise _silent() from error
+        else:
+            guest = FakeGuest(launch, process, reader, writer)
+            await guest.greet()
+            return guest
+
+
+def _silent() -> DriverError:
+    return DriverError(
+        "hypervisor_silent",
+        "the fake guest does not answer",
+        hint="it is asked again; stop the machine by force if not",
+    )
+
+
+def _config(launch: Launch) -> dict[str, object]:
+    return {
+        "vm": launch.vm,
+        "run": launch.run,
+        "name": launch.name,
+        "kernel_args": launch.kernel_args,
+        "control_socket": str(launch.run_directory / _CONTROL),
+        "console_socket": str(launch.run_directory / _CONSOLE),
+        "console_log": str(launch.directory / "console.log"),
+        "publish": [msgspec.to_builtins(port) for nic in launch.nics for port in nic.publish],
+    }
+
+
+def _clean_up(launch: Launch) -> None:
+    for name in (_CONTROL, _CONSOLE, "fake.json"):
+        (launch.run_directory / name).unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""Driver names and where their code is. Called by `agent/main`. Imports a driver only when it is asked for.
+
+A third party adds a driver by an entry point in the group `nacre.hypervisors`. Every driver class is made with one
+keyword, `state_directory`: a directory of its own that outlives the agent.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from nacre.agent.hypervisors.base import CanProbeAcceleration, Hypervisor
+from nacre.errors import UnsupportedError
+
+DRIVERS = {
+    "qemu": "nacre.agent.hypervisors.qemu.driver:QemuHypervisor",
+    "fake": "nacre.agent.hypervisors.fake:FakeHypervisor",
+}
+ENTRY_POINTS = "nacre.hypervisors"
+
+_ABILITIES: dict[str, type] = {"prove-acceleration": CanProbeAcceleration}
+
+
+def load(name: str, state_directory: Path) -> Hypervisor:
+    """Return the driver called `name`. Raises UnsupportedError if there is none."""
+    address = _addresses().get(name)
+    if address is None:
+        raise UnsupportedError(
+            "unknown_hypervisor",
+            f"there is no hypervisor driver called {name!r}",
+            hint=f"the drivers are: {', '.join(sorted(_addresses()))}",
+            field="hypervisors",
+        )
+    module, _, attribute = address.partition(":")
+    make = cast("Callable[..., Hypervisor]", getattr(import_module(module), attribute))
+    return make(state_directory=state_directory / name)
+
+
+def abilities(driver: Hypervisor) -> tuple[str, ...]:
+    """Name what a driver can do beyond the core, derived from the protocols that it fulfils."""
+    return tuple(name for name, protocol in _ABILITIES.items() if isinstance(driver, protocol))
+
+
+def _addresses() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | DRIVERS
