@@ -13,6 +13,8 @@ IMAGES = "images"
 NODES = "nodes"
 EVENTS = "events"
 OPERATIONS = "operations"
+STREAMS = "streams"
+"""A viewer waits for a stream of a node whose link leads to another replica."""
 
 
 def node_topic(node: str) -> str:
