@@ -1,0 +1,114 @@
+"""Request bodies: JSON decoded strictly into the type that the handler declares, errors in our words.
+
+Litestar would convert leniently (`"4"` as 4); this decodes with msgspec's strict rules before it gets the chance.
+"""
+
+import re
+from difflib import get_close_matches
+from typing import Any, get_args, get_origin
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+
+from nacre.control.api.queries import without_none
+from nacre.errors import InvalidInputError
+
+MAX_BODY_BYTES = 1 << 20
+
+_AT = re.compile(r" - at `(?P<path>.+)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`", re.DOTALL)
+
+
+async def require_body(request: Request[Any, Any, Any]) -> None:
+    """Raise InvalidInputError if the handler needs a body and there is none."""
+    definition = request.route_handler.parsed_fn_signature.parameters.get("data")
+    if definition is not None and not definition.has_default and not await request.body():
+        raise InvalidInputError(
+            "missing_body", "this needs a JSON body", hint="see the body of this route in /openapi.yaml"
+        )
+
+
+class StrictRequest(Request[Any, Any, State]):
+    """A request whose JSON is decoded once, strictly, into the type of the handler's `data`."""
+
+    __slots__ = ()
+
+    async def json(self) -> Any:
+        """Return the body as what the handler wants. Raises InvalidInputError."""
+        definition = self.route_handler.parsed_fn_signature.parameters["data"]
+        self._need_json()
+        return decode(await self.body(), definition.annotation)
+
+    def _need_json(self) -> None:
+        media_type, _ = self.content_type
+        if media_type not in {"application/json", ""}:
+            raise InvalidInputError(
+                "not_json",
+                f"the body is {media_type[:80]}, not JSON",
+                hint="send it with Content-Type: application/json",
+            )
+
+
+def decode(body: bytes, kind: Any) -> Any:
+    """Return a body as a `kind`. Raises InvalidInputError that names the field."""
+    if rb"\u0000" in body:
+        raise InvalidInputError("nul_character", "the body has a NUL character", hint="remove \\u0000 from its texts")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), kind) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(
+            "malformed_json", f"the body is not JSON: {error}", hint="check quotes, commas and the encoding (UTF-8)"
+        ) from error
+
+
+def _explain(message: str, kind: Any) -> InvalidInputError:
+    at = _AT.search(message)
+    path = _path(at["path"]) if at else ""
+    said = _AT.sub("", message)
+    if unknown := _UNKNOWN.match(said):
+        name = unknown["name"][:80]
+        known = _fields(kind, path)
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(known)}"
+        return InvalidInputError("unknown_field", f"there is no field {name!r} here", hint=hint, field=_join(path, name))
+    if missing := _MISSING.match(said):
+        name = missing["name"]
+        return InvalidInputError("missing_field", f"{name} is missing", hint=f"give {name}", field=_join(path, name))
+    return InvalidInputError(
+        "invalid_field",
+        f"{path or 'the body'}: {said[:1].lower()}{said[1:]}",
+        hint="see the field in /openapi.yaml",
+        field=path or None,
+    )
+
+
+def _path(path: str) -> str:
+    """Turn `$.publish[...].host_port` into `publish[].host_port`."""
+    return path.removeprefix("key in ").removeprefix("$").removeprefix(".").replace("[...]", "[]")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _fields(kind: Any, path: str) -> list[str]:
+    """Names of the fields of the struct at `path` below `kind`, as far as that can be told."""
+    for part in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
+        kind = _below(kind, part)
+    kind = without_none(kind)
+    return list(kind.__struct_fields__) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
+
+
+def _below(kind: Any, part: str) -> Any:
+    kind = without_none(kind)
+    while get_origin(kind) is not None and not isinstance(kind, type) and hasattr(kind, "__metadata__"):
+        kind = get_args(kind)[0]
+    if part.startswith("["):
+        return next(iter(get_args(kind)), None)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return next((f.type for f in msgspec.structs.fields(kind) if f.name == part), None)
+    return None

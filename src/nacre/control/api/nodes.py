@@ -1,0 +1,114 @@
+"""/v1/nodes and /v1/nodes/tokens."""
+
+from litestar import Response, delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from nacre.control.api.calls import TheCall
+from nacre.control.api.queries import Labelled, Paged, list_query
+from nacre.control.services import enrolments, nodes
+from nacre.model.nodes import NodeState
+from nacre.schema.common import Page
+from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
+
+
+class NodeFilters(Labelled, frozen=True, kw_only=True):
+    """How a list of nodes may be narrowed."""
+
+    name: str | None = None
+    """Exactly this name."""
+    state: NodeState | None = None
+    """Only nodes in this state."""
+    region: str | None = None
+    """Only nodes of this region."""
+    zone: str | None = None
+    """Only nodes of this zone."""
+
+
+@get("/v1/nodes", opt={"action": "node:list"})
+async def list_nodes(call: TheCall, params: NamedDependency[NodeFilters]) -> Response[Page[NodeOut]]:
+    """List nodes."""
+    return await call.read(lambda rd, caller: nodes.list_(rd, caller, list_query(params)))
+
+
+@get("/v1/nodes/{node:str}", opt={"action": "node:view"})
+async def show_node(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
+    """Show a node, by name or id."""
+    return await call.show(lambda rd, caller: nodes.show(rd, caller, node))
+
+
+@patch("/v1/nodes/{node:str}", opt={"action": "node:update", "if_match": True})
+async def update_node(call: TheCall, node: FromPath[str], data: JSONBody[NodeUpdate]) -> Response[NodeOut]:
+    """Change the labels of a node."""
+    return await call.change(
+        lambda tx, caller: nodes.update(tx, caller, node, data, if_match=call.if_match), NodeOut
+    )
+
+
+@post("/v1/nodes/{node:str}/cordon", opt={"action": "node:cordon"}, status_code=200)
+async def cordon_node(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
+    """Give the node nothing new. It keeps what it runs."""
+    return await call.change(lambda tx, caller: nodes.cordon(tx, caller, node), NodeOut)
+
+
+@post("/v1/nodes/{node:str}/uncordon", opt={"action": "node:cordon"}, status_code=200)
+async def uncordon_node(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
+    """Let the node take new machines again."""
+    return await call.change(lambda tx, caller: nodes.uncordon(tx, caller, node), NodeOut)
+
+
+@post("/v1/nodes/{node:str}/allow-teardown", opt={"action": "node:update"}, status_code=200)
+async def allow_teardown(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
+    """Let the node's next sync tear down more machines than its guard allows, once."""
+    return await call.change(lambda tx, caller: nodes.allow_teardown(tx, caller, node), NodeOut)
+
+
+@delete("/v1/nodes/{node:str}", opt={"action": "node:delete", "if_match": True})
+async def delete_node(call: TheCall, node: FromPath[str]) -> None:
+    """Forget a node that has no machines. Its certificate is worth nothing from then on."""
+    await call.remove(lambda tx, caller: nodes.remove(tx, caller, node, if_match=call.if_match))
+
+
+@post("/v1/nodes/tokens", opt={"action": "node:enrol"})
+async def create_node_token(call: TheCall, data: JSONBody[NodeTokenCreate]) -> Response[NodeTokenCreated]:
+    """Make a one-time token that lets a new node join. Its secret is in the answer and nowhere else."""
+    joining = call.parts.joining
+    return await call.create(
+        lambda tx, caller: enrolments.create(tx, caller, data, joining),
+        NodeTokenCreated,
+        at=lambda made: f"/v1/nodes/tokens/{made.token.id}",
+        secret=True,
+    )
+
+
+@get("/v1/nodes/tokens", opt={"action": "node:enrol"})
+async def list_node_tokens(call: TheCall, params: NamedDependency[Paged]) -> Response[Page[NodeTokenOut]]:
+    """List enrolment tokens, without their secrets."""
+    return await call.read(lambda rd, caller: enrolments.list_(rd, caller, list_query(params)))
+
+
+@get("/v1/nodes/tokens/{token:str}", opt={"action": "node:enrol"})
+async def show_node_token(call: TheCall, token: FromPath[str]) -> Response[NodeTokenOut]:
+    """Show an enrolment token, by id, without its secret."""
+    return await call.read(lambda rd, caller: enrolments.show(rd, caller, token))
+
+
+@delete("/v1/nodes/tokens/{token:str}", opt={"action": "node:enrol"})
+async def revoke_node_token(call: TheCall, token: FromPath[str]) -> None:
+    """Make an enrolment token useless. A node that joined with it stays."""
+    await call.remove(lambda tx, caller: enrolments.revoke(tx, caller, token))
+
+
+ROUTES = (
+    list_nodes,
+    show_node,
+    update_node,
+    cordon_node,
+    uncordon_node,
+    allow_teardown,
+    delete_node,
+    create_node_token,
+    list_node_tokens,
+    show_node_token,
+    revoke_node_token,
+)

@@ -1,0 +1,113 @@
+"""The table of contents of the REST API, and how its parts become one ASGI application.
+
+To add a resource: a file of handlers beside this one, its `ROUTES` in the list below, its actions in `auth/actions.py`.
+"""
+
+import re
+from typing import Any
+
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+from nacre.control.api import (
+    consoles,
+    docs,
+    events,
+    grants,
+    health,
+    images,
+    nodes,
+    operations,
+    problems,
+    projects,
+    tokens,
+    users,
+    vms,
+)
+from nacre.control.api.access import check_declared, guard, provide_call, provide_params
+from nacre.control.api.bodies import MAX_BODY_BYTES, StrictRequest
+from nacre.control.api.boundary import Boundary, request_id_of
+from nacre.control.api.parts import Parts
+from nacre.errors import NacreError
+from nacre.schema.common import Problem
+
+log = structlog.get_logger()
+
+ROUTES: tuple[ControllerRouterHandler, ...] = (
+    *tokens.ROUTES,
+    *projects.ROUTES,
+    *users.ROUTES,
+    *grants.ROUTES,
+    *nodes.ROUTES,
+    *images.ROUTES,
+    *vms.ROUTES,
+    *consoles.ROUTES,
+    *events.ROUTES,
+    *operations.ROUTES,
+    *health.ROUTES,
+    *docs.ROUTES,
+)
+
+
+def build(parts: Parts | None, routes: tuple[ControllerRouterHandler, ...] = ROUTES) -> Litestar:
+    """Return the application. Raises UndeclaredRouteError. Without `parts` it can be described but not used."""
+    app = Litestar(
+        route_handlers=list(routes),
+        guards=[guard],
+        dependencies={
+            "call": Provide(provide_call),
+            "params": Provide(provide_params),
+        },
+        exception_handlers={NacreError: _on_error, HTTPException: _on_framework, Exception: _on_defect},
+        request_class=StrictRequest,
+        request_max_body_size=MAX_BODY_BYTES,
+        state=State({"parts": parts}),
+        openapi_config=None,
+        logging_config=None,
+    )
+    check_declared(app)
+    return app
+
+
+def serve(parts: Parts) -> ASGIApp:
+    """Return the application behind its boundary: what the server runs."""
+    return Boundary(build(parts), parts.metrics)
+
+
+def _on_error(request: Request[Any, Any, Any], error: NacreError) -> Response[bytes]:
+    if problems.STATUS[error.kind] >= problems.INTERNAL:
+        log.warning("http.refused", code=error.code, message=error.message, exc_info=error.__cause__)
+    return _respond(problems.of_error(error, request_id_of(request.scope)))
+
+
+def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.status_code >= problems.INTERNAL:
+        return _on_defect(request, error)
+    response = _respond(problems.of_framework(error, request_id_of(request.scope)))
+    if error.status_code == problems.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(_methods(request.app, request.scope["path"]))
+    return response
+
+
+def _methods(app: Litestar, path: str) -> list[str]:
+    """Return the methods that a path takes."""
+    matching = (route for route in app.routes if re.fullmatch(re.sub(r"\{\w+:str\}", "[^/]+", route.path), path))
+    return sorted({method for route in matching for method in getattr(route, "methods", ())})
+
+
+def _on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("http.defect", path=request.scope["path"], method=request.method, exc_info=error)
+    return _respond(problems.of_defect(request_id_of(request.scope)))
+
+
+def _respond(problem: Problem) -> Response[bytes]:
+    return Response(
+        problems.encode(problem),
+        status_code=problem.status,
+        media_type=problems.MEDIA_TYPE,
+        headers=problems.headers(problem),
+    )
