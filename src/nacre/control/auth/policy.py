@@ -62,6 +62,11 @@ def require(caller: Caller, scope: str, *, missing: NacreError | None = None, ac
         raise _forbidden(caller, scope, asked)
 
 
+def may_view(caller: Caller, scope: str, noun: str) -> bool:
+    """Whether the caller may know of things of this noun in `scope`. Marks nothing as checked."""
+    return _may_view(caller.principal, scope, f"{noun}:view")
+
+
 def require_own(caller: Caller) -> None:
     """Raise ForbiddenError unless the token may be used for the declared action on its own user's things."""
     caller.checked = True

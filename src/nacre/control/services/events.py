@@ -1,57 +1,49 @@
-"""Events: told by services in the transaction of what happened, written last of all before it commits."""
+"""Events: told by services in the transaction of what happened, read by lists and streams from any cursor."""
 
-from collections.abc import Mapping
-from typing import Any
+from nacre.control.auth import policy
+from nacre.control.auth.principals import Caller
+from nacre.control.store import events as store
+from nacre.control.store import projects
+from nacre.control.store.db import Read
+from nacre.control.store.events import emit, flush, latest
+from nacre.model.events import Event
+from nacre.schema.common import DEFAULT_PAGE
 
-from sqlalchemy import insert, text
-
-from nacre.control.store.db import Tx
-from nacre.control.store.events import events
-from nacre.control.wake import EVENTS
-from nacre.model.events import Actor
-
-_LOCK = 0x6E61637265  # any number that nothing else locks
+MAX_CURSOR = (1 << 63) - 1
 
 
-def emit(
-    tx: Tx,
+async def list_events(
+    rd: Read,
+    caller: Caller,
     *,
-    type: str,  # noqa: A002 - the word of the wire
-    actor: Actor,
-    noun: str,
-    object_id: str,
-    object_name: str,
-    project: str | None,
-    message: str,
-    request_id: str = "",
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    """Tell that something happened. It is known to all once `tx` commits."""
-    tx.events.append(
-        {
-            "at": tx.now(),
-            "type": type,
-            "actor_kind": actor.kind.value,
-            "actor_id": actor.id,
-            "actor_name": actor.name,
-            "noun": noun,
-            "object_id": object_id,
-            "object_name": object_name,
-            "project": project,
-            "message": message,
-            "request_id": request_id,
-            "details": dict(details or {}),
-        }
-    )
-    tx.wake(EVENTS)
+    after: int | None = None,
+    before: int | None = None,
+    noun: str | None = None,
+    object: str | None = None,  # noqa: A002 - the word of the wire
+    project: str | None = None,
+    type: str | None = None,  # noqa: A002 - the word of the wire
+    limit: int = DEFAULT_PAGE,
+) -> list[Event]:
+    """Return events that the caller may see, in the order in which they were committed.
 
-
-async def flush(tx: Tx) -> None:
-    """Write what was told. Registered with `Database.on_commit`.
-
-    On PostgreSQL numbers are drawn before commits, so without the lock a reader could see cursor 8 before 7 is there
-    and never go back for it. The lock is held from here to the commit that follows at once.
+    With `after`, the first `limit` after that cursor; without, the last `limit` (before cursor `before`).
+    Events that belong to no project are for those who may view the whole platform. `project` is a name or id.
     """
-    if tx.connection.dialect.name == "postgresql":
-        await tx.connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    await tx.connection.execute(insert(events), tx.events)
+    visible = policy.visible_projects(caller)
+    if project is not None:
+        row = await projects.get(rd, project)
+        if row is None or (visible is not None and row.id not in visible):
+            return []
+        visible = frozenset({row.id})
+    wanted = {"noun": noun, "object_id": object, "type": type}
+    return await store.span(
+        rd,
+        visible=visible,
+        after=None if after is None else min(after, MAX_CURSOR),
+        before=None if before is None else min(before, MAX_CURSOR),
+        limit=limit,
+        equal={column: value for column, value in wanted.items() if value is not None},
+    )
+
+
+__all__ = ["emit", "flush", "latest", "list_events"]

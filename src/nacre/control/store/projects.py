@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Integer, Table, Text, delete, insert, select, update
+from sqlalchemy import Column, Integer, Table, Text, delete, func, insert, select, update
 
+from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
 from nacre.control.store.rows import load
 from nacre.control.store.types import Labels, Timestamp
+from nacre.errors import NacreError
 from nacre.model.ids import ProjectId
 
 projects = Table(
@@ -53,9 +55,9 @@ async def get(rd: Read, id_or_name: str, *, lock: bool = False) -> ProjectRow | 
     return None if row is None else load(ProjectRow, row)
 
 
-async def add(tx: Tx, row: ProjectRow) -> None:
-    """Insert a project. Raises IntegrityError if the name is taken."""
-    await tx.connection.execute(insert(projects).values(**vars(row)))
+async def add(tx: Tx, row: ProjectRow, *, taken: NacreError) -> None:
+    """Insert a project. Raises `taken` if the name is taken."""
+    await insert_unique(tx, insert(projects).values(**vars(row)), taken=taken)
 
 
 async def save(tx: Tx, row: ProjectRow) -> None:
@@ -70,6 +72,17 @@ async def save(tx: Tx, row: ProjectRow) -> None:
 async def remove(tx: Tx, project: ProjectId) -> None:
     """Delete a project that holds nothing."""
     await tx.connection.execute(delete(projects).where(projects.c.id == project))
+
+
+async def contents(rd: Read, project: ProjectId) -> dict[str, int]:
+    """Count what a project holds, by noun."""
+    counts: dict[str, int] = {}
+    for noun in ("vms", "images"):
+        table = metadata.tables.get(noun)
+        if table is not None:
+            query = select(func.count()).select_from(table).where(table.c.project == project)
+            counts[noun] = (await rd.connection.execute(query)).scalar_one()
+    return counts
 
 
 async def page(rd: Read, query: ListQuery, visible: frozenset[ProjectId] | None) -> tuple[list[ProjectRow], str | None]:

@@ -1,6 +1,31 @@
 """Every table, by importing every store module. For migrations and tests; a new store module adds its line here."""
 
-from nacre.control.store import ca, events, operations, projects, stream_requests
+from nacre.control.store import (
+    ca,
+    claims,
+    events,
+    grants,
+    idempotency,
+    leases,
+    operations,
+    projects,
+    stream_requests,
+    tokens,
+    users,
+)
 from nacre.control.store.db import metadata
 
-__all__ = ["ca", "events", "metadata", "operations", "projects", "stream_requests"]
+__all__ = [
+    "ca",
+    "claims",
+    "events",
+    "grants",
+    "idempotency",
+    "leases",
+    "metadata",
+    "operations",
+    "projects",
+    "stream_requests",
+    "tokens",
+    "users",
+]

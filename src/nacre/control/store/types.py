@@ -40,7 +40,7 @@ class Model(TypeDecorator[T], Generic[T]):
     impl = Text
     cache_ok = True
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: type[T]) -> None:
         super().__init__()
         self.model = model
         self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(model)
