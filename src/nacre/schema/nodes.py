@@ -38,6 +38,12 @@ class NodeOut(Out, frozen=True, kw_only=True):
     etag: str
 
 
+class NodeUpdate(Body, frozen=True, kw_only=True):
+    """Fields to change; the rest stays."""
+
+    labels: dict[str, str] | None = None
+
+
 class NodeTokenCreate(Body, frozen=True, kw_only=True):
     """A one-time enrolment token."""
 
