@@ -33,6 +33,11 @@ class Wakes:
         for bell in self._bells.get(topic, ()):
             bell.set()
 
+    def ring_all(self) -> None:
+        """Wake everyone: rings may have been missed."""
+        for topic in list(self._bells):
+            self.ring(topic)
+
     @contextmanager
     def listen(self, *topics: str) -> Generator["Bell"]:
         """Hear `topics` from now on: a ring between two waits is not lost."""

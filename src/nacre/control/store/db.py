@@ -4,7 +4,6 @@ Opened by `main`, handed to everything that needs data. Read and write transacti
 reads cannot write by accident. One request, one transaction, committed where it was opened.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -74,8 +73,9 @@ class Database:
         self.clock = clock
         self.wakes = wakes
         self.is_postgresql = url.get_backend_name() == "postgresql"
+        self.instance = os.urandom(8).hex()
+        """Tells the notifications of this process from those of other replicas."""
         self._writer, self._reader = _engines(url)
-        self._listener: asyncio.Task[None] | None = None
         self._flush_events: Callable[[Tx], Any] | None = None
 
     @classmethod
@@ -109,13 +109,16 @@ class Database:
                 yield tx
                 if tx.events and self._flush_events is not None:
                     await self._flush_events(tx)
-                if self.is_postgresql:
-                    for topic in sorted(tx.topics):
-                        await connection.execute(
-                            text("SELECT pg_notify(:channel, :topic)"), {"channel": NOTIFY_CHANNEL, "topic": topic}
-                        )
+                if self.is_postgresql and tx.topics:
+                    await self._notify(tx)
             for topic in tx.topics:
                 self.wakes.ring(topic)
+
+    async def _notify(self, tx: Tx) -> None:
+        """Have the commit ring the bells of other replicas too (see `store.notifications`)."""
+        query = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
+        payloads = [f"{self.instance} {topic}" for topic in sorted(tx.topics)]
+        await tx.connection.execute(query, {"channel": NOTIFY_CHANNEL, "payloads": payloads})
 
     async def close(self) -> None:
         """Close every connection."""
