@@ -10,9 +10,10 @@ from nacre.client import problems
 from nacre.client.collection import EVERYTHING, Collection, Query
 from nacre.client.transport import Params, Transport
 from nacre.errors import NacreError
-from nacre.schema.common import Page
+from nacre.schema.common import DEFAULT_PAGE, MAX_PAGE, Page
 from nacre.schema.events import EventOut
 
+MAX_CURSOR = (1 << 63) - 1
 SILENCE_S = 60.0
 """A stream that says nothing for so long, not even a comment, is taken for dead and opened anew."""
 FIRST_PAUSE_S = 0.2
@@ -31,6 +32,30 @@ class Events(Collection[EventOut]):
 
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "/v1/events", EventOut, Page[EventOut])
+
+    async def latest(self, query: Query = EVERYTHING) -> list[EventOut]:
+        """Return the newest events that match, the oldest of them first. `limit` of the query says how many."""
+        left, before, found = query.limit or DEFAULT_PAGE, MAX_CURSOR, list[EventOut]()
+        while left > 0:
+            params = [*query.params(), ("before", str(before)), ("limit", str(min(left, MAX_PAGE)))]
+            page = await self._transport.read(self._path, self._page, params=params)
+            if not page.items:
+                break
+            found += sorted(page.items, key=lambda event: -event.cursor)
+            before, left = found[-1].cursor, left - len(page.items)
+        return found[::-1]
+
+    async def since(self, after: int, query: Query = EVERYTHING) -> list[EventOut]:
+        """Return the events after a cursor, the oldest first, at most `limit` of the query."""
+        left, found = query.limit or DEFAULT_PAGE, list[EventOut]()
+        while left > 0:
+            params = [*query.params(), ("after", str(after)), ("limit", str(min(left, MAX_PAGE)))]
+            page = await self._transport.read(self._path, self._page, params=params)
+            if not page.items:
+                break
+            found += page.items
+            after, left = found[-1].cursor, left - len(page.items)
+        return found
 
     async def follow(
         self, query: Query = EVERYTHING, *, after: int | None = None, gap: Gap = _quiet

@@ -81,7 +81,7 @@ class Images(Collection[ImageOut]):
                 self._upload_path(ref, role),
                 UploadOut,
                 _chunks(source, offset, sent),
-                headers={"Upload-Offset": str(offset)},
+                headers={"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"},
                 stall_s=STALL_S,
             )
 

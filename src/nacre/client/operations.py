@@ -10,8 +10,8 @@ from nacre.errors import ConflictError, NacreError
 from nacre.model.operations import TERMINAL, OperationState
 from nacre.schema.common import OperationOut, Page
 
-FIRST_LOOK_S = 0.05
-LONGEST_PAUSE_S = 1.0
+HOLD_S = 1.0
+"""How long the server may keep an answer: what progress is shown is at most so old."""
 
 Seen = Callable[[OperationOut], None]
 """Told of an operation each time it was looked at."""
@@ -35,15 +35,16 @@ class Operations(Collection[OperationOut]):
         """Return the operation once it has succeeded. Raises NacreError if it ends otherwise or time runs out."""
         clock = asyncio.get_running_loop()
         deadline = clock.time() + timeout_s
-        pause = FIRST_LOOK_S
         while operation.state not in TERMINAL:
             seen(operation)
             left = deadline - clock.time()
             if left <= 0:
                 raise problems.timed_out(f"{operation.type} of {operation.object_name}", timeout_s)
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, LONGEST_PAUSE_S)
-            operation = await self.show(operation.id)
+            # The server holds its answer until the operation ends, so its end is known at once.
+            hold = min(HOLD_S, left)
+            operation = await self._transport.read(
+                self.at(operation.id), OperationOut, params=[("wait", f"{hold:.3f}")], timeout_s=hold
+            )
         seen(operation)
         return check_success(operation)
 

@@ -31,7 +31,8 @@ READ_TIMEOUT_S = 30.0
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.15
 
-_RETRIED = frozenset({429, 502, 503, 504})
+_RETRIED = frozenset({502, 503})
+"""Answers that mean: not now. A resource that ran out (429) or a wait that ended (504) is for the caller to judge."""
 
 
 def check_url(url: str) -> str:
@@ -125,7 +126,7 @@ class Transport:
                 "PATCH",
                 self.url + path,
                 content=chunks,
-                headers={"Content-Type": "application/octet-stream", **headers},
+                headers=dict(headers),
                 timeout=httpx2.Timeout(stall_s, connect=CONNECT_TIMEOUT_S),
             )
         except httpx2.TransportError as error:

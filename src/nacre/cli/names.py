@@ -1,0 +1,101 @@
+"""Names of what exists, for shell completion. Asks the server briefly and keeps quiet when it cannot."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from nacre.cli import profile
+from nacre.cli.session import Session
+from nacre.errors import NacreError
+
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
+    from nacre.client.api import Nacre
+
+PATIENCE_S = 2.0
+MOST = 500
+
+Named = list[tuple[str, str]]
+"""Names with a word about each."""
+
+Completer = Callable[["CompletionContext"], Named]
+
+
+async def _vms(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    return [(vm.name, vm.phase.value) for vm in await nacre.vms.all(Query(project=project, limit=MOST))]
+
+
+async def _images(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    return [(image.name, image.state.value) for image in await nacre.images.all(Query(project=project, limit=MOST))]
+
+
+async def _nodes(nacre: "Nacre", project: str) -> Named:
+    del project
+    return [(node.name, node.state.value) for node in await nacre.nodes.all()]
+
+
+async def _projects(nacre: "Nacre", project: str) -> Named:
+    del project
+    return [(found.name, found.description) for found in await nacre.projects.all()]
+
+
+async def _users(nacre: "Nacre", project: str) -> Named:
+    del project
+    return [(user.name, user.display_name) for user in await nacre.users.all()]
+
+
+async def _operations(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    del project
+    found = await nacre.operations.all(Query(sort="-created_at", limit=50))
+    return [(operation.id, f"{operation.type} {operation.object_name}") for operation in found]
+
+
+def _ask(list_names: "Callable[[Nacre, str], Awaitable[Named]]") -> Completer:
+    def complete(context: "CompletionContext") -> Named:
+        def option(name: str) -> str:
+            found = context.get(name)
+            return (found.raw or "") if found is not None else ""
+
+        session = Session(
+            output="table",
+            project_option=option("--project") or None,
+            context_name=option("--context"),
+            environment=os.environ,
+        )
+
+        async def ask() -> Named:
+            async with asyncio.timeout(PATIENCE_S), session.client() as nacre:
+                return await list_names(nacre, session.project)
+
+        try:
+            return asyncio.run(ask())
+        except (NacreError, TimeoutError):
+            return []
+
+    return complete
+
+
+def contexts(context: "CompletionContext") -> Named:
+    """Names of contexts in the profile."""
+    del context
+    try:
+        found = profile.load(profile.location(os.environ))
+    except NacreError:
+        return []
+    return [(name, known.url) for name, known in found.contexts.items()]
+
+
+vms = _ask(_vms)
+images = _ask(_images)
+nodes = _ask(_nodes)
+projects = _ask(_projects)
+users = _ask(_users)
+operations = _ask(_operations)

@@ -1,0 +1,198 @@
+"""`nacre node …`: the machines that run things, and letting new ones in."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from nacre.cli import arguments, output
+from nacre.cli.options import Filters, Labels, NodeName, Sort, Yes
+from nacre.cli.output import Column, age, moment, pairs
+from nacre.cli.session import Here
+from nacre.cli.verbs import confirm, finish, on_each
+from nacre.model.units import format_size
+from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut
+
+app = App(name="node", help="Nodes that run machines.")
+token = App(name="token", help="One-time tokens that let a new node join.")
+app.command(token)
+
+COLUMNS: list[Column[NodeOut]] = [
+    Column("NAME", lambda node: node.name),
+    Column("STATE", lambda node: node.state.value),
+    Column("VMS", lambda node: str(node.vms)),
+    Column("CPUS", lambda node: f"{node.reserved_cpus}/{node.capacity.cpus}" if node.capacity else "-"),
+    Column("MEMORY", lambda node: _memory(node)),  # noqa: PLW0108  # defined below
+    Column("HYPERVISORS", lambda node: ", ".join(h.name for h in node.hypervisors if h.available) or "-"),
+    Column("SEEN", lambda node: age(node.last_seen_at)),
+    Column("CONDITIONS", lambda node: ", ".join(c.kind.value for c in node.conditions) or "-"),
+]
+
+TOKEN_COLUMNS: list[Column[NodeTokenOut]] = [
+    Column("ID", lambda known: known.id),
+    Column("NODE", lambda known: known.node_name or "any"),
+    Column("BY", lambda known: known.created_by),
+    Column("EXPIRES", lambda known: moment(known.expires_at)),
+    Column("USED", lambda known: f"{moment(known.used_at)} by {known.used_by}" if known.used_at else "-"),
+]
+
+
+@app.command(name="list")
+async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None, session: Here) -> None:
+    """List nodes."""
+    from nacre.client.collection import Query
+
+    query = Query(labels=arguments.labels(label), filters=arguments.filters(filter_), sort=sort)
+    async with session.client() as nacre:
+        found = await nacre.nodes.all(query)
+    output.items(session, found, COLUMNS, empty="no nodes yet: nacre node token create says how one joins")
+
+
+@app.command
+async def show(*names: NodeName, session: Here) -> None:
+    """Show everything about nodes."""
+    async with session.client() as nacre:
+        found, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.show)
+    if found:
+        output.details(session, found, facts)
+    finish(failure)
+
+
+@app.command
+async def cordon(*names: NodeName, session: Here) -> None:
+    """Give nodes nothing new; they keep what they run."""
+    async with session.client() as nacre:
+        done, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.cordon)
+    if done:
+        output.outcome(session, done, _state)
+    finish(failure)
+
+
+@app.command
+async def uncordon(*names: NodeName, session: Here) -> None:
+    """Let nodes take new machines again."""
+    async with session.client() as nacre:
+        done, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.uncordon)
+    if done:
+        output.outcome(session, done, _state)
+    finish(failure)
+
+
+@app.command(name="allow-teardown")
+async def allow_teardown(name: NodeName, /, *, yes: Yes = False, session: Here) -> None:
+    """Let a node tear down, once, more machines than its guard lets through."""
+    ref = arguments.ref(name, "node")
+    confirm(session, f"let {ref} tear down every machine that is marked absent?", yes=yes)
+    async with session.client() as nacre:
+        done = await nacre.nodes.allow_teardown(ref)
+    output.outcome(session, [done], lambda node: f"{node.name}: may tear down what is absent, once")
+
+
+@app.command
+async def delete(*names: NodeName, yes: Yes = False, session: Here) -> None:
+    """Forget nodes that have no machines. Their certificates are worth nothing from then on."""
+    wanted = arguments.refs(names, "node")
+    confirm(session, f"forget {', '.join(wanted)}?", yes=yes)
+    async with session.client() as nacre:
+
+        async def one(ref: str) -> str:
+            await nacre.nodes.delete(ref)
+            return ref
+
+        done, failure = await on_each(wanted, one)
+    if done:
+        output.outcome(session, done, lambda ref: f"{ref}: forgotten")
+    finish(failure)
+
+
+@token.command(name="create")
+async def token_create(
+    *,
+    node_name: Annotated[
+        str | None, Parameter(name=["--node", "--name"], help="Only a node of this name may join with it.")
+    ] = None,
+    ttl: Annotated[str, Parameter(help="How long it is good for.")] = "24h",
+    region: Annotated[str, Parameter(help="Region of the node that joins.")] = "",
+    zone: Annotated[str, Parameter(help="Zone of the node that joins.")] = "",
+    session: Here,
+) -> None:
+    """Make a one-time token and say how a node joins with it. It is shown once."""
+    body = NodeTokenCreate(
+        ttl_s=arguments.lifetime(ttl, least=60, most=30 * 86400),
+        node_name=None if node_name is None else arguments.new_name(node_name),
+        region=region,
+        zone=zone,
+    )
+    async with session.client() as nacre:
+        made = await nacre.nodes.tokens.create(body)
+    output.details(session, [made], _joining)
+
+
+@token.command(name="list")
+async def token_list(*, session: Here) -> None:
+    """List enrolment tokens, without their secrets."""
+    async with session.client() as nacre:
+        found = await nacre.nodes.tokens.all()
+    output.items(session, found, TOKEN_COLUMNS, empty="no enrolment tokens")
+
+
+@token.command(name=["revoke", "delete"])
+async def token_revoke(*ids: Annotated[str, Parameter(help="Id of an enrolment token.")], session: Here) -> None:
+    """Make enrolment tokens useless."""
+    async with session.client() as nacre:
+
+        async def one(ref: str) -> str:
+            await nacre.nodes.tokens.revoke(ref)
+            return ref
+
+        done, failure = await on_each(arguments.refs(ids, "token"), one)
+    if done:
+        output.outcome(session, done, lambda ref: f"{ref}: revoked")
+    finish(failure)
+
+
+def facts(node: NodeOut) -> list[tuple[str, str]]:
+    """Return everything about a node."""
+    hypervisors = [
+        f"{h.name} {h.version} {h.accelerator}".strip() + (f" ({h.reason})" if h.reason else "")
+        if h.available
+        else f"{h.name}: not available ({h.reason})"
+        for h in node.hypervisors
+    ]
+    return [
+        ("name", node.name),
+        ("id", node.id),
+        ("state", node.state.value),
+        ("conditions", "\n".join(f"{c.kind}: {c.message} ({c.hint})" for c in node.conditions)),
+        ("labels", pairs(node.labels)),
+        ("place", "/".join(part for part in (node.region, node.zone) if part)),
+        ("host", f"{node.hostname}, {node.os}, {node.kernel}, {node.architecture}"),
+        ("agent", node.agent_version),
+        ("hypervisors", "\n".join(hypervisors)),
+        ("machines", str(node.vms)),
+        ("cpus", f"{node.reserved_cpus} given out of {node.capacity.cpus}" if node.capacity else ""),
+        ("memory", f"{_memory(node)} given out" if node.capacity else ""),
+        ("disk", f"{format_size(node.capacity.disk_bytes)}" if node.capacity else ""),
+        ("load", f"{node.usage.load1:.2f}" if node.usage else ""),
+        ("seen", f"{age(node.last_seen_at)} ago" if node.last_seen_at else "never"),
+        ("certificate until", moment(node.certificate_expires_at)),
+        ("created", moment(node.created_at)),
+    ]
+
+
+def _memory(node: NodeOut) -> str:
+    if node.capacity is None:
+        return "-"
+    return f"{format_size(node.reserved_memory_bytes)}/{format_size(node.capacity.memory_bytes)}"
+
+
+def _state(node: NodeOut) -> str:
+    return f"{node.name}: {node.state}"
+
+
+def _joining(made: NodeTokenCreated) -> list[tuple[str, str]]:
+    return [
+        ("id", made.token.id),
+        ("good until", moment(made.token.expires_at)),
+        ("run on the node", made.command),
+        ("join string", made.join),
+    ]

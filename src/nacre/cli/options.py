@@ -1,0 +1,42 @@
+"""Options that several commands share, with their help and completion. Declarations only."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from nacre.cli import names
+
+VmName = Annotated[str, Parameter(completer=names.vms, help="Name or id of a machine.")]
+ImageName = Annotated[str, Parameter(completer=names.images, help="Name or id of an image.")]
+NodeName = Annotated[str, Parameter(completer=names.nodes, help="Name or id of a node.")]
+ProjectName = Annotated[str, Parameter(completer=names.projects, help="Name or id of a project.")]
+UserName = Annotated[str, Parameter(completer=names.users, help="Name or id of a user.")]
+OperationName = Annotated[str, Parameter(completer=names.operations, help="Id of an operation.")]
+ContextName = Annotated[str, Parameter(completer=names.contexts, help="Name of a context.")]
+
+Labels = Annotated[tuple[str, ...], Parameter(name="--label", negative=(), help="Label key=value. Repeatable.")]
+Filters = Annotated[
+    tuple[str, ...],
+    Parameter(name="--filter", negative=(), help="Only what has this value, such as phase=running. Repeatable."),
+]
+Sort = Annotated[str | None, Parameter(name="--sort", help="Field to sort by; -field for the largest first.")]
+Limit = Annotated[int | None, Parameter(name="--limit", help="At most so many.")]
+AllProjects = Annotated[
+    bool, Parameter(name=["--all-projects", "-A"], negative=(), help="Of every project that you may see.")
+]
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How long a command stays."""
+
+    wait: Annotated[
+        bool, Parameter(name=["--wait", "-w"], negative=(), help="Return when it is done, not when it is accepted.")
+    ] = False
+    timeout: Annotated[str, Parameter(name="--timeout", help="With --wait: how long, such as 30s or 10m.")] = "5m"
+
+
+NO_WAIT = Waiting()

@@ -1,0 +1,273 @@
+"""`nacre vm …`: virtual machines."""
+
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from nacre.cli import arguments, output, vm_views
+from nacre.cli.event import show_events
+from nacre.cli.options import (
+    NO_WAIT,
+    AllProjects,
+    Filters,
+    ImageName,
+    Labels,
+    Limit,
+    Sort,
+    VmName,
+    Waiting,
+    Yes,
+)
+from nacre.cli.session import Here, Session
+from nacre.cli.verbs import confirm, finish, on_each
+from nacre.cli.vm_verbs import Verb, act_on, settle
+from nacre.model.ids import looks_like_id
+from nacre.model.units import parse_size
+from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, MachineType, NicSpec, RestartPolicy
+from nacre.schema.vms import VmCreate, VmUpdate
+
+app = App(name="vm", help="Virtual machines.")
+
+Cpus = Annotated[int | None, Parameter(help="Virtual CPUs; otherwise the image's default.")]
+Memory = Annotated[str | None, Parameter(help="Memory, such as 512MiB; otherwise the image's default.")]
+Disk = Annotated[str | None, Parameter(help="Size of the root disk, such as 10GiB; otherwise the image's own.")]
+Publish = Annotated[
+    tuple[str, ...],
+    Parameter(negative=(), help="Lead a port of the node to the guest: [ADDRESS:]HOST:GUEST[/udp]. Repeatable."),
+]
+Restart = Literal["never", "on-failure", "always"]
+StopTimeout = Annotated[str | None, Parameter(help="How long a graceful stop may take, such as 30s.")]
+
+
+@app.command
+async def create(
+    name: Annotated[str, Parameter(help="Name of the new machine, unique in its project.")],
+    /,
+    *,
+    image: ImageName,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    publish: Publish = (),
+    label: Labels = (),
+    start: Annotated[bool, Parameter(help="Start it at once, or with --no-start leave it stopped.")] = True,
+    machine: Annotated[Literal["q35", "pc", "microvm"], Parameter(help="The board that is emulated.")] = "q35",
+    hypervisor: Annotated[str, Parameter(help="What runs it.")] = "qemu",
+    kernel_args: Annotated[str, Parameter(help="Added to the kernel's command line.", allow_leading_hyphen=True)] = "",
+    restart: Annotated[Restart, Parameter(help="When a node starts it again by itself.")] = "on-failure",
+    stop_timeout: StopTimeout = None,
+    nic: Annotated[bool, Parameter(help="With --no-nic, no network interface.")] = True,
+    waiting: Waiting = NO_WAIT,
+    session: Here,
+) -> None:
+    """Create a machine, and start it unless --no-start is given."""
+    timeout_s = arguments.duration(waiting.timeout, "timeout")
+    body = VmCreate(
+        name=arguments.new_name(name),
+        image=arguments.ref(image, "image"),
+        project=session.project,
+        labels=arguments.labels(label),
+        start=start,
+        hypervisor=hypervisor,
+        machine=MachineType(machine),
+        cpus=arguments.cpus(cpus),
+        memory_bytes=arguments.memory(memory),
+        disk_bytes=arguments.disk(disk),
+        kernel_args=kernel_args,
+        nics=(NicSpec(),) if nic else (),
+        publish=arguments.publish(publish),
+        restart=RestartPolicy(restart),
+        stop_timeout_s=DEFAULT_STOP_TIMEOUT_S
+        if stop_timeout is None
+        else arguments.duration(stop_timeout, "stop-timeout"),
+    )
+    async with session.client() as nacre:
+        accepted = await settle(nacre, await nacre.vms.create(body), waiting.wait, timeout_s)
+    output.outcome(session, [accepted], lambda done: vm_views.outcome(done, waiting.wait))
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    label: Labels = (),
+    filter_: Filters = (),
+    sort: Sort = None,
+    limit: Limit = None,
+    all_projects: AllProjects = False,
+    session: Here,
+) -> None:
+    """List machines."""
+    from nacre.client.collection import ALL_PROJECTS, Query
+
+    query = Query(
+        project=ALL_PROJECTS if all_projects else session.project,
+        labels=arguments.labels(label),
+        filters=arguments.filters(filter_),
+        sort=sort,
+        limit=arguments.limit(limit),
+    )
+    async with session.client() as nacre:
+        found = await nacre.vms.all(query)
+    columns = vm_views.columns(with_project=query.project == ALL_PROJECTS)
+    output.items(session, found, columns, empty="no machines here")
+
+
+@app.command
+async def show(*names: VmName, session: Here) -> None:
+    """Show everything about machines."""
+    async with session.client() as nacre:
+        found, failure = await on_each(
+            arguments.refs(names, "vm"), lambda ref: nacre.vms.show(ref, project=session.project)
+        )
+    if found:
+        output.details(session, found, vm_views.facts)
+    finish(failure)
+
+
+@app.command
+async def update(
+    name: VmName,
+    /,
+    *,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    publish: Publish = (),
+    no_publish: Annotated[bool, Parameter(negative=(), help="Publish no port any more.")] = False,
+    label: Annotated[
+        tuple[str, ...],
+        Parameter(name="--label", negative=(), help="Set key=value, or remove with key-. Repeatable."),
+    ] = (),
+    restart: Annotated[Restart | None, Parameter(help="When a node starts it again by itself.")] = None,
+    stop_timeout: StopTimeout = None,
+    waiting: Waiting = NO_WAIT,
+    session: Here,
+) -> None:
+    """Change a machine. What takes effect only at the next start is said."""
+    timeout_s = arguments.duration(waiting.timeout, "timeout")
+    ports = () if no_publish else arguments.publish(publish) or None
+    changes = VmUpdate(
+        cpus=arguments.cpus(cpus),
+        memory_bytes=arguments.memory(memory),
+        publish=ports,
+        restart=None if restart is None else RestartPolicy(restart),
+        stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
+    )
+    async with session.client() as nacre:
+        ref, etag = arguments.ref(name, "vm"), None
+        if label:
+            current = await nacre.vms.show(ref, project=session.project)
+            etag = current.etag
+            changes = VmUpdate(
+                labels=arguments.changed_labels(current.labels, label),
+                cpus=changes.cpus,
+                memory_bytes=changes.memory_bytes,
+                publish=changes.publish,
+                restart=changes.restart,
+                stop_timeout_s=changes.stop_timeout_s,
+            )
+        arguments.check_changes(changes)
+        accepted = await nacre.vms.update(ref, changes, project=session.project, if_match=etag)
+        accepted = await settle(nacre, accepted, waiting.wait, timeout_s)
+    output.outcome(session, [accepted], lambda done: vm_views.outcome(done, waiting.wait))
+
+
+@app.command
+async def start(*names: VmName, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Start machines."""
+    await act_on(session, names, Verb.START, waiting)
+
+
+@app.command
+async def stop(
+    *names: VmName,
+    force: Annotated[bool, Parameter(negative=(), help="Switch off at once instead of asking the guest.")] = False,
+    waiting: Waiting = NO_WAIT,
+    session: Here,
+) -> None:
+    """Stop machines: ask the guest, and switch off when it does not comply in time."""
+    await act_on(session, names, Verb.FORCE_STOP if force else Verb.STOP, waiting)
+
+
+@app.command
+async def reboot(*names: VmName, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Ask guests to shut down, and start them again."""
+    await act_on(session, names, Verb.REBOOT, waiting)
+
+
+@app.command
+async def reset(*names: VmName, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Press the reset button of machines."""
+    await act_on(session, names, Verb.RESET, waiting)
+
+
+@app.command
+async def pause(*names: VmName, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Freeze machines; their memory stays."""
+    await act_on(session, names, Verb.PAUSE, waiting)
+
+
+@app.command
+async def resume(*names: VmName, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Let paused machines go on."""
+    await act_on(session, names, Verb.RESUME, waiting)
+
+
+@app.command
+async def delete(*names: VmName, yes: Yes = False, waiting: Waiting = NO_WAIT, session: Here) -> None:
+    """Delete machines and their disks."""
+    wanted = arguments.refs(names, "vm")
+    confirm(session, f"delete {', '.join(wanted)} with disks, for good?", yes=yes)
+    await act_on(session, wanted, Verb.DELETE, waiting)
+
+
+@app.command
+async def console(
+    name: VmName,
+    /,
+    *,
+    watch: Annotated[bool, Parameter(negative=(), help="Only look; nothing is typed.")] = False,
+    linger: Annotated[str, Parameter(help="With piped input: how long the guest must be silent at the end.")] = "2s",
+    session: Here,
+) -> int:
+    """Open the serial console, with what it said before. Detach with ^]."""
+    from nacre.cli.terminal import attach
+
+    return await attach(session, arguments.ref(name, "vm"), watch=watch, linger_s=arguments.duration(linger, "linger"))
+
+
+@app.command
+async def log(
+    name: VmName,
+    /,
+    *,
+    tail: Annotated[str | None, Parameter(help="Only the end, such as 4KiB.")] = None,
+    session: Here,
+) -> None:
+    """Print what the serial console has said."""
+    tail_bytes = None if tail is None else parse_size(tail, field="tail")
+    async with session.client() as nacre:
+        said = await nacre.vms.log(arguments.ref(name, "vm"), tail_bytes=tail_bytes, project=session.project)
+    sys.stdout.buffer.write(said)
+
+
+@app.command
+async def events(
+    name: VmName,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=(), help="Stay and show new ones.")] = False,
+    limit: Limit = 50,
+    session: Here,
+) -> None:
+    """List what happened to a machine; by id also after it was deleted."""
+    vm = await _id_of(session, arguments.ref(name, "vm"))
+    await show_events(session, {"noun": "vm", "object": vm}, follow=follow, limit=limit)
+
+
+async def _id_of(session: Session, ref: str) -> str:
+    """The id of a machine; its name is enough as long as it exists."""
+    if looks_like_id(ref):
+        return ref
+    async with session.client() as nacre:
+        return (await nacre.vms.show(ref, project=session.project)).id

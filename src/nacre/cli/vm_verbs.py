@@ -1,0 +1,92 @@
+"""One verb on several machines, and staying until it is true. Used by `vm.py`."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nacre.cli import arguments, output, progress, vm_views
+from nacre.cli.options import Waiting
+from nacre.cli.session import Session
+from nacre.cli.verbs import finish, on_each
+from nacre.errors import NotFoundError, TimeoutExpiredError
+from nacre.schema.common import Accepted
+from nacre.schema.vms import VmOut
+
+if TYPE_CHECKING:
+    from nacre.client.api import Nacre
+    from nacre.client.vms import Vms
+
+
+class Verb(StrEnum):
+    """What can be asked of a machine that exists."""
+
+    START = "start"
+    STOP = "stop"
+    FORCE_STOP = "force stop"
+    REBOOT = "reboot"
+    RESET = "reset"
+    PAUSE = "pause"
+    RESUME = "resume"
+    DELETE = "delete"
+
+
+async def act_on(session: Session, names: Sequence[str], verb: Verb, waiting: Waiting) -> None:
+    """Ask `verb` of each machine, wait if wanted, and print what came of it."""
+    timeout_s = arguments.duration(waiting.timeout, "timeout")
+    wanted = arguments.refs(names, "vm")
+    async with session.client() as nacre:
+
+        async def one(ref: str) -> Accepted[VmOut]:
+            accepted = await _ask(nacre.vms, verb, ref, session.project)
+            return await settle(nacre, accepted, waiting.wait, timeout_s)
+
+        with progress.spinner(f"{verb} {', '.join(wanted)}"):
+            done, failure = await on_each(wanted, one)
+    if done:
+        output.outcome(session, done, lambda accepted: vm_views.outcome(accepted, waiting.wait))
+    finish(failure)
+
+
+async def settle(nacre: "Nacre", accepted: Accepted[VmOut], wait: bool, timeout_s: float) -> Accepted[VmOut]:
+    """Return the change as it ended, or as it was accepted if nobody wants to wait. Raises NacreError."""
+    if not wait:
+        return accepted
+    vm = accepted.resource
+    with progress.spinner(progress.of_operation(accepted.operation)) as say:
+        try:
+            operation = await nacre.operations.wait(
+                accepted.operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
+            )
+        except TimeoutExpiredError as error:
+            raise await _why_late(nacre, vm, error) from error
+    with contextlib.suppress(NotFoundError):  # deleted: what was accepted is the last that is known of it
+        vm = await nacre.vms.show(vm.id)
+    return msgspec.structs.replace(accepted, resource=vm, operation=operation)
+
+
+async def _why_late(nacre: "Nacre", vm: VmOut, late: TimeoutExpiredError) -> TimeoutExpiredError:
+    """The time-out, with what keeps the machine if that is known."""
+    try:
+        failure = (await nacre.vms.show(vm.id)).conditions.degraded
+    except NotFoundError:
+        failure = None
+    if failure is None:
+        return late
+    return TimeoutExpiredError(late.code, f"{late.message}: {failure.message}", hint=failure.hint or late.hint)
+
+
+def _ask(vms: "Vms", verb: Verb, ref: str, project: str) -> Awaitable[Accepted[VmOut]]:
+    if verb in {Verb.STOP, Verb.FORCE_STOP}:
+        return vms.stop(ref, force=verb is Verb.FORCE_STOP, project=project)
+    asks: dict[Verb, Callable[..., Awaitable[Accepted[VmOut]]]] = {
+        Verb.START: vms.start,
+        Verb.REBOOT: vms.reboot,
+        Verb.RESET: vms.reset,
+        Verb.PAUSE: vms.pause,
+        Verb.RESUME: vms.resume,
+        Verb.DELETE: vms.delete,
+    }
+    return asks[verb](ref, project=project)

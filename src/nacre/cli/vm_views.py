@@ -1,0 +1,95 @@
+"""How machines look in tables and sentences. Pure."""
+
+from collections.abc import Sequence
+
+from nacre.cli.output import Column, age, moment, pairs
+from nacre.model.units import format_size
+from nacre.model.vms import PublishedPort, RunInfo
+from nacre.schema.common import Accepted
+from nacre.schema.vms import VmOut
+
+
+def columns(*, with_project: bool) -> list[Column[VmOut]]:
+    """Return the columns of `nacre vm list`."""
+    project = [Column[VmOut]("PROJECT", lambda vm: vm.project.name)] if with_project else []
+    return [
+        Column("NAME", lambda vm: vm.name),
+        *project,
+        Column("PHASE", lambda vm: vm.phase.value),
+        Column("NODE", lambda vm: vm.node.name if vm.node else "-"),
+        Column("IMAGE", lambda vm: vm.image.name),
+        Column("CPUS", lambda vm: str(vm.spec.cpus)),
+        Column("MEMORY", lambda vm: format_size(vm.spec.memory_bytes)),
+        Column("PORTS", lambda vm: ", ".join(port(p) for p in vm.spec.publish) or "-"),
+        Column("AGE", lambda vm: age(vm.created_at)),
+        Column("NOTE", note),
+    ]
+
+
+def note(vm: VmOut) -> str:
+    """Say how far a machine is from what was asked; empty when it is there."""
+    if vm.conditions.degraded is not None:
+        return f"{vm.conditions.degraded.code}: {vm.conditions.degraded.message}"
+    if not vm.conditions.converged:
+        return f"to be {vm.desired}"
+    return f"restart for {', '.join(vm.restart_required)}" if vm.restart_required else ""
+
+
+def outcome(done: Accepted[VmOut], waited: bool) -> str:
+    """Say what came of a change."""
+    vm, operation = done.resource, done.operation
+    if not waited:
+        return f"{vm.name}: {operation.type} accepted (operation {operation.id})"
+    if operation.type == "vm.delete":
+        return f"{vm.name}: deleted"
+    restart = f"; restart it for {', '.join(vm.restart_required)}" if vm.restart_required else ""
+    return f"{vm.name}: {vm.phase}{restart}"
+
+
+def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
+    """Return everything about a machine, for `nacre vm show`."""
+    spec, failure = vm.spec, vm.conditions.degraded
+    return [
+        ("name", vm.name),
+        ("id", vm.id),
+        ("project", vm.project.name),
+        ("labels", pairs(vm.labels)),
+        ("phase", f"{vm.phase} for {age(vm.since)}"),
+        ("desired", vm.desired.value),
+        ("converged", "yes" if vm.conditions.converged else "no"),
+        ("problem", f"{failure.message} ({failure.code}, {failure.failure_class})" if failure else ""),
+        ("hint", failure.hint if failure else ""),
+        ("next try", moment(failure.next_try_at) if failure else ""),
+        ("node", vm.node.name if vm.node else "not placed yet"),
+        ("image", vm.image.name),
+        ("hypervisor", f"{spec.hypervisor}, {spec.machine}"),
+        ("cpus", str(spec.cpus)),
+        ("memory", format_size(spec.memory_bytes)),
+        ("disk", format_size(spec.disk_bytes) if spec.disk_bytes is not None else "as the image"),
+        ("kernel args", spec.kernel_args),
+        ("ports", "\n".join(port(p) for p in spec.publish)),
+        ("restart", f"{spec.restart}, {spec.stop_timeout_s:g} s to stop"),
+        ("needs restart", ", ".join(vm.restart_required)),
+        *(_run(vm.run) if vm.run else ()),
+        ("generation", f"{vm.conditions.generation}, node has seen {vm.conditions.observed_generation}"),
+        ("created", moment(vm.created_at)),
+        ("changed", moment(vm.updated_at)),
+    ]
+
+
+def port(published: PublishedPort) -> str:
+    """Return a published port as it is written."""
+    address = f"[{published.host_address}]" if ":" in published.host_address else published.host_address
+    suffix = "/udp" if published.protocol.value == "udp" else ""
+    return f"{address}:{published.host_port}:{published.guest_port}{suffix}"
+
+
+def _run(run: RunInfo) -> Sequence[tuple[str, str]]:
+    reason = f" ({run.accelerator_reason})" if run.accelerator_reason else ""
+    exit_reason = f"{run.exit_reason} {run.exit_detail}".strip() if run.exit_reason else ""
+    return [
+        ("accelerator", f"{run.accelerator}{reason}"),
+        ("started", moment(run.started_at)),
+        ("ended", moment(run.exited_at)),
+        ("because", exit_reason),
+    ]
