@@ -12,11 +12,12 @@ import msgspec
 
 from nacre.control.auth import tokens
 from nacre.control.auth.principals import Caller, Principal
-from nacre.control.services import idempotency, operations
+from nacre.control.services import claim, idempotency, operations
 from nacre.control.store.db import Database, Read, Tx
 from nacre.control.wake import OPERATIONS
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.operations import TERMINAL
+from nacre.schema.access import ClaimBody, TokenCreated
 from nacre.schema.common import OperationOut
 
 T = TypeVar("T")
@@ -51,6 +52,11 @@ class Requests:
     async def authenticate(self, secret: str) -> Principal:
         """Return whose token this is. Raises UnauthenticatedError."""
         return await tokens.authenticate(self.db, secret, self.db.clock)
+
+    async def redeem_claim(self, body: ClaimBody, request_id: str) -> TokenCreated:
+        """Make the first administrator. Raises UnauthenticatedError."""
+        async with self.db.write() as tx:
+            return await claim.redeem(tx, body, request_id=request_id)
 
     def begin(self, caller: Caller, once: Once | None) -> "RequestContext":
         """Return the context of a caller's request."""
@@ -138,3 +144,6 @@ class RequestContext:
         await idempotency.remember(
             tx, self.caller.principal, self._once.key, self._once.fingerprint, status=0, body=body
         )
+
+
+__all__ = ["Changing", "Once", "Read", "Reading", "RequestContext", "Requests", "Tx", "UncheckedRequestError"]

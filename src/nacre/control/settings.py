@@ -96,7 +96,7 @@ def check(settings: Settings) -> Settings:
     if settings.offline_after_s < 3 * settings.heartbeat_s:
         raise InvalidInputError(
             "offline_too_early",
-            f"offline_after_s is {settings.offline_after_s:g}, less than three heartbeats of {settings.heartbeat_s:g} s",
+            f"offline_after_s is {settings.offline_after_s:g}, less than three times {settings.heartbeat_s:g} s",
             hint=f"use {3 * settings.heartbeat_s:g} or more, so that one lost heartbeat is not an outage",
             field="offline_after_s",
         )

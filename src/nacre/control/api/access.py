@@ -10,6 +10,7 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.handlers import BaseRouteHandler
 
+from nacre.control.api import scopes
 from nacre.control.api.bodies import require_body
 from nacre.control.api.boundary import request_id_of
 from nacre.control.api.calls import Call
@@ -47,9 +48,9 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         return  # a WebSocket: its handler calls `enter` itself, to be able to answer in HTTP
     if _is_options(handler):
         return
-    connection.scope["nacre.params"] = params_of(connection, handler)  # type: ignore[typeddict-unknown-key]
+    scopes.put(connection.scope, scopes.PARAMS, params_of(connection, handler))
     if not handler.opt.get("public"):
-        connection.scope["nacre.call"] = await enter(connection, handler, bearer(connection))  # type: ignore[typeddict-unknown-key]
+        scopes.put(connection.scope, scopes.CALL, await enter(connection, handler, bearer(connection)))
     await require_body(connection)
 
 
@@ -63,11 +64,9 @@ async def enter(connection: Connection, handler: BaseRouteHandler, secret: str |
         )
     parts = parts_of(connection)
     principal = await parts.requests.authenticate(secret)
-    caller = Caller(
-        principal=principal, action=str(handler.opt["action"]), request_id=request_id_of(connection.scope)
-    )
+    caller = Caller(principal=principal, action=str(handler.opt["action"]), request_id=request_id_of(connection.scope))
     once = await _once(connection, str(principal.token)) if isinstance(connection, Request) else None
-    return Call(parts, parts.requests.begin(caller, once), _if_match(connection, handler))
+    return Call(parts, parts.requests.begin(caller, once), secret, _if_match(connection, handler))
 
 
 def bearer(connection: Connection) -> str | None:
@@ -80,19 +79,24 @@ def params_of(connection: Connection, handler: BaseRouteHandler) -> Params:
     """Return the query parameters as the struct that the handler takes. Raises InvalidInputError."""
     definition = handler.parsed_fn_signature.parameters.get("params")
     kind: type[Params] = Params if definition is None else definition.annotation
-    return parse(kind, connection.query_params.multi_items())
+    return parse(kind, query_of(connection))
+
+
+def query_of(connection: Connection) -> list[tuple[str, str]]:
+    """Return the query parameters as they were sent."""
+    return [(name, str(value)) for name, value in connection.query_params.multi_items()]
 
 
 async def provide_call(request: Request[Any, Any, Any]) -> Call:
     """Hand a handler its `call`."""
-    call = request.scope.get("nacre.call")
+    call = scopes.take(request.scope, scopes.CALL)
     assert isinstance(call, Call)
     return call
 
 
 async def provide_params(request: Request[Any, Any, Any]) -> Params:
     """Hand a handler its `params`."""
-    params = request.scope.get("nacre.params")
+    params = scopes.take(request.scope, scopes.PARAMS)
     assert isinstance(params, Params)
     return params
 
@@ -108,7 +112,7 @@ async def _once(connection: Request[Any, Any, Any], token: str) -> Once | None:
             hint="use a fresh UUID for each change",
             field="Idempotency-Key",
         )
-    query = sorted((name, value) for name, value in connection.query_params.multi_items() if name != "wait")
+    query = sorted((name, value) for name, value in query_of(connection) if name != "wait")
     used_for = "\n".join([token, connection.method, connection.url.path, repr(query)])
     body = await connection.body()
     return Once(key=key, fingerprint=hashlib.sha256(used_for.encode() + b"\n" + body).hexdigest())
@@ -128,5 +132,3 @@ def _if_match(connection: Connection, handler: BaseRouteHandler) -> str | None:
 
 def _is_options(handler: BaseRouteHandler) -> bool:
     return getattr(handler, "http_methods", None) == {"OPTIONS"}
-
-

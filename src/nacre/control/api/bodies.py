@@ -74,7 +74,9 @@ def _explain(message: str, kind: Any) -> InvalidInputError:
         known = _fields(kind, path)
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(known)}"
-        return InvalidInputError("unknown_field", f"there is no field {name!r} here", hint=hint, field=_join(path, name))
+        return InvalidInputError(
+            "unknown_field", f"there is no field {name!r} here", hint=hint, field=_join(path, name)
+        )
     if missing := _MISSING.match(said):
         name = missing["name"]
         return InvalidInputError("missing_field", f"{name} is missing", hint=f"give {name}", field=_join(path, name))

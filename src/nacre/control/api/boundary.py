@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from litestar.types.asgi_types import HTTPResponseStartEvent
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from nacre.control.api import problems
+from nacre.control.api import problems, scopes
 from nacre.control.api.metrics import Metrics
 
 log = structlog.get_logger()
@@ -36,7 +36,7 @@ _DEFAULTS: tuple[tuple[bytes, bytes], ...] = (
 
 def request_id_of(scope: Scope) -> str:
     """Return the id of a request that came through the boundary."""
-    return str(scope.get("nacre.request_id", ""))
+    return str(scopes.take(scope, scopes.REQUEST_ID) or "")
 
 
 class Boundary:
@@ -52,7 +52,7 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        scope["nacre.request_id"] = request_id  # type: ignore[typeddict-unknown-key]
+        scopes.put(scope, scopes.REQUEST_ID, request_id)
         clear_contextvars()
         bind_contextvars(request_id=request_id)
         if scope["type"] == "http":
@@ -84,7 +84,7 @@ class Boundary:
             self._record(scope, status, time.monotonic() - began)
 
     def _record(self, scope: HTTPScope, status: int, seconds: float) -> None:
-        route = str(scope.get("path_template") or UNKNOWN_ROUTE)
+        route = str(scopes.take(scope, "path_template") or UNKNOWN_ROUTE)
         self._metrics.count(scope["method"], route, status, seconds)
         write = log.info if scope["method"] in _CHANGES or status >= problems.INTERNAL else log.debug
         write("http.answered", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))

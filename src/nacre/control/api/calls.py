@@ -38,15 +38,20 @@ TaggedT = TypeVar("TaggedT", bound=Tagged)
 class Call:
     """An authenticated request to a route that is not public."""
 
-    def __init__(self, parts: Parts, context: RequestContext, if_match: str | None) -> None:
+    def __init__(self, parts: Parts, context: RequestContext, secret: str, if_match: str | None) -> None:
         self.parts = parts
         self.context = context
         self.if_match = if_match
+        self._secret = secret
 
     @property
     def caller(self) -> Caller:
         """Who asks, for what."""
         return self.context.caller
+
+    async def refresh(self) -> None:
+        """Look again whose token this is and what it may do, for calls that last. Raises UnauthenticatedError."""
+        self.caller.principal = await self.parts.requests.authenticate(self._secret)
 
     async def show(self, work: Reading[TaggedT]) -> Response[TaggedT]:
         """Answer with one object and its entity tag."""
@@ -111,4 +116,3 @@ def _etag(value: object) -> dict[str, str]:
 
 TheCall = NamedDependency[Call]
 """How a handler asks for its call."""
-

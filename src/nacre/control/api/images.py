@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from nacre.control.api.calls import ACCEPTED, TheCall
 from nacre.control.api.queries import InProject, LabelledInProject, Waiting, WaitingInProject, list_query
-from nacre.control.services import images
+from nacre.control.services import image_uploads, images
 from nacre.errors import InvalidInputError, NotFoundError, UnavailableError
 from nacre.model.images import MAX_ARTIFACT_BYTES, ImageState, Role, Visibility
 from nacre.schema.common import Accepted, Page
@@ -36,8 +36,9 @@ async def create_image(
     call: TheCall, data: JSONBody[ImageCreate], params: NamedDependency[Waiting]
 ) -> Response[Accepted[ImageOut]]:
     """Create an image. Artifacts with neither `url` nor `path` are then uploaded."""
+    depot = call.parts.depot
     return await call.accept(
-        lambda tx, caller: images.create(tx, caller, data),
+        lambda tx, caller: images.create(tx, caller, data, depot),
         Accepted[ImageOut],
         lambda found: lambda rd, caller: images.show(rd, caller, found),
         params.wait,
@@ -85,15 +86,15 @@ async def show_upload(
     call: TheCall, image: FromPath[str], role: FromPath[str], params: NamedDependency[InProject]
 ) -> Response[UploadOut]:
     """Show how much of an artifact has arrived: the rest is sent from `offset`."""
-    wanted = _role(role)
+    wanted, depot = _role(role), call.parts.depot
     return await call.read(
-        lambda rd, caller: images.upload_state(rd, caller, image, wanted, project=params.project)
+        lambda rd, caller: image_uploads.upload_state(rd, depot, caller, image, wanted, project=params.project)
     )
 
 
 @patch(
     "/v1/images/{image:str}/artifacts/{role:str}/upload",
-    opt={"action": "image:upload", "streamed": True, "headers": {OFFSET_HEADER: "Where in the artifact these bytes go."}},
+    opt={"action": "image:upload", "streamed": True, "headers": {OFFSET_HEADER: "Where these bytes go."}},
     request_max_body_size=MAX_ARTIFACT_BYTES,
 )
 async def upload(
@@ -104,9 +105,10 @@ async def upload(
     params: NamedDependency[InProject],
 ) -> Response[UploadOut]:
     """Append bytes to an artifact, streamed. After a broken connection, ask for the offset and go on from there."""
-    chunks = _chunks(request)
-    received = await call.parts.uploads.receive(
-        call.caller, image, _role(role), _offset(request), chunks, project=params.project
+    db, depot = call.parts.requests.db, call.parts.depot
+    offset, chunks = _offset(request), _chunks(request)
+    received = await image_uploads.receive(
+        db, depot, call.caller, image, _role(role), offset, chunks, project=params.project
     )
     call.context.check()
     return Response(received)

@@ -40,9 +40,7 @@ async def show_node(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
 @patch("/v1/nodes/{node:str}", opt={"action": "node:update", "if_match": True})
 async def update_node(call: TheCall, node: FromPath[str], data: JSONBody[NodeUpdate]) -> Response[NodeOut]:
     """Change the labels of a node."""
-    return await call.change(
-        lambda tx, caller: nodes.update(tx, caller, node, data, if_match=call.if_match), NodeOut
-    )
+    return await call.change(lambda tx, caller: nodes.update(tx, caller, node, data, if_match=call.if_match), NodeOut)
 
 
 @post("/v1/nodes/{node:str}/cordon", opt={"action": "node:cordon"}, status_code=200)

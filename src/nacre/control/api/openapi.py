@@ -1,4 +1,6 @@
-"""The OpenAPI 3.1 document of the API, made from its routes and types. `--check` and `--write` keep `openapi.yaml` in step.
+"""The OpenAPI 3.1 document of the API, made from its routes and types.
+
+`python -m nacre.control.api.openapi --check` says whether the committed `openapi.yaml` is in step; `--write` writes it.
 
 Served at /openapi.json and /openapi.yaml. Everything in it comes from the handlers: path, docstring, parameters, body,
 answer, declared action.
@@ -9,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -86,7 +88,7 @@ class Operation:
         return Params if definition is None else definition.annotation
 
 
-def document(app: Litestar, version: str) -> Schema:
+def document(app: Litestar, release: str) -> Schema:
     """Return the document."""
     operations = sorted(_operations(app), key=lambda operation: (operation.path, operation.method))
     kinds = [kind for operation in operations for kind in (operation.body, operation.answer) if kind is not None]
@@ -100,7 +102,7 @@ def document(app: Litestar, version: str) -> Schema:
         "openapi": "3.1.0",
         "info": {
             "title": "Nacre",
-            "version": version,
+            "version": release,
             "description": DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -131,13 +133,13 @@ def to_yaml(made: Schema) -> str:
 class _Dumper(yaml.SafeDumper):
     """Without anchors, and with long texts as they are read."""
 
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the signature of the base
         """Write everything out."""
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+def _text(_dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
 def _operations(app: Litestar) -> Iterator[Operation]:
@@ -223,7 +225,7 @@ def _query_parameters(kind: type[Params]) -> list[Schema]:
 def _headers(operation: Operation) -> list[Schema]:
     opt = operation.handler.opt
     headers = [
-        {"name": name, "in": "header", "required": True, "description": text, "schema": {"type": "integer", "minimum": 0}}
+        _IF_MATCH | {"name": name, "required": True, "description": text, "schema": {"type": "integer", "minimum": 0}}
         for name, text in opt.get("headers", {}).items()
     ]
     if operation.method in _CHANGES and not opt.get("public") and not opt.get("streamed"):
@@ -292,3 +294,27 @@ def _tag(path: str) -> str:
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
     return (annotation,) if get_origin(annotation) in {Response, Stream} else get_args(annotation) or (annotation,)
+
+
+def main() -> int:
+    """Check or write `openapi.yaml` at the root of the repository."""
+    parser = argparse.ArgumentParser(description="Keep openapi.yaml in step with the code.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="fail if the file is not what the code says")
+    action.add_argument("--write", action="store_true", help="write the file")
+    parser.add_argument("--file", type=Path, default=Path(__file__).parents[4] / "openapi.yaml")
+    arguments = parser.parse_args()
+    from nacre.control.api.routes import build  # it imports this module, to serve the document
+
+    made = to_yaml(document(build(None), version("nacre")))
+    if arguments.write:
+        arguments.file.write_text(made)
+        return 0
+    if arguments.file.exists() and arguments.file.read_text() == made:
+        return 0
+    sys.stderr.write("openapi.yaml is not in step with the code: python -m nacre.control.api.openapi --write\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -47,9 +47,7 @@ async def show_operation(
 async def cancel_operation(call: TheCall, operation: FromPath[str]) -> Response[OperationOut]:
     """Take back what an operation began, where that is still possible."""
     cancellers = call.parts.cancellers
-    return await call.change(
-        lambda tx, caller: operations.cancel(tx, caller, operation, cancellers), OperationOut
-    )
+    return await call.change(lambda tx, caller: operations.cancel(tx, caller, operation, cancellers), OperationOut)
 
 
 ROUTES = (list_operations, show_operation, cancel_operation)

@@ -1,6 +1,6 @@
 """What the API is given by `app`: everything that a handler may touch, made elsewhere and passed in."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,12 +9,12 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 
 from nacre.control.api.metrics import Metrics
-from nacre.control.auth.principals import Caller
 from nacre.control.request import Requests
+from nacre.control.services.image_files import ImageDepot
+from nacre.control.services.operations import Canceller
 from nacre.control.settings import Settings
 from nacre.model.ids import NodeId, VmId
-from nacre.model.images import Role
-from nacre.schema.images import UploadOut
+from nacre.protocol.messages import StreamKind
 
 Connection = ASGIConnection[Any, Any, Any, State]
 
@@ -32,25 +32,22 @@ class Stream(Protocol):
 
 
 class Streams(Protocol):
-    """Opens streams to machines through the agents of their nodes. Raises UnavailableError if a node is out of reach."""
+    """Opens streams to machines through the agents of their nodes. Raises UnavailableError when one is out of reach."""
 
-    def console(self, node: NodeId, vm: VmId) -> AbstractAsyncContextManager[Stream]:
-        """Open the serial console, scrollback first."""
+    def open(
+        self, vm: VmId, node: NodeId, kind: StreamKind, tail_bytes: int = ...
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Open a stream of this kind, the last `tail_bytes` of what is stored first."""
         ...
 
-    def console_log(self, node: NodeId, vm: VmId, tail_bytes: int) -> AbstractAsyncContextManager[Stream]:
-        """Open the end of the stored console log."""
-        ...
 
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """What goes into a join string."""
 
-class Uploads(Protocol):
-    """Receives the content of images."""
-
-    async def receive(
-        self, caller: Caller, image: str, role: Role, offset: int, chunks: AsyncIterator[bytes], *, project: str | None
-    ) -> UploadOut:
-        """Append what `chunks` yields at `offset`."""
-        ...
+    gateway: str
+    ca: str
+    """SHA-256 of the root certificate, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +66,12 @@ class Parts:
     settings: Settings
     requests: Requests
     streams: Streams
-    uploads: Uploads
+    depot: ImageDepot
     metrics: Metrics
+    cancellers: Mapping[str, Canceller]
+    """How the operations of a noun are taken back."""
+    joining: Joining
+    """What a new node must know besides its secret."""
     checks: Sequence[Check] = ()
 
 

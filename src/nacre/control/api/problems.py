@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem details. The only place that knows which error is which HTTP status.
 
-Called by the exception handlers of the application and by the boundary. Never shows a stack trace or a path of the host.
+Called by the exception handlers of the application and by the boundary. Never shows a stack trace or a host's path.
 """
 
 from http import HTTPStatus

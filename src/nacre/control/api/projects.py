@@ -39,9 +39,7 @@ async def show_project(call: TheCall, project: FromPath[str]) -> Response[Projec
 
 
 @patch("/v1/projects/{project:str}", opt={"action": "project:update", "if_match": True})
-async def update_project(
-    call: TheCall, project: FromPath[str], data: JSONBody[ProjectUpdate]
-) -> Response[ProjectOut]:
+async def update_project(call: TheCall, project: FromPath[str], data: JSONBody[ProjectUpdate]) -> Response[ProjectOut]:
     """Change fields of a project."""
     return await call.change(
         lambda tx, caller: projects.update(tx, caller, project, data, if_match=call.if_match), ProjectOut

@@ -1,4 +1,4 @@
-"""Types as JSON Schema, with the docstrings of their fields as descriptions. Used by `openapi`. Pure but for reading source.
+"""Types as JSON Schema, with the docstrings of their fields as descriptions. Used by `openapi`. Reads our own source.
 
 msgspec makes the schemas, so they say exactly what it accepts; it knows class docstrings but not those of fields.
 """
@@ -7,6 +7,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ def field_docs(kind: type[msgspec.Struct]) -> dict[str, str]:
             continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for field, after in zip(body, body[1:], strict=False):
+        for field, after in pairwise(body):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)

@@ -1,5 +1,7 @@
 """/v1/tokens, /v1/me, and /v1/claim, where the first token comes from."""
 
+from typing import Any
+
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -23,7 +25,7 @@ class TokenFilters(Paged, frozen=True, kw_only=True):
 
 
 @post("/v1/claim", opt={"public": True})
-async def claim(request: Request[object, object, object], data: JSONBody[ClaimBody]) -> Response[TokenCreated]:
+async def claim(request: Request[Any, Any, Any], data: JSONBody[ClaimBody]) -> Response[TokenCreated]:
     """Turn the one-time claim of the first start into the first administrator and a token. Works once."""
     made = await parts_of(request).requests.redeem_claim(data, request_id_of(request.scope))
     return Response(made, status_code=CREATED)

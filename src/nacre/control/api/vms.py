@@ -25,9 +25,9 @@ class VmFilters(LabelledInProject, frozen=True, kw_only=True):
     phase: Phase | None = None
     """Only machines that are in this phase."""
     node: str | None = None
-    """Id of the node that they are placed on."""
+    """Name or id of the node that they are placed on."""
     image: str | None = None
-    """Id of the image that they boot from."""
+    """Name or id of the image that they boot from."""
 
 
 def _again(vm: str) -> Reading[VmOut]:
