@@ -6,12 +6,13 @@ is what was recorded after a sync: never more than the disk holds, whatever cras
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
 from nacre.control.services import image_facts
 from nacre.control.services.image_files import ImageDepot, PartFile, Verified, format_of, too_large
-from nacre.control.services.images import find, missing
+from nacre.control.services.image_lookup import find, missing
 from nacre.control.store.db import Database, Read
 from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.errors import ConflictError, InvalidInputError, NotFoundError
@@ -25,48 +26,52 @@ _RECORD_BYTES = 64 * MIB
 _RECORD_S = 2.0
 
 
-async def upload_state(
-    rd: Read, depot: ImageDepot, caller: Caller, ref: str, role: Role, *, project: str | None = None
-) -> UploadOut:
-    """Return how much of an artifact has arrived. Raises NacreError."""
-    row, part = await _admit(rd, caller, ref, role, project)
-    if part.stage is not Stage.RECEIVING:
-        return _out(part, part.received_bytes, complete=True)
-    on_disk = await in_thread(depot.arrived_bytes, row.id, role)
-    return _out(part, min(on_disk, part.received_bytes), complete=False)
+async def upload_state(rd: Read, caller: Caller, ref: str, role: Role, *, project: str | None = None) -> UploadOut:
+    """Return how much of an artifact has arrived for good. Raises NacreError."""
+    _, part = await _admit(rd, caller, ref, role, project)
+    return _out(part, part.received_bytes, complete=part.stage is not Stage.RECEIVING)
 
 
-async def receive(
-    db: Database,
-    depot: ImageDepot,
-    caller: Caller,
-    ref: str,
-    role: Role,
-    offset: int,
-    chunks: AsyncIterator[bytes],
-    *,
-    project: str | None = None,
-) -> UploadOut:
-    """Take bytes from `offset` on. With the last one, check the whole and finish the artifact.
+@dataclass(frozen=True)
+class ImageUploads:
+    """Receives the content of images. Made by `app`."""
 
-    The last byte is known by the announced size; without one, by the end of `chunks`. If `chunks` raises, what has
-    come until then is kept. Raises NacreError: a wrong offset is a conflict whose hint has the right one, content
-    that is not what it should be is thrown away so that it can be sent again.
-    """
-    async with db.read() as rd:
-        row, part = await _admit(rd, caller, ref, role, project)
-    if part.stage is not Stage.RECEIVING:
-        raise _complete(part)
-    file = await in_thread(depot.open_part, row.id, role)
-    try:
-        async with db.read() as rd:  # again, now that nobody else writes
-            row, part = await _admit(rd, caller, row.id, role, None)
-        _check_offset(file, part, offset)
-        upload = _Upload(db, depot, row, part, file)
-        await upload.take(offset, chunks)
-        return await upload.end()
-    finally:
-        await in_thread(file.close)
+    db: Database
+    depot: ImageDepot
+
+    async def receive(
+        self,
+        caller: Caller,
+        image: str,
+        role: Role,
+        offset: int,
+        chunks: AsyncIterator[bytes],
+        *,
+        project: str | None = None,
+    ) -> UploadOut:
+        """Take bytes from `offset` on. With the last one, check the whole and finish the artifact.
+
+        The last byte is known by the announced size; without one, by the end of `chunks`. If `chunks` raises, what has
+        come until then is kept. Raises NacreError: a wrong offset is a conflict whose hint has the right one, content
+        that is not what it should be is thrown away so that it can be sent again.
+        """
+        async with self.db.read() as rd:
+            row, part = await _admit(rd, caller, image, role, project)
+        if part.stage is not Stage.RECEIVING:
+            raise _complete(part)
+        file = await in_thread(self.depot.open_part, row.id, role)
+        try:
+            async with self.db.read() as rd:  # again, now that nobody else writes
+                row, part = await _admit(rd, caller, row.id, role, None)
+            if file.size < part.received_bytes:  # the file was lost: whoever asks must hear so
+                async with self.db.write() as tx:
+                    await image_facts.arrived(tx, row.id, role, file.size)
+            _check_offset(file, part, offset)
+            upload = _Upload(self.db, self.depot, row, part, file)
+            await upload.take(offset, chunks)
+            return await upload.end()
+        finally:
+            await in_thread(file.close)
 
 
 class _Upload:

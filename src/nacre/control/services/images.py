@@ -12,7 +12,9 @@ from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
 from nacre.control.services import events, operations, projects
 from nacre.control.services.image_files import ImageDepot
+from nacre.control.services.image_lookup import find, missing, resolve
 from nacre.control.services.image_sources import part_of
+from nacre.control.services.image_uploads import upload_state
 from nacre.control.services.image_views import shown
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.store import images as store
@@ -22,8 +24,8 @@ from nacre.control.store.images import ImageRow, Origin
 from nacre.control.store.listing import ListQuery
 from nacre.control.store.operations import OperationRow
 from nacre.control.wake import IMAGES
-from nacre.errors import ConflictError, InvalidInputError, NacreError, NotFoundError
-from nacre.model.ids import ImageId, ProjectId, looks_like_id
+from nacre.errors import ConflictError, InvalidInputError, NacreError
+from nacre.model.ids import ImageId
 from nacre.model.images import MOVES, ImageManifest, ImageState, Role, Visibility, check_roles
 from nacre.model.metadata import check_labels, check_name
 from nacre.schema.common import Accepted, Page
@@ -32,7 +34,7 @@ from nacre.schema.images import ImageCreate, ImageOut, ImageUpdate
 _SHOWN_USERS = 5
 
 
-async def create(tx: Tx, caller: Caller, body: ImageCreate, depot: ImageDepot) -> Accepted[ImageOut]:
+async def create(tx: Tx, caller: Caller, body: ImageCreate, *, depot: ImageDepot) -> Accepted[ImageOut]:
     """Take in a description. What has a URL or path is fetched by the reconciler, the rest waits for its upload."""
     project = await projects.require(tx, caller, body.project)
     if body.visibility is Visibility.PUBLIC:
@@ -126,49 +128,6 @@ async def cancel(tx: Tx, caller: Caller, operation: OperationRow) -> None:
         await _deleting(tx, caller, row)
 
 
-async def find(rd: Read, caller: Caller, ref: str, project: str | None = None) -> ImageRow:
-    """Return the image with this id, or with this name in `project` or among all that the caller sees.
-
-    Marks the caller as checked for viewing; who changes the image asks the policy again, for its project.
-    """
-    visible = policy.visible_projects(caller)
-    if looks_like_id(ref):
-        row = await store.get(rd, ref)
-        if row is not None and _is_visible(row, visible):
-            return row
-        raise missing(ref)
-    if project is not None:
-        owner = await projects.resolve(rd, project)
-        if visible is not None and owner.id not in visible:
-            raise projects.missing(project)
-        found = await store.named(rd, ref, {owner.id})
-        return _closest(ref, found, owner.id)
-    return _closest(ref, await store.named(rd, ref, visible), None)
-
-
-async def resolve(tx: Tx, ref: str, *, project: ProjectId) -> ImageRow:
-    """Return a ready image that machines of `project` may boot from, and keep it until the transaction ends.
-
-    By id, or by name: first in the project, then among the public ones. Asks no policy: who may create machines in a
-    project may use its images. Raises NacreError.
-    """
-    if looks_like_id(ref):
-        found = await store.many(tx, [ref])
-        found = [row for row in found if row.project == project or row.visibility is Visibility.PUBLIC]
-    else:
-        found = await store.named(tx, ref, {project})
-    row = await store.hold(tx, _closest(ref, found, project).id)
-    if row is None:
-        raise missing(ref)
-    if row.state is not ImageState.READY:
-        hint = "wait until it is ready" if row.state in _COMING else "import it again under another name"
-        raise ConflictError("image_not_ready", f"image {row.name} is {row.state}, not ready", hint=hint, field="image")
-    return row
-
-
-_COMING = frozenset({ImageState.UPLOADING, ImageState.FETCHING})
-
-
 async def manifest(rd: Read, image: str) -> ImageManifest | None:
     """Return what a node must know to boot from an image; None if there is no such image or it is not ready."""
     return (await manifests(rd, [image])).get(ImageId(image))
@@ -189,32 +148,6 @@ async def artifact_path(rd: Read, depot: ImageDepot, image: str, role: Role) -> 
     if found is None or found.artifact(role) is None:
         return None
     return depot.path(found.id, role)
-
-
-def missing(ref: str) -> NotFoundError:
-    """Return the error for an image that is not there, or that the caller may not know of."""
-    return NotFoundError(
-        "image_not_found", f"there is no image {ref}", hint="list them with `nacre image list`", field="image"
-    )
-
-
-def _closest(ref: str, found: list[ImageRow], project: ProjectId | None) -> ImageRow:
-    """Return the one that is meant: the project's own before public ones of others. Raises NacreError."""
-    own = [row for row in found if row.project == project] or found
-    if not own:
-        raise missing(ref)
-    if len(own) > 1:
-        raise InvalidInputError(
-            "image_ambiguous",
-            f"{len(own)} images are named {ref}",
-            hint=f"name the project, or give an id: {', '.join(row.id for row in own[:_SHOWN_USERS])}",
-            field="image",
-        )
-    return own[0]
-
-
-def _is_visible(row: ImageRow, visible: frozenset[ProjectId] | None) -> bool:
-    return visible is None or row.project in visible or row.visibility is Visibility.PUBLIC
 
 
 async def _own(tx: Tx, caller: Caller, ref: str, project: str | None) -> ImageRow:
@@ -331,3 +264,20 @@ def _tell(tx: Tx, caller: Caller, row: ImageRow, verb: str, words: str = "") -> 
         message=f"{caller.actor.name} {words or verb} image {row.name}",
         request_id=caller.request_id,
     )
+
+
+__all__ = [
+    "artifact_path",
+    "cancel",
+    "create",
+    "delete",
+    "find",
+    "list_",
+    "manifest",
+    "manifests",
+    "missing",
+    "resolve",
+    "show",
+    "update",
+    "upload_state",
+]
