@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, or_
+from sqlalchemy import BigInteger, ColumnElement, Float, Integer, Row, Select, and_, or_
 
 from nacre.control.store.db import Read
+from nacre.control.store.types import Choice, Timestamp
 from nacre.errors import InvalidInputError
 from nacre.schema.common import DEFAULT_PAGE
 
@@ -41,7 +42,7 @@ class Listed:
     id: ColumnElement[str]
     sorts: Mapping[str, ColumnElement[Any]]
     """The first is the default."""
-    filters: Mapping[str, ColumnElement[str]] = field(default_factory=dict[str, ColumnElement[str]])
+    filters: Mapping[str, ColumnElement[Any]] = field(default_factory=dict[str, ColumnElement[Any]])
     labels: ColumnElement[Any] | None = None
 
 
@@ -91,7 +92,11 @@ def _filtered(statement: Select[Any], query: ListQuery, listed: Listed) -> Selec
                 hint=f"filter by one of: {', '.join(listed.filters) or 'nothing'}",
                 field=name,
             )
-        statement = statement.where(listed.filters[name] == value)
+        column = listed.filters[name]
+        if isinstance(column.type, Choice) and value not in column.type.values:
+            known = ", ".join(column.type.values)
+            raise InvalidInputError("invalid_filter", f"no {name} is {value!r}", hint=f"one of: {known}", field=name)
+        statement = statement.where(column == value)
     if query.labels and listed.labels is None:
         raise InvalidInputError("invalid_filter", "these have no labels", hint="leave the labels out", field="label")
     for label, value in query.labels.items():
@@ -104,7 +109,7 @@ def _after(
     query: ListQuery, name: str, descending: bool, key: ColumnElement[Any], id_: ColumnElement[str]
 ) -> ColumnElement[bool]:
     spelled, raw, last = _decode(query.cursor or "")
-    if spelled != _spelled(name, descending):
+    if spelled != _spelled(name, descending) or "\0" in f"{raw}{last}":
         raise _bad_cursor()
     value = _from_wire(raw, key)
     beyond = key < value if descending else key > value
@@ -113,14 +118,28 @@ def _after(
 
 
 def _from_wire(raw: str | float, key: ColumnElement[Any]) -> Any:
+    """A cursor comes from the client, who may have made it up: only what the column can hold gets through."""
+    kind = key.type
     try:
-        if key.type.python_type is datetime:
-            return datetime.fromisoformat(str(raw)).astimezone(UTC)
-        if isinstance(raw, bool) or not isinstance(raw, key.type.python_type):
-            raise _bad_cursor()
-    except ValueError as error:
+        match raw:
+            case str() if isinstance(kind, Timestamp):
+                return datetime.fromisoformat(raw).astimezone(UTC)
+            case str() if isinstance(kind, Choice):
+                return kind.kind(raw)
+            case str() if kind.python_type is str and not isinstance(kind, Timestamp | Choice):
+                return raw
+            case int() if isinstance(kind, Integer) and abs(raw) < _largest(kind):
+                return raw
+            case int() | float() if isinstance(kind, Float):
+                return float(raw)
+            case _:
+                raise _bad_cursor()
+    except (ValueError, OverflowError) as error:
         raise _bad_cursor() from error
-    return raw
+
+
+def _largest(kind: Integer) -> int:
+    return 1 << (63 if isinstance(kind, BigInteger) else 31)
 
 
 def _encode(sort: str, key: object, id_: str) -> str:

@@ -63,6 +63,7 @@ class Choice(TypeDecorator[E], Generic[E]):
     def __init__(self, kind: type[E]) -> None:
         super().__init__()
         self.kind = kind
+        self.values: tuple[str, ...] = tuple(member.value for member in kind)
 
     def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
         """Store."""
