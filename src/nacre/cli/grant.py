@@ -61,13 +61,14 @@ async def list_(*, filter_: Filters = (), session: Here) -> None:
 @app.command
 async def delete(*ids: Annotated[str, Parameter(help="Id of a grant.")], session: Here) -> None:
     """Take roles away."""
+    wanted = arguments.refs(ids, "grant")
     async with session.client() as nacre:
 
         async def one(ref: str) -> str:
             await nacre.grants.delete(ref)
             return ref
 
-        done, failure = await on_each(arguments.refs(ids, "grant"), one)
+        done, failure = await on_each(wanted, one)
     if done:
         output.outcome(session, done, lambda ref: f"{ref}: taken away")
     finish(failure)

@@ -105,10 +105,9 @@ async def list_(
 @app.command
 async def show(*names: ImageName, session: Here) -> None:
     """Show everything about images."""
+    wanted = arguments.refs(names, "image")
     async with session.client() as nacre:
-        found, failure = await on_each(
-            arguments.refs(names, "image"), lambda ref: nacre.images.show(ref, project=session.project)
-        )
+        found, failure = await on_each(wanted, lambda ref: nacre.images.show(ref, project=session.project))
     if found:
         output.details(session, found, facts)
     finish(failure)

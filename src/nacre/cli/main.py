@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, cast
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -62,6 +62,7 @@ def build() -> App:
         print_error=False,
         help_on_error=False,
         suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(show_default=_worth_saying),
     )
     for name, path, group, text in _COMMANDS:
         app.command(path, name=name, group=group, help=text)
@@ -124,6 +125,15 @@ def run(words: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the `nacre` program."""
     sys.exit(run())
+
+
+def _worth_saying(default: object) -> str | None:
+    """The default of an option in help; None for one that means nothing in particular."""
+    if default is None or default is False or default in ("", ()):
+        return None
+    if default is True:
+        return "yes"
+    return ", ".join(cast("tuple[str, ...]", default)) if isinstance(default, tuple) else str(default)
 
 
 def _said(error: CycloptsError) -> str:

@@ -50,8 +50,9 @@ async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None,
 @app.command
 async def show(*names: NodeName, session: Here) -> None:
     """Show everything about nodes."""
+    wanted = arguments.refs(names, "node")
     async with session.client() as nacre:
-        found, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.show)
+        found, failure = await on_each(wanted, nacre.nodes.show)
     if found:
         output.details(session, found, facts)
     finish(failure)
@@ -60,8 +61,9 @@ async def show(*names: NodeName, session: Here) -> None:
 @app.command
 async def cordon(*names: NodeName, session: Here) -> None:
     """Give nodes nothing new; they keep what they run."""
+    wanted = arguments.refs(names, "node")
     async with session.client() as nacre:
-        done, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.cordon)
+        done, failure = await on_each(wanted, nacre.nodes.cordon)
     if done:
         output.outcome(session, done, _state)
     finish(failure)
@@ -70,8 +72,9 @@ async def cordon(*names: NodeName, session: Here) -> None:
 @app.command
 async def uncordon(*names: NodeName, session: Here) -> None:
     """Let nodes take new machines again."""
+    wanted = arguments.refs(names, "node")
     async with session.client() as nacre:
-        done, failure = await on_each(arguments.refs(names, "node"), nacre.nodes.uncordon)
+        done, failure = await on_each(wanted, nacre.nodes.uncordon)
     if done:
         output.outcome(session, done, _state)
     finish(failure)
@@ -138,13 +141,14 @@ async def token_list(*, session: Here) -> None:
 @token.command(name=["revoke", "delete"])
 async def token_revoke(*ids: Annotated[str, Parameter(help="Id of an enrolment token.")], session: Here) -> None:
     """Make enrolment tokens useless."""
+    wanted = arguments.refs(ids, "token")
     async with session.client() as nacre:
 
         async def one(ref: str) -> str:
             await nacre.nodes.tokens.revoke(ref)
             return ref
 
-        done, failure = await on_each(arguments.refs(ids, "token"), one)
+        done, failure = await on_each(wanted, one)
     if done:
         output.outcome(session, done, lambda ref: f"{ref}: revoked")
     finish(failure)

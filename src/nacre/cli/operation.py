@@ -43,8 +43,9 @@ async def list_(*, filter_: Filters = (), limit: Limit = 50, session: Here) -> N
 @app.command
 async def show(*ids: OperationName, session: Here) -> None:
     """Show how operations stand."""
+    wanted = arguments.refs(ids, "operation")
     async with session.client() as nacre:
-        found, failure = await on_each(arguments.refs(ids, "operation"), nacre.operations.show)
+        found, failure = await on_each(wanted, nacre.operations.show)
     if found:
         output.details(session, found, facts)
     finish(failure)
@@ -77,8 +78,9 @@ async def wait(
 @app.command
 async def cancel(*ids: OperationName, session: Here) -> None:
     """Call off operations that have not taken effect."""
+    wanted = arguments.refs(ids, "operation")
     async with session.client() as nacre:
-        done, failure = await on_each(arguments.refs(ids, "operation"), nacre.operations.cancel)
+        done, failure = await on_each(wanted, nacre.operations.cancel)
     if done:
         output.outcome(session, done, sentence)
     finish(failure)

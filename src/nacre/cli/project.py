@@ -53,8 +53,9 @@ async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None,
 @app.command
 async def show(*names: ProjectName, session: Here) -> None:
     """Show projects."""
+    wanted = arguments.refs(names, "project")
     async with session.client() as nacre:
-        found, failure = await on_each(arguments.refs(names, "project"), nacre.projects.show)
+        found, failure = await on_each(wanted, nacre.projects.show)
     if found:
         output.details(session, found, facts)
     finish(failure)

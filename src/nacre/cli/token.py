@@ -68,13 +68,14 @@ async def list_(*, filter_: Filters = (), session: Here) -> None:
 @app.command
 async def revoke(*tokens: Annotated[str, Parameter(help="Id or name of a token.")], session: Here) -> None:
     """Make tokens useless, at once and for good."""
+    wanted = arguments.refs(tokens, "token")
     async with session.client() as nacre:
 
         async def one(ref: str) -> str:
             await nacre.tokens.revoke(ref)
             return ref
 
-        done, failure = await on_each(arguments.refs(tokens, "token"), one)
+        done, failure = await on_each(wanted, one)
     if done:
         output.outcome(session, done, lambda ref: f"{ref}: revoked")
     finish(failure)

@@ -47,8 +47,9 @@ async def list_(*, session: Here) -> None:
 @app.command
 async def show(*names: UserName, session: Here) -> None:
     """Show users."""
+    wanted = arguments.refs(names, "user")
     async with session.client() as nacre:
-        found, failure = await on_each(arguments.refs(names, "user"), nacre.users.show)
+        found, failure = await on_each(wanted, nacre.users.show)
     if found:
         output.details(session, found, facts)
     finish(failure)

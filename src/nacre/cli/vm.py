@@ -30,8 +30,13 @@ from nacre.schema.vms import VmCreate, VmUpdate
 app = App(name="vm", help="Virtual machines.")
 
 Cpus = Annotated[int | None, Parameter(help="Virtual CPUs; otherwise the image's default.")]
-Memory = Annotated[str | None, Parameter(help="Memory, such as 512MiB; otherwise the image's default.")]
-Disk = Annotated[str | None, Parameter(help="Size of the root disk, such as 10GiB; otherwise the image's own.")]
+Memory = Annotated[
+    str | None, Parameter(help="Memory, such as 512MiB; otherwise the image's default.", allow_leading_hyphen=True)
+]
+Disk = Annotated[
+    str | None,
+    Parameter(help="Size of the root disk, such as 10GiB; otherwise the image's own.", allow_leading_hyphen=True),
+]
 Publish = Annotated[
     tuple[str, ...],
     Parameter(negative=(), help="Lead a port of the node to the guest: [ADDRESS:]HOST:GUEST[/udp]. Repeatable."),
@@ -66,7 +71,6 @@ async def create(
     body = VmCreate(
         name=arguments.new_name(name),
         image=arguments.ref(image, "image"),
-        project=session.project,
         labels=arguments.labels(label),
         start=start,
         hypervisor=hypervisor,
@@ -81,6 +85,7 @@ async def create(
         stop_timeout_s=DEFAULT_STOP_TIMEOUT_S
         if stop_timeout is None
         else arguments.duration(stop_timeout, "stop-timeout"),
+        project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     async with session.client() as nacre:
         accepted = await settle(nacre, await nacre.vms.create(body), waiting.wait, timeout_s)
@@ -116,10 +121,9 @@ async def list_(
 @app.command
 async def show(*names: VmName, session: Here) -> None:
     """Show everything about machines."""
+    wanted = arguments.refs(names, "vm")
     async with session.client() as nacre:
-        found, failure = await on_each(
-            arguments.refs(names, "vm"), lambda ref: nacre.vms.show(ref, project=session.project)
-        )
+        found, failure = await on_each(wanted, lambda ref: nacre.vms.show(ref, project=session.project))
     if found:
         output.details(session, found, vm_views.facts)
     finish(failure)
