@@ -180,9 +180,9 @@ class Gateway:
                 self._check_place(link, arrival)
                 await self._ledger.connected(hello)
                 before = self._take_place(link, arrival)
-            if before is not None:
-                await before.drop(_replaced())
             try:
+                if before is not None:
+                    await before.drop(_replaced())
                 await link.run(self._settings.terms, agreed, bell)
             finally:
                 await self._leave(link)

@@ -76,7 +76,7 @@ class Streams:
     async def open(
         self, vm: VmId, node: NodeId, kind: StreamKind, tail_bytes: int = 65536, timeout: float = OPEN_TIMEOUT_S
     ) -> AsyncGenerator[Stream]:
-        """Have the node bring a stream and use it. Raises UnavailableError, with the node's own reason if it has one."""
+        """Have the node bring a stream, and use it. Raises UnavailableError, with the node's own reason if any."""
         stream = StreamId(make_id("stream", self._db.clock.now(), os.urandom(10)))
         waiting = _Waiting(node, asyncio.get_running_loop().create_future())
         self._waiting[stream] = waiting

@@ -1,0 +1,193 @@
+"""Connections from this node to its control plane: TLS 1.3 with the node's certificate, or pinned to a fingerprint.
+
+Used by enrolment, the link and streams. Foreign errors end here; what comes out is ours, with a hint.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from nacre.agent.identity import Identity
+from nacre.errors import InvalidInputError, NacreError, UnauthenticatedError, UnavailableError
+from nacre.protocol import codec
+from nacre.protocol.messages import FromAgent, FromControl, Refused
+
+M = TypeVar("M")
+
+OPEN_TIMEOUT_S = 10.0
+RECEIVE_TIMEOUT_S = 30.0
+_PING_S = 15.0
+_PONG_S = 30.0
+
+
+class RefusedError(NacreError):
+    """The control plane said no."""
+
+    def __init__(self, refusal: Refused) -> None:
+        super().__init__(refusal.code, refusal.message, hint=refusal.hint)
+        self.retryable = refusal.retryable
+
+
+class Dialer:
+    """Dials with the node's certificate, the newest one at any time."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.use(identity)
+
+    def use(self, identity: Identity) -> None:
+        """Dial with this identity from now on. Open connections are not touched."""
+        try:
+            context = trusting(identity.roots_pem)
+            context.load_cert_chain(identity.pair)
+        except (OSError, ssl.SSLError) as error:
+            raise UnavailableError(
+                "identity_damaged",
+                "the node's key and certificate cannot be used",
+                hint="remove the identity folder of the agent's data directory and enrol the node again",
+            ) from error
+        self._context = context
+        self.identity = identity
+
+    @asynccontextmanager
+    async def dial(self, address: str, path: str) -> AsyncGenerator[ClientConnection]:
+        """Open a connection to a path of the gateway at `address`. Raises UnavailableError and UnauthenticatedError."""
+        async with opened(address, path, self._context) as connection:
+            yield connection
+
+
+def trusting(roots_pem: str) -> ssl.SSLContext:
+    """Return a context that accepts servers with a certificate of these roots, for the name that is dialled."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=roots_pem)
+    return context
+
+
+def unverified() -> ssl.SSLContext:
+    """Return a context that accepts anyone: only to fetch what is then compared with a fingerprint."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@asynccontextmanager
+async def opened(address: str, path: str, context: ssl.SSLContext) -> AsyncGenerator[ClientConnection]:
+    """Open a connection. Raises UnavailableError and UnauthenticatedError for what goes wrong while it opens."""
+    connection = await _open(address, path, context)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def send(connection: ClientConnection, message: FromAgent) -> None:
+    """Send one message; waits while the other side is behind. Raises UnavailableError when the connection is gone."""
+    try:
+        await connection.send(codec.encode(message))
+    except ConnectionClosed as error:
+        raise lost(error) from error
+
+
+async def receive(connection: ClientConnection, timeout: float | None = RECEIVE_TIMEOUT_S) -> FromControl:
+    """Return the next message. Raises RefusedError if it is a refusal, UnavailableError when there is none."""
+    try:
+        async with asyncio.timeout(timeout):
+            frame = await connection.recv()
+    except ConnectionClosed as error:
+        raise lost(error) from error
+    except TimeoutError as error:
+        raise silent() from error
+    if isinstance(frame, str):
+        raise InvalidInputError("unreadable_message", "a message came as text", hint="is this a gateway of Nacre?")
+    return codec.decode_from_control(frame)
+
+
+async def expect(connection: ClientConnection, kind: type[M]) -> M:
+    """Return the answer to what was sent. Raises RefusedError, UnavailableError, or InvalidInputError if it is none."""
+    message = await receive(connection)
+    if isinstance(message, Refused):
+        raise RefusedError(message)
+    if not isinstance(message, kind):
+        raise InvalidInputError(
+            "unexpected_message",
+            f"the control plane answered with {message.__class__.__name__}",
+            hint="both sides must speak the same protocol version",
+        )
+    return message
+
+
+def lost(error: ConnectionClosed) -> NacreError:
+    """Return what to say about a connection that ended."""
+    if _is_alert(error.__cause__):
+        return _not_accepted()
+    return UnavailableError(
+        "connection_lost", "the connection to the control plane ended", hint="it is tried again by itself"
+    )
+
+
+def silent() -> UnavailableError:
+    """Return what to say about a control plane that does not answer."""
+    return UnavailableError(
+        "control_plane_silent", "the control plane does not answer", hint="it is tried again by itself"
+    )
+
+
+async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConnection:
+    try:
+        return await connect(
+            f"wss://{address}{path}",
+            ssl=context,
+            compression=None,
+            proxy=None,
+            open_timeout=OPEN_TIMEOUT_S,
+            close_timeout=2,
+            ping_interval=_PING_S,
+            ping_timeout=_PONG_S,
+            max_size=codec.MAX_MESSAGE_BYTES,
+            write_limit=codec.CHUNK_BYTES,
+        )
+    except ssl.SSLCertVerificationError as error:
+        raise UnauthenticatedError(
+            "control_plane_not_trusted",
+            f"{address} did not prove to be the control plane: {error.verify_message}",
+            hint="check the address, both clocks, and gateway_advertise of the control plane; enrol again if it is new",
+        ) from error
+    except InvalidURI as error:
+        raise InvalidInputError(
+            "invalid_address", f"{address!r} is not an address", hint="write host:port, such as 127.0.0.1:7481"
+        ) from error
+    except (OSError, TimeoutError, EOFError, InvalidHandshake) as error:
+        if _is_alert(error) or _is_alert(error.__cause__):
+            raise _not_accepted() from error
+        raise UnavailableError(
+            "control_plane_unreachable",
+            f"{address} cannot be reached: {_reason(error)}",
+            hint="is the control plane running, and does a firewall let this port through?",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _is_alert(error: BaseException | None) -> bool:
+    """Whether the other side broke off TLS for a reason: with TLS 1.3 that comes after our side of the handshake."""
+    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "").upper()
+
+
+def _not_accepted() -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "certificate_not_accepted",
+        "the control plane did not accept the node's certificate",
+        hint="it is expired or of another platform: check the clock, else enrol with a new `nacre node token`",
+    )
