@@ -1,0 +1,1 @@
+"""QEMU, one process per machine, driven over QMP."""

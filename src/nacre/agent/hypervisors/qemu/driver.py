@@ -1,0 +1,302 @@
+"""The driver called `qemu`: what is installed, starting, adopting. One running machine is a `guest.QemuGuest`."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from nacre.agent.hypervisors import ports, registry
+from nacre.agent.hypervisors.base import Guest, Handle, Launch
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.lifecycle import take_hold
+from nacre.agent.hypervisors.qemu import acceleration, command_line, states
+from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
+from nacre.agent.hypervisors.qemu.guest import QemuGuest, clean_up
+from nacre.agent.hypervisors.qemu.qmp import Qmp, silent
+from nacre.lib import processes
+from nacre.model.convergence import FailureClass
+from nacre.model.nodes import HypervisorInfo
+from nacre.model.vms import MachineType
+
+BINARY = "qemu-system-x86_64"
+
+_PROBE_S = 15.0
+_START_S = 20.0
+_ADOPT_S = 3.0
+_POLL_S = 0.005
+_LOG_NAME = "hypervisor.log"
+_LOG_LIMIT = 256 << 10
+_INSTALL_HINT = "install QEMU on the node (Debian, Ubuntu: apt-get install qemu-system-x86; macOS: brew install qemu)"
+_QUESTIONS = ("qmp_capabilities", "query-version", "query-machines", "quit")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """What a QEMU binary said of itself."""
+
+    path: str
+    stamp: tuple[int, int]
+    version: str
+    machines: tuple[str, ...]
+    sandbox: bool
+
+
+class QemuHypervisor:
+    """Fulfils `base.Hypervisor` and `base.CanProbeAcceleration`."""
+
+    def __init__(
+        self,
+        *,
+        state_directory: Path,
+        binary: str = BINARY,
+        candidates: tuple[Candidate, ...] | None = None,
+    ) -> None:
+        self._binary = binary
+        self._verdicts = Verdicts(state_directory)
+        self._candidates = acceleration.candidates() if candidates is None else candidates
+        self._installed: Installed | None = None
+        self._proving = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        """As in `VmSpec.hypervisor`."""
+        return "qemu"
+
+    async def probe(self) -> HypervisorInfo:
+        """What works here. A missing or broken QEMU is an answer, not an error."""
+        try:
+            found = await self._find()
+        except DriverError as error:
+            return HypervisorInfo(name=self.name, available=False, reason=f"{error.message}; {error.hint}")
+        choice = self._choice(found)
+        return HypervisorInfo(
+            name=self.name,
+            available=True,
+            reason=choice.reason,
+            version=found.version,
+            accelerator=choice.accelerator,
+            machines=found.machines,
+            abilities=registry.abilities(self),
+        )
+
+    async def prove_acceleration(self, kernel: Path) -> None:
+        """Boot `kernel` under each accelerator without a verdict for today's circumstances. Raises DriverError."""
+        found = await self._find()
+        async with self._proving:
+            for candidate in self._candidates:
+                if acceleration.obstacle(candidate) or self._verdicts.find(candidate, found.version):
+                    continue
+                reason = await acceleration.prove(found.path, candidate.name, kernel)
+                self._verdicts.save(candidate, found.version, works=not reason, reason=reason)
+                log.info("hypervisor.acceleration_proven", name=candidate.name, works=not reason, reason=reason)
+
+    async def start(self, launch: Launch) -> Guest:
+        """Start a machine; returns when its QEMU answers. Raises DriverError and leaves no process behind."""
+        found = await self._find()
+        choice = self._choice(found)
+        try:
+            return await self._start(launch, found, choice)
+        except DriverError as error:
+            candidate = next((each for each in self._candidates if each.name == choice.accelerator), None)
+            if error.code != "accelerator_failed" or candidate is None:
+                raise
+            # It was proven, and fails now: better a slow machine than none.
+            self._verdicts.save(candidate, found.version, works=False, reason=error.message)
+            log.warning("hypervisor.acceleration_lost", name=candidate.name, reason=error.message)
+            return await self._start(launch, found, self._choice(found))
+
+    async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
+        """Take over a machine that outlived the agent; None if there is none. Raises DriverError when in doubt."""
+        process = None
+        if handle is not None:
+            process = take_hold(handle)
+            if process is None:
+                return None
+        try:
+            qmp = await Qmp.connect(launch.run_directory / command_line.QMP_SOCKET, _ADOPT_S)
+        except (OSError, DriverError):
+            if process is None or handle is None:
+                return None
+            # The very process lives and only its monitor does not answer: ours, and not to be started again.
+            return QemuGuest(launch, handle, process, None)
+        try:
+            return await self._verified(launch, handle, process, qmp)
+        except BaseException:
+            await qmp.close()
+            raise
+
+    async def _verified(
+        self, launch: Launch, handle: Handle | None, process: processes.Process | None, qmp: Qmp
+    ) -> Guest | None:
+        peer = qmp.peer
+        if process is None and peer is not None:
+            process = processes.Process.open(peer.pid, peer.start_time)
+        if process is None:
+            await qmp.close()
+            return None
+        if peer is None or (peer.pid, peer.start_time) != (process.pid, process.start_time):
+            process.close()
+            raise DriverError(
+                "socket_of_another",
+                "the machine's process lives, but another process answers on its monitor socket",
+                hint="look for a second QEMU with the same socket on the node, and end the one that is wrong",
+                failure_class=FailureClass.BLOCKED,
+            )
+        if (await qmp.ask("query-uuid", timeout=_ADOPT_S)).get("UUID") != command_line.uuid_of(launch.vm):
+            process.close()
+            await qmp.close()
+            return None
+        return QemuGuest(launch, handle or await self._new_handle(process, qmp), process, qmp)
+
+    async def _new_handle(self, process: processes.Process, qmp: Qmp) -> Handle:
+        """Write down again what was lost with the agent."""
+        found = await self._find()
+        choice = self._choice(found)
+        kvm = (await qmp.ask("query-kvm", timeout=_ADOPT_S)).get("enabled") is True
+        return _handle(process, found, Choice("kvm") if kvm else Choice(acceleration.TCG, choice.reason))
+
+    async def _start(self, launch: Launch, found: Installed, choice: Choice) -> Guest:
+        if launch.machine.value not in found.machines:
+            raise DriverError(
+                "machine_unsupported",
+                f"the node's QEMU {found.version} has no machine type {launch.machine.value}",
+                hint=f"use one of {', '.join(found.machines)}, or a node with another QEMU",
+                failure_class=FailureClass.PERMANENT,
+            )
+        words = command_line.build(launch, binary=found.path, accelerator=choice.accelerator, sandbox=found.sandbox)
+        ports.check_free(port for nic in launch.nics for port in nic.publish)
+        hypervisor_log = launch.directory / _LOG_NAME
+        begin = _shorten(hypervisor_log)
+        try:
+            process = processes.spawn(words, output=hypervisor_log, inherit=[launch.lock_fd])
+        except OSError as error:
+            self._installed = None
+            raise _unavailable(f"QEMU cannot be run: {error.strerror}") from error
+        try:
+            qmp = await _greeting(launch, process, hypervisor_log, begin)
+        except BaseException:
+            await asyncio.shield(_abandon(launch, process))
+            raise
+        return QemuGuest(launch, _handle(process, found, choice), process, qmp)
+
+    def _choice(self, found: Installed) -> Choice:
+        return acceleration.choose(
+            [
+                (candidate, acceleration.obstacle(candidate), self._verdicts.find(candidate, found.version))
+                for candidate in self._candidates
+            ]
+        )
+
+    async def _find(self) -> Installed:
+        """Ask the installed QEMU what it is, again only when the file changed. Raises DriverError."""
+        path = shutil.which(self._binary)
+        if path is None:
+            raise _unavailable(f"{Path(self._binary).name} is not installed")
+        stamp = _stamp(path)
+        if self._installed is None or (self._installed.path, self._installed.stamp) != (path, stamp):
+            self._installed = await _interrogate(path, stamp)
+        return self._installed
+
+
+async def _greeting(launch: Launch, process: processes.Process, hypervisor_log: Path, begin: int) -> Qmp:
+    """Wait until the monitor answers or the process ends, whichever comes first."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _START_S
+    while True:
+        with contextlib.suppress(OSError):  # it does not listen yet
+            qmp = await Qmp.connect(launch.run_directory / command_line.QMP_SOCKET, max(0.1, deadline - loop.time()))
+            if qmp.peer is not None and qmp.peer.pid == process.pid:
+                return qmp
+            await qmp.close()  # what an earlier life left is about to go
+        if await process.wait(_POLL_S):
+            raise states.start_failure(_since(hypervisor_log, begin), process.exit_status)
+        if loop.time() > deadline:
+            raise silent()
+
+
+async def _abandon(launch: Launch, process: processes.Process) -> None:
+    await process.kill()
+    process.close()
+    clean_up(launch)
+
+
+async def _interrogate(path: str, stamp: tuple[int, int]) -> Installed:
+    """Run QEMU without a machine and ask it. Without the sandbox if it is built without one."""
+    sandbox = True
+    text = await _answers(path, ["-sandbox", "on"])
+    if text is None:
+        sandbox = False
+        text = await _answers(path, [])
+    answers = [] if text is None else [json.loads(line) for line in text.splitlines() if line.startswith('{"return"')]
+    if len(answers) < len(_QUESTIONS):
+        raise _unavailable("the installed QEMU does not run")
+    numbers = answers[1]["return"]["qemu"]
+    known = {name for machine in answers[2]["return"] for name in (machine["name"], machine.get("alias"))}
+    return Installed(
+        path=path,
+        stamp=stamp,
+        version=f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}",
+        machines=tuple(machine.value for machine in MachineType if machine.value in known),
+        sandbox=sandbox,
+    )
+
+
+async def _answers(path: str, options: list[str]) -> str | None:
+    words = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", *options, "-qmp", "stdio"]
+    questions = "".join(json.dumps({"execute": question}) + "\n" for question in _QUESTIONS)
+    pipe, void = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=void)
+    except OSError:
+        return None
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            output, _ = await process.communicate(questions.encode())
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return output.decode(errors="replace") if process.returncode == 0 else None
+
+
+def _handle(process: processes.Process, found: Installed, choice: Choice) -> Handle:
+    return Handle(
+        pid=process.pid,
+        start_time=process.start_time,
+        boot_id=processes.boot_id(),
+        accelerator=choice.accelerator,
+        accelerator_reason=choice.reason,
+        details={"qemu": found.version},
+    )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    facts = Path(path).stat()
+    return facts.st_mtime_ns, facts.st_size
+
+
+def _shorten(path: Path) -> int:
+    """Keep the end of a log that has grown over many lives, and return its size. Nothing writes to it now."""
+    if not path.exists():
+        return 0
+    if path.stat().st_size > _LOG_LIMIT:
+        path.write_bytes(path.read_bytes()[-_LOG_LIMIT // 4 :])
+    return path.stat().st_size
+
+
+def _since(path: Path, begin: int) -> str:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(_LOG_LIMIT).decode(errors="replace")
+
+
+def _unavailable(message: str) -> DriverError:
+    return DriverError("hypervisor_unavailable", message, hint=_INSTALL_HINT, failure_class=FailureClass.BLOCKED)

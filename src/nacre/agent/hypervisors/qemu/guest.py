@@ -1,0 +1,222 @@
+"""One running QEMU, started or adopted: what it is asked, what it tells, and how its end is understood.
+
+Made by `driver`. Holds the machine's only QMP connection and finds it again when it is lost. QEMU runs with
+`-no-shutdown`: after the guest has powered off, the process waits in the run state `shutdown` until it is told to
+quit, so a power-off is told from a crash even if nobody was listening when it happened.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+
+from nacre.agent.hypervisors.base import GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.lifecycle import Life
+from nacre.agent.hypervisors.qemu import states
+from nacre.agent.hypervisors.qemu.command_line import CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET
+from nacre.agent.hypervisors.qemu.qmp import Event, Qmp, silent
+from nacre.lib import processes
+
+_ANSWER_S = 5.0
+_QUIT_S = 5.0
+_DRAIN_S = 0.4
+_RECONNECT_S = (0.05, 0.1, 0.2, 0.3)
+
+log = structlog.get_logger()
+
+
+class QemuGuest:
+    """A machine under QEMU. Fulfils `base.Guest`."""
+
+    def __init__(self, launch: Launch, handle: Handle, process: processes.Process, qmp: Qmp | None) -> None:
+        """`qmp` is None when an adopted process did not answer; it is asked again and again."""
+        self._launch = launch
+        self._handle = handle
+        self._qmp: Qmp | None = None
+        self._connected = asyncio.Event()
+        self._io_error = ""
+        self._quitting: asyncio.Task[None] | None = None
+        self._following = asyncio.create_task(self._follow(qmp))
+        self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch))
+
+    @property
+    def handle(self) -> Handle:
+        """How to find it again."""
+        return self._handle
+
+    @property
+    def console_socket(self) -> Path:
+        """Unix stream socket of the serial console."""
+        return self._launch.run_directory / CONSOLE_SOCKET
+
+    @property
+    def console_log(self) -> Path:
+        """File to which QEMU appends what the console prints."""
+        return self._launch.directory / CONSOLE_LOG
+
+    async def state(self) -> GuestState:
+        """Ask QEMU. Raises DriverError if it lives and does not answer."""
+        try:
+            return states.state_of(await self._run_state())
+        except DriverError:
+            if self._life.gone.is_set() or not self._life.process.alive():
+                return GuestState.GONE
+            raise
+
+    def events(self) -> AsyncIterator[GuestEvent]:
+        """Changes from now on; ends after GONE."""
+        return self._life.events()
+
+    async def shutdown(self) -> None:
+        """Press the power button. A paused guest is woken, because asleep it could not obey."""
+        self._life.asked = True
+        await self._execute("system_powerdown")
+        if await self.state() is GuestState.PAUSED:
+            await self.resume()
+
+    async def reset(self) -> None:
+        """Press the reset button."""
+        await self._execute("system_reset")
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs."""
+        await self._execute("stop")
+
+    async def resume(self) -> None:
+        """Let the virtual CPUs run, also after an I/O error."""
+        await self._execute("cont")
+
+    async def kill(self) -> None:
+        """End the process and return when it is gone."""
+        await self._life.kill()
+
+    async def detach(self) -> None:
+        """Let go; the guest stays."""
+        await self._life.leave()
+        tasks = [task for task in (self._following, self._quitting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _execute(self, command: str) -> None:
+        await (await self._connection()).execute(command, timeout=_ANSWER_S)
+
+    async def _run_state(self) -> str:
+        answer = await (await self._connection()).ask("query-status", timeout=_ANSWER_S)
+        return str(answer.get("status"))
+
+    async def _connection(self) -> Qmp:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                while self._qmp is None:
+                    if self._life.gone.is_set():
+                        raise silent()
+                    await self._connected.wait()
+                return self._qmp
+        except TimeoutError as error:
+            raise silent() from error
+
+    # What QEMU tells
+
+    async def _follow(self, qmp: Qmp | None) -> None:
+        """Keep the connection, and hear what comes over it, for as long as the process lives."""
+        while True:
+            if qmp is None:
+                qmp = await self._reconnect()
+            if qmp is None:
+                break
+            self._qmp = qmp
+            self._connected.set()
+            try:
+                await self._catch_up(qmp)
+                async for event in qmp.events():
+                    await self._heard(qmp, event)
+            except DriverError as error:
+                if self._life.process.alive() and not self._life.powered_off:
+                    log.warning("guest.monitor_lost", vm=self._launch.vm, code=error.code, next="reconnect")
+            finally:
+                self._connected.clear()
+                self._qmp = None
+                await qmp.close()
+            qmp = None
+        self._connected.set()  # whoever waits for an answer learns that there will be none
+
+    async def _reconnect(self) -> Qmp | None:
+        attempt = 0
+        while self._life.process.alive():
+            try:
+                return await Qmp.connect(self._launch.run_directory / QMP_SOCKET, _ANSWER_S)
+            except (DriverError, OSError):
+                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+                attempt += 1
+        return None
+
+    async def _catch_up(self, qmp: Qmp) -> None:
+        """Learn what happened while nobody listened."""
+        await self._tell_run_state(qmp)
+
+    async def _heard(self, qmp: Qmp, event: Event) -> None:
+        match event.name:
+            case "SHUTDOWN":
+                self._shut_down(str(event.data.get("reason")), by_guest=event.data.get("guest") is True)
+            case "STOP" | "RESUME" if not self._life.powered_off:
+                await self._tell_run_state(qmp)
+            case "RESET":
+                self._life.tell(GuestEvent(state=GuestState.RUNNING, detail=_reset_detail(event)))
+            case "POWERDOWN":
+                self._life.tell(GuestEvent(state=GuestState.RUNNING, detail="the power button was pressed"))
+            case "BLOCK_IO_ERROR" if event.data.get("action") == "stop":
+                self._io_error = states.io_error_detail(
+                    node=str(event.data.get("node-name") or ""),
+                    operation=str(event.data.get("operation")),
+                    no_space=event.data.get("nospace") is True,
+                )
+            case _:
+                pass
+
+    async def _tell_run_state(self, qmp: Qmp) -> None:
+        run_state = str((await qmp.ask("query-status", timeout=_ANSWER_S)).get("status"))
+        state = states.state_of(run_state)
+        if state is GuestState.SHUT_DOWN:
+            self._shut_down("guest-shutdown", by_guest=True)
+        elif state is GuestState.FAILED:
+            detail = self._io_error if run_state == "io-error" else ""
+            self._life.tell(GuestEvent(state=state, detail=detail or states.failure_detail(run_state)))
+        else:
+            self._life.tell(GuestEvent(state=state))
+
+    def _shut_down(self, reason: str, *, by_guest: bool) -> None:
+        if not by_guest:
+            if reason == "host-signal":
+                self._life.detail = "its process was told to end by a signal on the node"
+            return
+        self._life.powered_off = True
+        self._life.tell(GuestEvent(state=GuestState.SHUT_DOWN))
+        if self._quitting is None:
+            self._quitting = asyncio.create_task(self._quit())
+
+    async def _quit(self) -> None:
+        """The guest is off: end its process, which writes back what it holds first."""
+        with contextlib.suppress(DriverError):
+            await self._execute("quit")
+        if not await self._life.wait(_QUIT_S):
+            await self._life.kill()
+
+    async def _drain(self) -> None:
+        """The process has ended: hear its last words, then let go of the connection."""
+        await asyncio.wait({self._following}, timeout=_DRAIN_S)
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
+
+
+def clean_up(launch: Launch) -> None:
+    """Remove the sockets that a killed QEMU leaves behind. Only after its process is gone."""
+    for name in (QMP_SOCKET, CONSOLE_SOCKET):
+        (launch.run_directory / name).unlink(missing_ok=True)
+
+
+def _reset_detail(event: Event) -> str:
+    return "the guest restarted itself" if event.data.get("guest") is True else "the reset button was pressed"
