@@ -15,7 +15,7 @@ from nacre.control.store import images as store
 from nacre.control.store.db import Tx
 from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.control.wake import IMAGES
-from nacre.errors import ConflictError, NacreError
+from nacre.errors import ConflictError, NacreError, TimeoutExpiredError
 from nacre.model.events import SYSTEM
 from nacre.model.ids import ImageId
 from nacre.model.images import MOVES, Artifact, Format, ImageState, Role
@@ -51,10 +51,11 @@ async def arrived(
 ) -> None:
     """Record that so many bytes are on the disk for good."""
     row, part = await _incoming(tx, image, role, claim)
-    moved = received > part.received_bytes
+    moved = received > part.best_bytes
     part = msgspec.structs.replace(
         part,
         received_bytes=received,
+        best_bytes=max(received, part.best_bytes),
         total_bytes=total if total is not None else part.total_bytes,
         validator=part.validator if validator is None else validator,
         progress_at=tx.now(),
@@ -122,6 +123,17 @@ async def failed(tx: Tx, image: ImageId, error: NacreError, *, claim: str | None
     _tell(tx, row, "image.failed", f"image {row.name} failed: {error.message}", code=error.code, hint=error.hint)
     tx.wake(IMAGES)
     log.warning("image.failed", image=row.id, name=row.name, code=error.code, error=error.message)
+
+
+async def abandoned(tx: Tx, image: ImageId, since: datetime) -> None:
+    """Give up an upload of which nothing has been heard since then."""
+    row = await store.get(tx, image, lock=True)
+    if row is None or row.state is not ImageState.UPLOADING or row.updated_at >= since:
+        return
+    error = TimeoutExpiredError(
+        "upload_abandoned", "nothing of the upload has come for a day", hint="delete the image and create it again"
+    )
+    await failed(tx, image, error)
 
 
 async def later(tx: Tx, image: ImageId, error: NacreError, *, claim: str) -> datetime | None:

@@ -10,12 +10,13 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nacre.control.store.images import Part
+from nacre.control.store.images import Origin, Part
 from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError, TooLargeError
 from nacre.lib import diskformats
 from nacre.lib.addresses import AddressGuard, parse_networks
@@ -85,7 +86,7 @@ class ImageDepot:
         """Take hold of an arriving artifact, made if it is not there. Raises UploadBusyError if someone else has it."""
         folder = self.folder / image
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._reopen(image, role)
+        self.reopen(image, role)
         fd = os.open(self.part_path(image, role), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,7 +99,7 @@ class ImageDepot:
             ) from error
         return PartFile(fd, self.part_path(image, role), self.reserve_bytes)
 
-    def _reopen(self, image: ImageId, role: Role) -> None:
+    def reopen(self, image: ImageId, role: Role) -> None:
         """Undo the last step of an artifact that was finished in the folder but not in the database before a crash."""
         part, done = self.part_path(image, role), self.path(image, role)
         if done.exists() and not part.exists():
@@ -135,6 +136,10 @@ class ImageDepot:
         if not self.folder.is_dir():
             return []
         return [ImageId(entry.name) for entry in self.folder.iterdir() if entry.is_dir()]
+
+    def idle_s(self, image: ImageId) -> float:
+        """Return for how many seconds nothing was made or removed in the folder of an image."""
+        return time.time() - (self.folder / image).stat().st_mtime
 
     def holds_artifacts(self, image: ImageId) -> bool:
         """Whether there is a finished artifact of this image."""
@@ -225,6 +230,15 @@ def verify(fd: int, part: Part) -> Verified:
             hint="leave the format out, it is recognised from the content",
         )
     return Verified(size_bytes=size, sha256=digest, recognised=recognised)
+
+
+def verify_file(path: Path, kind: Format) -> Verified:
+    """Return what a disk of our own making is. Raises InvalidInputError if it is not a `kind`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return verify(fd, Part(role=Role.DISK, origin=Origin.PATH, format=kind))
+    finally:
+        os.close(fd)
 
 
 def recognise(fd: int, role: Role) -> Recognised:

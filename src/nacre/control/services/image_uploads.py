@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
 from nacre.control.services import image_facts
-from nacre.control.services.image_files import ImageDepot, PartFile, Verified, format_of, too_large
+from nacre.control.services.image_files import ImageDepot, PartFile, too_large
+from nacre.control.services.image_finishing import finish
 from nacre.control.services.image_lookup import find, missing
+from nacre.control.store import images as store
 from nacre.control.store.db import Database, Read
 from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.errors import ConflictError, InvalidInputError, NotFoundError
 from nacre.lib.threads import in_thread
-from nacre.model.images import Artifact, Format, ImageState, Role
+from nacre.model.images import ImageState, Role
 from nacre.model.units import MIB
 from nacre.schema.images import UploadOut
 
@@ -61,17 +63,29 @@ class ImageUploads:
             raise _complete(part)
         file = await in_thread(self.depot.open_part, row.id, role)
         try:
-            async with self.db.read() as rd:  # again, now that nobody else writes
-                row, part = await _admit(rd, caller, row.id, role, None)
-            if file.size < part.received_bytes:  # the file was lost: whoever asks must hear so
-                async with self.db.write() as tx:
-                    await image_facts.arrived(tx, row.id, role, file.size)
+            row, part = await self._again(caller, row, role, file)
             _check_offset(file, part, offset)
             upload = _Upload(self.db, self.depot, row, part, file)
             await upload.take(offset, chunks)
             return await upload.end()
         finally:
             await in_thread(file.close)
+
+    async def _again(self, caller: Caller, row: ImageRow, role: Role, file: PartFile) -> tuple[ImageRow, Part]:
+        """Look once more, now that nobody else writes this artifact."""
+        try:
+            async with self.db.read() as rd:
+                row, part = await _admit(rd, caller, row.id, role, None)
+        except NotFoundError:
+            async with self.db.read() as rd:
+                gone = await store.get(rd, row.id) is None
+            if gone:  # perhaps before we made the file
+                await in_thread(self.depot.remove, row.id)
+            raise
+        if file.size < part.received_bytes:  # the file was lost: whoever asks must hear so
+            async with self.db.write() as tx:
+                await image_facts.arrived(tx, row.id, role, file.size)
+        return row, part
 
 
 class _Upload:
@@ -111,7 +125,7 @@ class _Upload:
         except InvalidInputError as error:
             await self._discard(error)
             raise
-        await self._finish(verified)
+        await finish(self._db, self._depot, self._row.id, self._part.role, verified)
         return _out(self._part, size, complete=True)
 
     async def _write(self, data: bytearray) -> None:
@@ -150,28 +164,6 @@ class _Upload:
         async with self._db.write() as tx:
             await image_facts.rejected(tx, self._row.id, self._part.role, error)
         await in_thread(self._file.cut, 0)
-
-    async def _finish(self, verified: Verified) -> None:
-        image, role = self._row.id, self._part.role
-        found = format_of(verified.recognised)
-        if found in {Format.VMDK, Format.VHD}:
-            async with self._db.write() as tx:
-                await image_facts.to_convert(tx, image, role, found)
-            return
-        await in_thread(self._depot.finish, image, role, converted=False)
-        async with self._db.write() as tx:
-            await image_facts.done(tx, image, artifact_of(role, verified))
-
-
-def artifact_of(role: Role, verified: Verified) -> Artifact:
-    """Return the artifact that a verified file is."""
-    return Artifact(
-        role=role,
-        format=format_of(verified.recognised),
-        size_bytes=verified.size_bytes,
-        sha256=verified.sha256,
-        virtual_size_bytes=verified.recognised.virtual_bytes,
-    )
 
 
 async def _admit(rd: Read, caller: Caller, ref: str, role: Role, project: str | None) -> tuple[ImageRow, Part]:

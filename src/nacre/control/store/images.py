@@ -70,6 +70,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage = Stage.RECEIVING
     received_bytes: int = 0
     """So many bytes are on the disk for good."""
+    best_bytes: int = 0
+    """How far any try came: what is less is no progress."""
     total_bytes: int | None = None
     """What the source has announced."""
     validator: str = ""

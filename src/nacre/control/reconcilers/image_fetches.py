@@ -1,0 +1,126 @@
+"""Brings one artifact from a URL or a path on this host into the depot. Called by the reconciler under a claim.
+
+A fetch goes on where it broke off if the server can say that the file is still the same.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+
+from nacre.control.services import image_facts
+from nacre.control.services.image_files import ImageDepot, PartFile, too_large
+from nacre.control.services.image_finishing import finish
+from nacre.control.store.db import Database
+from nacre.control.store.images import Origin, Part
+from nacre.errors import InvalidInputError, UnavailableError
+from nacre.lib.fetch import Begun, Fetcher, Resume
+from nacre.lib.threads import in_thread
+from nacre.model.ids import ImageId
+from nacre.model.units import MIB
+
+_RECORD_BYTES = 64 * MIB
+_RECORD_S = 1.0
+_COPY = 8 * MIB
+
+
+async def bring(db: Database, depot: ImageDepot, fetcher: Fetcher, image: ImageId, part: Part, claim: str) -> None:
+    """Fetch, verify and finish an artifact. Raises NacreError; `retryable` says whether to try again."""
+    file = await in_thread(depot.open_part, image, part.role)
+    try:
+        have = min(file.size, part.received_bytes) if part.validator else 0
+        arrival = _Arrival(db, image, part, claim, file)
+        if part.origin is Origin.URL:
+            await fetcher.fetch(part.location, arrival, Resume(offset=have, validator=part.validator))
+        else:
+            await _copy(depot, part, arrival)
+        await arrival.record()
+        try:
+            verified = await in_thread(file.verify, part)
+        except InvalidInputError as error:
+            if have:
+                await arrival.begin(Begun(offset=0, total=None, validator=""))
+                raise UnavailableError(
+                    error.code, error.message, hint="it was fetched in parts, and is again"
+                ) from error
+            raise
+        await finish(db, depot, image, part.role, verified, claim=claim)
+    finally:
+        await in_thread(file.close)
+
+
+async def _copy(depot: ImageDepot, part: Part, arrival: "_Arrival") -> None:
+    """Copy a registered file. Always from the start: it may have changed."""
+    source = await in_thread(depot.open_registered, part.location)
+    try:
+        total = os.fstat(source).st_size
+        if total > depot.max_bytes:
+            raise too_large(total, depot.max_bytes)
+        await arrival.begin(Begun(offset=0, total=total, validator=""))
+        offset = 0
+        while offset < total and (data := await in_thread(os.pread, source, _COPY, offset)):
+            await arrival.write(data)
+            offset += len(data)
+    finally:
+        await in_thread(os.close, source)
+
+
+@dataclass(kw_only=False)
+class _Arrival:
+    """Where the bytes go: a file in the depot, and the row that says how far it is."""
+
+    db: Database
+    image: ImageId
+    part: Part
+    claim: str
+    file: PartFile
+    recorded: int = 0
+    recorded_at: float = 0.0
+    buffer: bytearray = field(default_factory=bytearray)
+
+    async def begin(self, begun: Begun) -> None:
+        """See `fetch.Sink`. What is announced is checked before anything is brought."""
+        wanted = self.part.size_bytes
+        if wanted is not None and begun.total is not None and begun.total != wanted:
+            raise InvalidInputError(
+                "image_size_mismatch",
+                f"the {self.part.role} has {begun.total} bytes there, announced were {wanted}",
+                hint="check the link and what was announced",
+            )
+        await in_thread(self.file.cut, begun.offset)
+        if begun.total is not None:
+            await in_thread(self.file.expect, begun.total)
+        await self._record(total=begun.total, validator=begun.validator)
+
+    async def write(self, data: bytes) -> None:
+        """See `fetch.Sink`."""
+        self.buffer += data
+        if len(self.buffer) < MIB:
+            return
+        await self._flush()
+        late = asyncio.get_running_loop().time() - self.recorded_at >= _RECORD_S
+        if late or self.file.size - self.recorded >= _RECORD_BYTES:
+            await self._record()
+
+    async def record(self) -> None:
+        """Write down all that has come."""
+        await self._flush()
+        await self._record()
+
+    async def _flush(self) -> None:
+        data, self.buffer = self.buffer, bytearray()
+        if data:
+            await in_thread(self.file.append, data)
+
+    async def _record(self, *, total: int | None = None, validator: str | None = None) -> None:
+        await in_thread(self.file.sync)
+        async with self.db.write() as tx:
+            await image_facts.arrived(
+                tx,
+                self.image,
+                self.part.role,
+                self.file.size,
+                claim=self.claim,
+                total=total,
+                validator=validator,
+            )
+        self.recorded, self.recorded_at = self.file.size, asyncio.get_running_loop().time()
