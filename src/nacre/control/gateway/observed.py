@@ -1,0 +1,21 @@
+"""What a node reports is written, in one transaction per report. Called by the agent's link for each `Observed`."""
+
+from nacre.control.services import nodes, vm_facts
+from nacre.control.store.db import Database
+from nacre.control.store.nodes import accept_observation
+from nacre.model.ids import NodeId
+from nacre.protocol.messages import Observed
+
+
+async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str = "") -> bool:
+    """Store facts durably. False for a report that is older than what is stored, which changes nothing.
+
+    `instance` is the start of the agent that reports: one whose place another has taken is not listened to.
+    """
+    async with db.write() as tx:
+        if not await accept_observation(tx, node, instance, observed.sequence):
+            return False
+        await vm_facts.observe(tx, node, observed.vms, complete=observed.complete)
+        if observed.complete or observed.held:
+            await nodes.holds(tx, node, observed.held)
+        return True

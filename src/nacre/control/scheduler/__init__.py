@@ -1,0 +1,1 @@
+"""Where a machine goes. Pure: values in, a decision with its reasons out."""

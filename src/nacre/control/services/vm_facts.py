@@ -1,0 +1,96 @@
+"""What a node saw of its machines: rows follow, events tell of it, operations end.
+
+Called by `gateway.observed` in one transaction per report. What follows from an observation is decided by `judge`,
+which is pure; here it is written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import structlog
+
+from nacre.control.services import events, operations, vm_ports, vm_room, vm_views
+from nacre.control.services.vm_judgement import Told, absent, forgotten, judge
+from nacre.control.store import vms as store
+from nacre.control.store.db import Tx
+from nacre.control.store.vms import VmRow
+from nacre.control.wake import node_topic
+from nacre.model.convergence import FailureClass
+from nacre.model.events import Actor, ActorKind
+from nacre.model.ids import NodeId
+from nacre.model.vms import VmObserved
+
+log = structlog.get_logger()
+
+_FINAL = frozenset({FailureClass.PERMANENT, FailureClass.BLOCKED})
+
+
+async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: bool) -> None:
+    """Store what a node reports. With `complete`, what it does not mention is not there. May be repeated.
+
+    Machines that are not placed on this node are nobody's business here: the agent holds them and says so.
+    """
+    seen = {observed.id: observed for observed in vms}
+    if not seen and not complete:
+        return
+    rows = await store.on_node(tx, node, None if complete else list(seen), lock=True)
+    for row in rows:
+        await _follow(tx, node, row, seen.get(row.id))
+
+
+async def _follow(tx: Tx, node: NodeId, before: VmRow, observed: VmObserved | None) -> None:
+    after, told = forgotten(before, tx.now()) if observed is None else judge(before, observed)
+    if after == before and not told:
+        return
+    gone = absent(after)
+    if gone:
+        await store.remove(tx, after.id)
+    else:
+        await _store(tx, before, vm_room.reserve(replace(after, updated_at=tx.now())))
+    for event in told:
+        _tell(tx, node, after, event)
+    if gone:
+        await operations.settle(tx, after.id, generation=after.generation, ok=True)
+    else:
+        await _settle(tx, before, after)
+    if after.generation != before.generation:
+        tx.wake(node_topic(node))
+
+
+async def _store(tx: Tx, before: VmRow, after: VmRow) -> None:
+    await store.save(tx, after)
+    if vm_ports.needed(before.spec, before.run) != vm_ports.needed(after.spec, after.run):
+        await vm_ports.hold(tx, after)
+
+
+async def _settle(tx: Tx, before: VmRow, after: VmRow) -> None:
+    """End operations whose promise is true, or cannot become true without a new intent."""
+    failure = after.failure
+    # What the guest did may have raised the generation: the promise was about the one before.
+    if before.generation != after.generation or vm_views.conditions_of(after).converged:
+        await operations.settle(tx, after.id, generation=before.generation, ok=True)
+    elif failure is not None and failure.failure_class in _FINAL and failure.generation >= after.generation:
+        await operations.settle(
+            tx,
+            after.id,
+            generation=after.generation,
+            ok=False,
+            code=failure.code,
+            message=failure.message,
+            hint=failure.hint,
+        )
+
+
+def _tell(tx: Tx, node: NodeId, row: VmRow, told: Told) -> None:
+    events.emit(
+        tx,
+        type=told.type,
+        actor=Actor(kind=ActorKind.NODE, id=node),
+        noun="vm",
+        object_id=row.id,
+        object_name=row.name,
+        project=row.project,
+        message=told.message,
+        details=told.details,
+    )
+    log.info(told.type, vm=row.id, node=node, **{name: value for name, value in told.details.items() if name != "at"})

@@ -1,0 +1,157 @@
+"""The table of nodes and its queries."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Boolean, Column, Integer, Table, Text, delete, insert, or_, select, update
+
+from nacre.control.store.conflicts import insert_unique
+from nacre.control.store.db import Read, Tx, metadata
+from nacre.control.store.listing import Listed, ListQuery, fetch
+from nacre.control.store.rows import load
+from nacre.control.store.types import Choice, Labels, Model, Timestamp
+from nacre.errors import ConflictError
+from nacre.model.ids import NodeId
+from nacre.model.nodes import Condition, NodeFacts, NodeState, Usage
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("state", Choice(NodeState), nullable=False),
+    Column("cordoned", Boolean, nullable=False),
+    Column("labels", Labels, nullable=False),
+    Column("own_labels", Labels, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("facts", Model(NodeFacts)),
+    Column("usage", Model(Usage)),
+    Column("conditions", Model(tuple[Condition, ...]), nullable=False),
+    Column("held", Model(Condition)),
+    Column("instance", Text, nullable=False),
+    Column("observed_sequence", BigInteger, nullable=False),
+    Column("key_fingerprint", Text, nullable=False, index=True),
+    Column("teardown_allowed_at", Timestamp),
+    Column("last_seen_at", Timestamp),
+    Column("certificate_expires_at", Timestamp),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+)
+
+LISTED = Listed(
+    id=nodes.c.id,
+    sorts={"name": nodes.c.name, "created_at": nodes.c.created_at, "updated_at": nodes.c.updated_at},
+    filters={"name": nodes.c.name, "state": nodes.c.state, "region": nodes.c.region, "zone": nodes.c.zone},
+    labels=nodes.c.labels,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRow:
+    """A node as stored."""
+
+    id: NodeId
+    name: str
+    state: NodeState
+    cordoned: bool
+    """An operator's wish; outlives being offline, which `state` cannot say."""
+    labels: dict[str, str]
+    """What is shown and selected by: the agent's own labels, overridden by the operator's."""
+    own_labels: dict[str, str]
+    """The operator's."""
+    region: str
+    zone: str
+    facts: NodeFacts | None
+    usage: Usage | None
+    conditions: tuple[Condition, ...]
+    """As the agent reports them."""
+    held: Condition | None
+    """Derived from the machines that the agent holds and that nobody told it of."""
+    instance: str
+    """Which start of the agent speaks for the node now."""
+    observed_sequence: int
+    """The newest observation of `instance` that is stored."""
+    key_fingerprint: str
+    """Of the key that it enrolled with."""
+    teardown_allowed_at: datetime | None
+    last_seen_at: datetime | None
+    certificate_expires_at: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+async def get(rd: Read, id_or_name: str, *, lock: bool = False) -> NodeRow | None:
+    """Return the node with this id or name."""
+    query = select(nodes).where((nodes.c.id == id_or_name) | (nodes.c.name == id_or_name))
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row = (await rd.connection.execute(query)).one_or_none()
+    return None if row is None else load(NodeRow, row)
+
+
+async def by_key(rd: Read, fingerprint: str) -> NodeRow | None:
+    """Return the node that enrolled with this key."""
+    query = select(nodes).where(nodes.c.key_fingerprint == fingerprint).order_by(nodes.c.created_at.desc()).limit(1)
+    row = (await rd.connection.execute(query)).one_or_none()
+    return None if row is None else load(NodeRow, row)
+
+
+async def every(rd: Read, among: Collection[NodeId] | None = None, *, lock: bool = False) -> list[NodeRow]:
+    """Return all nodes, or those `among` ids; locked in the order of their ids, so that no two wait for each other."""
+    query = select(nodes).order_by(nodes.c.id)
+    if among is not None:
+        query = query.where(nodes.c.id.in_(among))
+    if lock:
+        query = query.with_for_update(key_share=True)
+    return [load(NodeRow, row) for row in await rd.connection.execute(query)]
+
+
+async def ids(rd: Read, *, limit: int) -> list[NodeId]:
+    """Return the ids of at most `limit` nodes."""
+    return [NodeId(found) for found in (await rd.connection.execute(select(nodes.c.id).limit(limit))).scalars()]
+
+
+async def names(rd: Read, stem: str) -> set[str]:
+    """Return the names that are `stem` or `stem` with a hyphen and more."""
+    query = select(nodes.c.name).where(or_(nodes.c.name == stem, nodes.c.name.startswith(f"{stem}-", autoescape=True)))
+    return set((await rd.connection.execute(query)).scalars())
+
+
+async def add(tx: Tx, row: NodeRow) -> None:
+    """Insert a node. Raises ConflictError if the name is taken."""
+    taken = ConflictError(
+        "node_name_taken",
+        f"there is a node {row.name} already",
+        hint="choose another name, or remove the old node with `nacre node delete`",
+        field="name",
+    )
+    await insert_unique(tx, insert(nodes).values(**vars(row)), taken=taken)
+
+
+async def save(tx: Tx, row: NodeRow) -> None:
+    """Store what may change of a node that this transaction has locked."""
+    values = {name: value for name, value in vars(row).items() if name not in {"id", "created_at"}}
+    await tx.connection.execute(update(nodes).where(nodes.c.id == row.id).values(**values))
+
+
+async def remove(tx: Tx, node: NodeId) -> None:
+    """Delete a node that holds nothing."""
+    await tx.connection.execute(delete(nodes).where(nodes.c.id == node))
+
+
+async def accept_observation(tx: Tx, node: NodeId, instance: str, sequence: int) -> bool:
+    """Lock the node and record that observation `sequence` is being stored; False if a newer one already is."""
+    statement = update(nodes).where(nodes.c.id == node, nodes.c.observed_sequence < sequence)
+    if instance:
+        statement = statement.where(nodes.c.instance == instance)
+    return (await tx.connection.execute(statement.values(observed_sequence=sequence))).rowcount > 0
+
+
+async def page(rd: Read, query: ListQuery) -> tuple[list[NodeRow], str | None]:
+    """Return a page of nodes."""
+    rows, following = await fetch(rd, select(nodes), query, LISTED)
+    return [load(NodeRow, row) for row in rows], following

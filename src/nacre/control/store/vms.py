@@ -1,0 +1,288 @@
+"""The table of machines and its queries.
+
+Lock nodes before machines, and each in the order of their ids: then no two transactions wait for each other.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Integer,
+    Row,
+    Select,
+    Table,
+    Text,
+    UniqueConstraint,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from nacre.control.store.conflicts import insert_unique
+from nacre.control.store.db import Read, Tx, metadata
+from nacre.control.store.listing import Listed, ListQuery, fetch
+from nacre.control.store.nodes import nodes
+from nacre.control.store.projects import projects
+from nacre.control.store.rows import load
+from nacre.control.store.types import Choice, Labels, Model, Timestamp
+from nacre.errors import NacreError
+from nacre.model.convergence import Failure
+from nacre.model.ids import ImageId, NodeId, ProjectId, VmId, looks_like_id
+from nacre.model.nodes import NodeState
+from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
+
+vms = Table(
+    "vms",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", Labels, nullable=False),
+    Column("spec", Model(VmSpec), nullable=False),
+    Column("image", Text, ForeignKey("images.id"), nullable=False),
+    Column("image_name", Text, nullable=False),
+    Column("desired", Choice(Desired), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("reboot_nonce", Integer, nullable=False),
+    Column("reset_nonce", Integer, nullable=False),
+    Column("force_stop", Boolean, nullable=False),
+    Column("delete_requested_by", Text),
+    Column("finalizers", JSON, nullable=False),
+    Column("node", Text, ForeignKey("nodes.id")),
+    Column("reserved_cpus", Integer, nullable=False),
+    Column("reserved_memory_bytes", BigInteger, nullable=False),
+    Column("reserved_disk_bytes", BigInteger, nullable=False),
+    Column("observed_generation", BigInteger, nullable=False),
+    Column("phase", Choice(Phase), nullable=False),
+    Column("since", Timestamp, nullable=False),
+    Column("run", Model(RunInfo)),
+    Column("failure", Model(Failure)),
+    Column("applied_reboot_nonce", Integer, nullable=False),
+    Column("applied_reset_nonce", Integer, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    UniqueConstraint("project", "name"),
+    Index("ix_vms_node", "node"),
+    Index("ix_vms_image", "image"),
+)
+
+_shown_phase: ColumnElement[Any] = case((nodes.c.state == NodeState.OFFLINE, Phase.UNKNOWN.value), else_=vms.c.phase)
+"""A machine on a node out of reach: nobody knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmRow:
+    """A machine as stored: what was asked, where it is, what was seen."""
+
+    id: VmId
+    project: ProjectId
+    name: str
+    labels: dict[str, str]
+    spec: VmSpec
+    image: ImageId
+    image_name: str
+    desired: Desired
+    generation: int
+    reboot_nonce: int = 0
+    reset_nonce: int = 0
+    force_stop: bool = False
+    delete_requested_by: str | None = None
+    """Who asked for the deletion. Absent machines without it were not deleted by a person."""
+    finalizers: list[str]
+    """Who must still let go of it before a deleted machine's row may go."""
+    node: NodeId | None = None
+    reserved_cpus: int
+    reserved_memory_bytes: int
+    reserved_disk_bytes: int
+    """What it takes of its node from placement to deletion: what it is configured for or still has, the larger."""
+    observed_generation: int = 0
+    phase: Phase
+    since: datetime
+    run: RunInfo | None = None
+    failure: Failure | None = None
+    applied_reboot_nonce: int = 0
+    applied_reset_nonce: int = 0
+    restarts: int = 0
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmView(VmRow):
+    """A machine with the names that are shown beside it."""
+
+    project_name: str
+    node_name: str | None
+    node_state: NodeState | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reserved:
+    """What the machines of a node have reserved."""
+
+    vms: int = 0
+    cpus: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+
+async def get(rd: Read, vm: str, *, lock: bool = False) -> VmRow | None:
+    """Return the machine with this id."""
+    return await _one(rd, select(vms).where(vms.c.id == vm), lock=lock)
+
+
+async def named(rd: Read, project: ProjectId, name: str, *, lock: bool = False) -> VmRow | None:
+    """Return the machine of a project with this name."""
+    return await _one(rd, select(vms).where(vms.c.project == project, vms.c.name == name), lock=lock)
+
+
+async def view(rd: Read, vm: VmId) -> VmView:
+    """Return a machine that exists, with the names around it."""
+    row = (await rd.connection.execute(_views().where(vms.c.id == vm))).one()
+    return load(VmView, row)
+
+
+async def on_node(rd: Read, node: NodeId, among: Collection[VmId] | None = None, *, lock: bool = False) -> list[VmRow]:
+    """Return the machines placed on a node, or those of them that are `among` ids, in the order of their ids."""
+    query = select(vms).where(vms.c.node == node).order_by(vms.c.id)
+    if among is not None:
+        query = query.where(vms.c.id.in_(among))
+    if lock:
+        query = query.with_for_update(key_share=True)
+    return [load(VmRow, row) for row in await rd.connection.execute(query)]
+
+
+async def unplaced(rd: Read) -> list[VmRow]:
+    """Return the machines that should run and have no node yet, longest waiting first."""
+    query = (
+        select(vms)
+        .where(vms.c.node.is_(None), vms.c.desired.in_([Desired.RUNNING, Desired.PAUSED]))
+        .order_by(vms.c.updated_at, vms.c.id)
+    )
+    return [load(VmRow, row) for row in await rd.connection.execute(query)]
+
+
+async def add(tx: Tx, row: VmRow, *, taken: NacreError) -> None:
+    """Insert a machine. Raises `taken` if the name is taken in its project."""
+    await insert_unique(tx, insert(vms).values(**vars(row)), taken=taken)
+
+
+async def save(tx: Tx, row: VmRow) -> None:
+    """Store what may change of a machine that this transaction has locked."""
+    fixed = {"id", "project", "name", "image", "image_name", "created_at"}
+    values = {name: value for name, value in vars(row).items() if name not in fixed}
+    await tx.connection.execute(update(vms).where(vms.c.id == row.id).values(**values))
+
+
+async def place(tx: Tx, vm: VmId, generation: int, node: NodeId) -> bool:
+    """Give an unplaced machine its node, unless its intent has changed meanwhile. The node's row must be locked."""
+    statement = (
+        update(vms)
+        .where(vms.c.id == vm, vms.c.node.is_(None), vms.c.generation == generation)
+        .values(node=node, failure=None, since=tx.now(), finalizers=["node"])
+    )
+    return (await tx.connection.execute(statement)).rowcount > 0
+
+
+async def refuse(tx: Tx, vm: VmId, generation: int, failure: Failure) -> bool:
+    """Record why an unplaced machine has no node yet, unless its intent has changed meanwhile."""
+    statement = (
+        update(vms).where(vms.c.id == vm, vms.c.node.is_(None), vms.c.generation == generation).values(failure=failure)
+    )
+    return (await tx.connection.execute(statement)).rowcount > 0
+
+
+async def remove(tx: Tx, vm: VmId) -> None:
+    """Delete a machine that nobody holds any more."""
+    await tx.connection.execute(delete(vms).where(vms.c.id == vm))
+
+
+async def reserved(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeId, Reserved]:
+    """Return what is reserved on these nodes (None: on all). Nodes without machines are left out."""
+    query = (
+        select(
+            vms.c.node,
+            func.count().label("vms"),
+            func.sum(vms.c.reserved_cpus).label("cpus"),
+            func.sum(vms.c.reserved_memory_bytes).label("memory_bytes"),
+            func.sum(vms.c.reserved_disk_bytes).label("disk_bytes"),
+        )
+        .where(vms.c.node.is_not(None))
+        .group_by(vms.c.node)
+    )
+    if on is not None:
+        query = query.where(vms.c.node.in_(on))
+    return {
+        row.node: Reserved(
+            vms=int(row.vms), cpus=int(row.cpus), memory_bytes=int(row.memory_bytes), disk_bytes=int(row.disk_bytes)
+        )
+        for row in await rd.connection.execute(query)
+    }
+
+
+async def using(rd: Read, images: Iterable[ImageId]) -> dict[ImageId, int]:
+    """Return how many machines boot from each of these images. Unused ones are left out."""
+    query = select(vms.c.image, func.count().label("vms")).where(vms.c.image.in_(list(images))).group_by(vms.c.image)
+    return {row.image: int(row.vms) for row in await rd.connection.execute(query)}
+
+
+async def phases(rd: Read) -> dict[str, int]:
+    """Return how many machines are in each phase, as shown."""
+    shown = _shown_phase.label("shown")
+    query = select(shown, func.count().label("vms")).select_from(vms.outerjoin(nodes)).group_by(shown)
+    return {str(row.shown): int(row.vms) for row in await rd.connection.execute(query)}
+
+
+async def page(rd: Read, query: ListQuery, visible: frozenset[ProjectId] | None) -> tuple[list[VmView], str | None]:
+    """Return a page of the machines of the projects among `visible` (None: all). One query, whatever the number."""
+    statement = _views()
+    if visible is not None:
+        statement = statement.where(vms.c.project.in_(visible))
+    rows, following = await fetch(rd, statement, query, _listed(query))
+    return [load(VmView, row) for row in rows], following
+
+
+def _listed(query: ListQuery) -> Listed:
+    """Nodes and images may be given by name or id."""
+    by_id = {name: looks_like_id(query.filters.get(name, "")) for name in ("node", "image")}
+    return Listed(
+        id=vms.c.id,
+        sorts={"name": vms.c.name, "created_at": vms.c.created_at, "updated_at": vms.c.updated_at},
+        filters={
+            "name": vms.c.name,
+            "desired": vms.c.desired,
+            "phase": _shown_phase,
+            "node": vms.c.node if by_id["node"] else nodes.c.name,
+            "image": vms.c.image if by_id["image"] else vms.c.image_name,
+        },
+        labels=vms.c.labels,
+    )
+
+
+def _views() -> Select[Any]:
+    return select(
+        vms,
+        projects.c.name.label("project_name"),
+        nodes.c.name.label("node_name"),
+        nodes.c.state.label("node_state"),
+    ).select_from(vms.join(projects).outerjoin(nodes))
+
+
+async def _one(rd: Read, query: Select[Any], *, lock: bool) -> VmRow | None:
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row: Row[Any] | None = (await rd.connection.execute(query)).one_or_none()
+    return None if row is None else load(VmRow, row)
