@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 from nacre.model.convergence import Conditions
 from nacre.model.events import SYSTEM, Event
 from nacre.model.ids import ImageId, OperationId, ProjectId, TokenId, UserId, VmId, make_id
-from nacre.model.images import Artifact, Format, ImageState, Progress, Role
+from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Progress, Role, Visibility
 from nacre.model.operations import OperationState
 from nacre.model.vms import Desired, Phase, VmSpec
 from nacre.schema.access import ClaimBody, MeOut, TokenCreated, TokenOut, UserOut
@@ -134,6 +134,31 @@ class ApiStub:
         }
         self.vms[vm_id] = VmOut(**(base | changes))
         return self.vms[vm_id]
+
+    def add_image(self, name: str, **changes: Any) -> ImageOut:
+        """Put an image there, ready unless `changes` say otherwise."""
+        base: dict[str, Any] = {
+            "id": ImageId(new_id("image")),
+            "name": name,
+            "project": PROJECT,
+            "labels": {},
+            "state": ImageState.READY,
+            "visibility": Visibility.PRIVATE,
+            "artifacts": (),
+            "progress": (),
+            "kernel_args": "",
+            "defaults": ImageDefaults(),
+            "error_code": "",
+            "error": "",
+            "hint": "",
+            "vms": 0,
+            "created_at": NOW,
+            "updated_at": NOW,
+            "etag": "e",
+        }
+        made = ImageOut(**(base | changes))
+        self.images[made.id] = made
+        return made
 
     def vm(self, ref: str) -> VmOut | None:
         """A machine by name or id."""
@@ -297,26 +322,16 @@ class _Server:
         image_id = ImageId(new_id("image"))
         for source in body.artifacts:
             self.stub.uploads[image_id, source.role.value] = Upload(source.sha256, source.size_bytes)
-        made = ImageOut(
+        made = self.stub.add_image(
+            body.name,
             id=image_id,
-            name=body.name,
-            project=PROJECT,
             labels=body.labels,
             state=ImageState.UPLOADING,
             visibility=body.visibility,
-            artifacts=(),
             progress=tuple(Progress(role=s.role, received_bytes=0, total_bytes=s.size_bytes) for s in body.artifacts),
             kernel_args=body.kernel_args,
             defaults=body.defaults,
-            error_code="",
-            error="",
-            hint="",
-            vms=0,
-            created_at=NOW,
-            updated_at=NOW,
-            etag="e",
         )
-        self.stub.images[image_id] = made
         return self.accept("image.import", made)
 
     async def show_image(self, request: web.Request) -> web.Response:

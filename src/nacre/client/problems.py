@@ -30,7 +30,7 @@ _BY_STATUS: dict[int, type[NacreError]] = {
     413: TooLargeError,
     415: InvalidInputError,
     416: ConflictError,
-    422: InvalidInputError,
+    422: UnsupportedError,
     428: PreconditionError,
     429: ExhaustedError,
     501: UnsupportedError,

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from nacre.cli import exits
+from support.api_stub import ApiStub
+from support.command_line import Run
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"\x55\xaa" * (1 << 20))
+    return path
+
+
+def test_a_file_is_imported_and_ready(nacre: Run, stub: ApiStub, disk: Path) -> None:
+    ran = nacre("image", "import", "debian", str(disk), "--memory", "256MiB")
+    assert (ran.code, ran.out) == (0, "debian: ready (2MiB)\n")
+    assert ran.err == ""  # progress is for terminals
+    assert nacre("image", "list").out.splitlines()[1].split()[0] == "debian"
+
+
+def test_kernel_and_initrd_are_imported_together(nacre: Run, disk: Path) -> None:
+    ran = nacre(
+        "image", "import", "tiny", "--kernel", str(disk), "--initrd", str(disk), "--kernel-args", "console=ttyS0 quiet"
+    )
+    assert ran.code == 0
+    shown = json.loads(nacre("image", "show", "tiny", "-o", "json").out)
+    assert [artifact["role"] for artifact in shown["artifacts"]] == ["kernel", "initrd"]
+    assert shown["kernel_args"] == "console=ttyS0 quiet"
+
+
+def test_an_import_that_broke_off_goes_on_when_repeated(
+    nacre: Run, stub: ApiStub, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nacre.client.images.TRIES_WITHOUT_PROGRESS", 0)
+    stub.break_uploads_after = [1 << 20]
+    assert nacre("image", "import", "debian", str(disk)).code == exits.UNREACHABLE
+    ran = nacre("image", "import", "debian", str(disk))
+    assert (ran.code, ran.out) == (0, "debian: ready (2MiB)\n")
+    assert "going on" in ran.err
+
+
+def test_another_file_under_a_name_that_is_taken_is_a_conflict(nacre: Run, disk: Path, tmp_path: Path) -> None:
+    assert nacre("image", "import", "debian", str(disk)).code == 0
+    other = tmp_path / "other.raw"
+    other.write_bytes(b"x" * 512)
+    assert nacre("image", "import", "debian", str(other)).code == exits.CONFLICT
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("none.raw",),
+        (".",),
+        (),
+        ("--initrd", "disk.raw"),
+        ("disk.raw", "--path", "/x"),
+        ("ftp://example.org/x",),
+        ("disk.raw", "--sha256", "00"),
+        ("disk.raw", "--sha256", "0" * 64),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_before_anything_is_sent(
+    nacre: Run, stub: ApiStub, disk: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(disk.parent)
+    ran = nacre("image", "import", "debian", *words)
+    assert ran.code == exits.USAGE
+    assert len(ran.err.splitlines()) == 2
+    assert stub.requests == []

@@ -1,0 +1,69 @@
+import io
+from pathlib import Path
+
+import pytest
+
+from nacre.cli import exits, profile
+from support.api_stub import CLAIM, TOKEN, ApiStub
+from support.command_line import Run
+
+
+def test_a_claim_becomes_a_context_that_works(run: Run, stub: ApiStub, alone: Path) -> None:
+    ran = run("login", stub.url, "--claim", CLAIM)
+    assert (ran.code, ran.out) == (0, f"logged in to {stub.url} as admin (context local)\n")
+    assert profile.load(alone).contexts["local"].token == TOKEN
+    assert TOKEN not in ran.out + ran.err
+    assert run("vm", "list").code == 0
+
+
+def test_a_claim_is_read_from_its_file(run: Run, stub: ApiStub, tmp_path: Path) -> None:
+    (tmp_path / "claim").write_text(CLAIM + "\n")
+    assert run("login", stub.url, "--claim-file", str(tmp_path / "claim")).code == 0
+    ran = run("login", stub.url, "--claim-file", str(tmp_path / "claim"))
+    assert ran.code == exits.DENIED
+    assert run("vm", "list").code == 0  # the context that worked is still there
+
+
+def test_a_token_comes_by_option_or_stdin(run: Run, stub: ApiStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("login", stub.url, "--token", TOKEN, "--name", "one").code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(TOKEN + "\n"))
+    assert run("login", stub.url, "--token", "-", "--name", "two").code == 0
+    assert [line.split()[0] for line in run("context", "list").out.splitlines()[1:]] == ["one", "*"]
+
+
+def test_a_wrong_token_leaves_no_context(run: Run, stub: ApiStub, alone: Path) -> None:
+    assert run("login", stub.url, "--token", "wrong").code == exits.DENIED
+    assert not alone.exists()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7480", "ftp://x", "http://user:pass@x"])
+def test_what_is_no_address_is_refused(run: Run, url: str) -> None:
+    assert run("login", url, "--token", "x").code == exits.USAGE
+
+
+def test_contexts_are_used_shown_and_forgotten(run: Run, stub: ApiStub) -> None:
+    run("login", stub.url, "--token", TOKEN, "--name", "one")
+    run("login", stub.url, "--token", TOKEN, "--name", "two")
+    assert run("context", "use", "one", "--project", "shop").code == 0
+    shown = run("context", "show").out
+    assert "one" in shown
+    assert "shop" in shown
+    assert TOKEN not in shown
+    run("vm", "list")
+    assert stub.requests[-1][2]["project"] == "shop"
+    assert run("context", "delete", "one").code == 0
+    assert run("context", "show", "one").code == exits.NOT_FOUND
+    assert run("vm", "list").code == exits.DENIED  # no current context any more
+    assert run("vm", "list", "--context", "two").code == 0
+
+
+def test_a_stored_token_is_shown_to_no_other_address(run: Run, stub: ApiStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("login", "http://localhost:" + stub.url.rpartition(":")[2], "--token", TOKEN)
+    stub.requests.clear()
+    monkeypatch.setenv("NACRE_URL", stub.url)
+    assert run("vm", "list").code == exits.DENIED
+    assert "Authorization" not in stub.requests[0][3]
+
+
+def test_whoami_says_who_and_what(nacre: Run) -> None:
+    assert "admin" in nacre("whoami").out

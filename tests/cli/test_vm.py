@@ -1,0 +1,137 @@
+import json
+
+import pytest
+import yaml
+
+from nacre.cli import exits
+from nacre.model.convergence import Conditions, Failure, FailureClass
+from nacre.model.operations import OperationState
+from nacre.model.vms import Phase
+from support.api_stub import NOW, ApiStub
+from support.command_line import Run
+
+
+def test_a_list_is_a_table_for_people(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    stub.add_vm("db", phase=Phase.STOPPED)
+    lines = nacre("vm", "list").out.splitlines()
+    assert lines[0].split()[:3] == ["NAME", "PHASE", "NODE"]
+    assert [line.split()[:2] for line in lines[1:]] == [["web", "running"], ["db", "stopped"]]
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_an_empty_list_says_so_beside_the_output(nacre: Run) -> None:
+    ran = nacre("vm", "list")
+    assert (ran.code, ran.out, ran.err) == (0, "", "no machines here\n")
+    assert json.loads(nacre("vm", "list", "-o", "json").out) == []
+
+
+def test_json_and_yaml_are_what_the_api_answers(nacre: Run, stub: ApiStub) -> None:
+    vm = stub.add_vm("web", labels={"tier": "front"})
+    shown = json.loads(nacre("vm", "show", "web", "-o", "json").out)
+    assert (shown["id"], shown["labels"], shown["spec"]["cpus"]) == (vm.id, {"tier": "front"}, 1)
+    assert yaml.safe_load(nacre("vm", "show", "web", "-o", "yaml").out) == shown
+
+
+def test_several_objects_are_a_list_in_json(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("a")
+    stub.add_vm("b")
+    assert [vm["name"] for vm in json.loads(nacre("vm", "show", "a", "b", "-o", "json").out)] == ["a", "b"]
+
+
+def test_a_machine_shows_why_it_is_not_what_it_should_be(nacre: Run, stub: ApiStub) -> None:
+    failure = Failure(
+        failure_class=FailureClass.TRANSIENT,
+        code="disk_full",
+        message="no space is left",
+        hint="free some",
+        generation=2,
+        at=NOW,
+    )
+    conditions = Conditions(converged=False, phase="starting", generation=2, observed_generation=1, degraded=failure)
+    stub.add_vm("web", phase=Phase.STARTING, conditions=conditions)
+    shown = nacre("vm", "show", "web").out
+    assert "no space is left (disk_full, transient)" in shown
+    assert "free some" in shown
+    assert "disk_full" in nacre("vm", "list").out
+
+
+def test_filters_and_labels_reach_the_server(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web", labels={"tier": "front"})
+    stub.add_vm("db", phase=Phase.STOPPED)
+    assert "web" in nacre("vm", "list", "--label", "tier=front").out
+    assert "db" not in nacre("vm", "list", "--filter", "phase=running").out
+
+
+def test_create_returns_when_accepted_and_wait_when_it_is_true(nacre: Run, stub: ApiStub) -> None:
+    ran = nacre("vm", "create", "web", "--image", "tiny", "--memory", "128MiB", "--publish", "8080:80")
+    assert ran.code == 0
+    assert ran.out.startswith("web: vm.create accepted (operation op-")
+    assert nacre("vm", "create", "db", "--image", "tiny", "--wait").out == "db: running\n"
+
+
+def test_create_in_json_has_the_resource_and_its_operation(nacre: Run) -> None:
+    made = json.loads(nacre("vm", "create", "web", "--image", "tiny", "--wait", "-o", "json").out)
+    assert (made["resource"]["name"], made["operation"]["state"]) == ("web", "succeeded")
+
+
+def test_a_name_that_is_taken_is_a_conflict(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    assert nacre("vm", "create", "web", "--image", "tiny").code == exits.CONFLICT
+
+
+def test_a_failed_wait_tells_the_reason(nacre: Run, stub: ApiStub) -> None:
+    stub.ends_as = {
+        "state": OperationState.FAILED,
+        "error_code": "no_placement",
+        "message": "no node fits",
+        "hint": "ask for less",
+    }
+    ran = nacre("vm", "create", "web", "--image", "tiny", "--wait")
+    assert (ran.code, ran.out) == (exits.ERROR, "")
+    assert ran.err == "nacre: vm.create of web failed: no node fits\nhint: ask for less\n"
+
+
+def test_a_wait_that_expires_has_its_own_code(nacre: Run, stub: ApiStub) -> None:
+    stub.ends_as = {"state": OperationState.RUNNING}
+    ran = nacre("vm", "create", "web", "--image", "tiny", "--wait", "--timeout", "200ms")
+    assert ran.code == exits.TIMEOUT
+    assert "0.2 s" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "reboot", "reset", "pause", "resume", "delete"])
+def test_a_verb_takes_several_machines(nacre: Run, stub: ApiStub, verb: str) -> None:
+    stub.add_vm("a")
+    stub.add_vm("b")
+    ran = nacre("vm", verb, "a", "b", "--wait")
+    assert ran.code == 0
+    assert [line.split(":")[0] for line in ran.out.splitlines()] == ["a", "b"]
+
+
+def test_a_failure_among_several_does_not_keep_the_others(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("a")
+    stub.add_vm("c")
+    ran = nacre("vm", "delete", "a", "nobody", "c", "--wait")
+    assert ran.code == exits.NOT_FOUND
+    assert ran.err.startswith("nacre: nobody: there is no such machine\nhint: ")
+    assert ran.out.splitlines() == ["a: deleted", "c: deleted"]
+    assert stub.vms == {}
+
+
+def test_labels_are_changed_on_what_was_read(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web", labels={"old": "1", "keep": "2"})
+    assert nacre("vm", "update", "web", "--label", "old-", "--label", "new=3").code == 0
+    found = stub.vm("web")
+    assert found is not None
+    assert found.labels == {"keep": "2", "new": "3"}
+
+
+def test_an_update_of_nothing_is_refused(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    assert nacre("vm", "update", "web").code == exits.USAGE
+
+
+def test_the_log_is_printed_as_it_is(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    assert nacre("vm", "log", "web").out == "booted\r\nlogin: "
+    assert nacre("vm", "log", "web", "--tail", "7B").out == "login: "
