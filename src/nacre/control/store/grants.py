@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Index, Select, Table, Text, delete, insert, select, text
+from sqlalchemy import Column, ForeignKey, Index, Select, Table, Text, UniqueConstraint, delete, insert, select, text
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
@@ -17,6 +17,8 @@ from nacre.errors import NacreError
 from nacre.model.access import Role
 from nacre.model.ids import GrantId, ProjectId, UserId
 
+_ON_PLATFORM = text("project IS NULL")
+
 grants = Table(
     "grants",
     metadata,
@@ -27,7 +29,15 @@ grants = Table(
     Column("created_by", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Index("ix_grants_project", "project"),
-    Index("uq_grants_user_role_scope", "user", "role", text("coalesce(project, '')"), unique=True),
+    UniqueConstraint("user", "role", "project"),
+    Index(
+        "uq_grants_user_role_platform",
+        "user",
+        "role",
+        unique=True,
+        sqlite_where=_ON_PLATFORM,
+        postgresql_where=_ON_PLATFORM,
+    ),
 )
 """`project` is NULL for a role on the whole platform."""
 

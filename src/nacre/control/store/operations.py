@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Boolean, Column, Float, Index, Integer, Table, Text, delete, insert, select, update
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Table, Text, delete, insert, select, update
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
@@ -24,7 +24,7 @@ operations = Table(
     Column("object_name", Text, nullable=False),
     Column("project", Text),
     Column("project_name", Text, nullable=False),
-    Column("generation", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False),
     Column("progress", Float),
     Column("message", Text, nullable=False),
     Column("error_code", Text, nullable=False),
