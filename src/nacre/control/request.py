@@ -58,6 +58,11 @@ class Requests:
         async with self.db.write() as tx:
             return await claim.redeem(tx, body, request_id=request_id)
 
+    async def ping(self) -> None:
+        """Ask the database something. Raises when it does not answer."""
+        async with self.db.read() as rd:
+            await operations.get(rd, "")
+
     def begin(self, caller: Caller, once: Once | None) -> "RequestContext":
         """Return the context of a caller's request."""
         return RequestContext(self.db, caller, once=once, stopping=self.stopping)
@@ -92,9 +97,9 @@ class RequestContext:
         With `secret` the answer is not kept: it would put a secret into the database.
         """
         async with self.db.write() as tx:
-            known = await self._replay(tx, answer, secret=secret)
+            known = await self._replay(tx, secret=secret)
             if known is not None:
-                return known
+                return msgspec.json.decode(known, type=answer)
             result = await work(tx, self.caller)
             self.check()
             await self._remember(tx, result, secret=secret)
@@ -102,8 +107,8 @@ class RequestContext:
 
     async def settled(self, operation: OperationOut, wait_s: float) -> OperationOut:
         """Return the operation once it has ended, or as it stands after `wait_s` seconds or when we shut down."""
-        clock = self.db.clock
-        deadline = clock.monotonic() + wait_s
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + wait_s
         with self.db.wakes.listen(OPERATIONS) as bell:
             while operation.state not in TERMINAL and not self._stopping.is_set():
                 async with self.db.read() as rd:
@@ -111,7 +116,7 @@ class RequestContext:
                     if row is None:
                         return operation
                     operation = operations.out(row)
-                left = deadline - clock.monotonic()
+                left = deadline - clock.time()
                 if operation.state in TERMINAL or left <= 0:
                     break
                 await bell.wait(min(left, LOOK_AGAIN_S))
@@ -122,7 +127,8 @@ class RequestContext:
         if not self.caller.checked:
             raise UncheckedRequestError(self.caller.action)
 
-    async def _replay(self, tx: Tx, answer: type[T], *, secret: bool) -> T | None:
+    async def _replay(self, tx: Tx, *, secret: bool) -> bytes | None:
+        """Return the body that this key was answered with before, if it was."""
         if self._once is None:
             return None
         stored = await idempotency.replay(tx, self.caller.principal, self._once.key, self._once.fingerprint)
@@ -135,7 +141,7 @@ class RequestContext:
                 "this key was used before; the secret in the answer was shown then and is not kept",
                 hint="if it was lost, revoke what was made and make another with a new Idempotency-Key",
             )
-        return msgspec.json.decode(stored.body, type=answer)
+        return stored.body
 
     async def _remember(self, tx: Tx, result: object, *, secret: bool) -> None:
         if self._once is None:

@@ -16,6 +16,7 @@ from nacre.errors import InvalidInputError
 from nacre.protocol.identity import DEFAULT_DOMAIN
 
 ENVIRONMENT_PREFIX = "NACRE_CONTROL_"
+_LISTS = frozenset({"image_roots", "fetch_allow", "join_gateways"})
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -29,7 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway_listen: str = "127.0.0.1:7481"
     """Address that agents dial."""
     gateway_advertise: str = ""
-    """What join strings tell agents to dial; empty takes `gateway_listen`."""
+    """Where agents reach the gateway of this replica; empty is `gateway_listen`."""
+    join_gateways: tuple[str, ...] = ()
+    """The gateways of all replicas, for join strings; empty is the one of this replica."""
     database: str = ""
     """`sqlite:///path` or `postgresql://user:password@host/name`; empty is SQLite under `data_dir`."""
     domain: str = DEFAULT_DOMAIN
@@ -67,15 +70,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def gateway_address(self) -> str:
-        """What agents are told to dial."""
+        """Where agents reach the gateway of this replica."""
         return self.gateway_advertise or self.gateway_listen
+
+    @property
+    def join_address(self) -> str:
+        """What join strings tell agents to dial: one address, or several separated by commas."""
+        return ",".join(self.join_gateways) or self.gateway_address
 
 
 def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     """Return the settings of a file, overridden by the environment, then by flags. Raises InvalidInputError."""
     values: dict[str, Any] = _read(path) if path is not None else {}
     for name, text in (_from_environment(environment) | dict(flags)).items():
-        values[name] = _listed(text) if name in {"image_roots", "fetch_allow"} else text
+        values[name] = _listed(text) if name in _LISTS else text
     for name in values:
         _known(name)
     try:
@@ -93,6 +101,8 @@ def check(settings: Settings) -> Settings:
         split_address(getattr(settings, name), field=name)
     if settings.gateway_advertise:
         split_address(settings.gateway_advertise, field="gateway_advertise")
+    for index, address in enumerate(settings.join_gateways):
+        split_address(address, field=f"join_gateways[{index}]")
     if settings.offline_after_s < 3 * settings.heartbeat_s:
         raise InvalidInputError(
             "offline_too_early",

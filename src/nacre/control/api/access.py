@@ -19,7 +19,7 @@ from nacre.control.api.queries import Params, parse
 from nacre.control.auth.actions import ACTIONS, OWN_ACTIONS
 from nacre.control.auth.principals import Caller
 from nacre.control.request import Once
-from nacre.errors import InvalidInputError, UnauthenticatedError
+from nacre.errors import InvalidInputError, NotFoundError, UnauthenticatedError
 
 MAX_KEY = 255
 _SCHEME = "bearer "
@@ -48,6 +48,8 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
         return  # a WebSocket: its handler calls `enter` itself, to be able to answer in HTTP
     if _is_options(handler):
         return
+    if "\0" in connection.scope["path"]:
+        raise NotFoundError("no_such_route", "nothing has a NUL in its name", hint="remove it from the path")
     scopes.put(connection.scope, scopes.PARAMS, params_of(connection, handler))
     if not handler.opt.get("public"):
         scopes.put(connection.scope, scopes.CALL, await enter(connection, handler, bearer(connection)))

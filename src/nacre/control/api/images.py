@@ -36,9 +36,9 @@ async def create_image(
     call: TheCall, data: JSONBody[ImageCreate], params: NamedDependency[Waiting]
 ) -> Response[Accepted[ImageOut]]:
     """Create an image. Artifacts with neither `url` nor `path` are then uploaded."""
-    depot = call.parts.depot
+    depot = call.parts.uploads.depot
     return await call.accept(
-        lambda tx, caller: images.create(tx, caller, data, depot),
+        lambda tx, caller: images.create(tx, caller, data, depot=depot),
         Accepted[ImageOut],
         lambda found: lambda rd, caller: images.show(rd, caller, found),
         params.wait,
@@ -86,9 +86,9 @@ async def show_upload(
     call: TheCall, image: FromPath[str], role: FromPath[str], params: NamedDependency[InProject]
 ) -> Response[UploadOut]:
     """Show how much of an artifact has arrived: the rest is sent from `offset`."""
-    wanted, depot = _role(role), call.parts.depot
+    wanted = _role(role)
     return await call.read(
-        lambda rd, caller: image_uploads.upload_state(rd, depot, caller, image, wanted, project=params.project)
+        lambda rd, caller: image_uploads.upload_state(rd, caller, image, wanted, project=params.project)
     )
 
 
@@ -105,11 +105,8 @@ async def upload(
     params: NamedDependency[InProject],
 ) -> Response[UploadOut]:
     """Append bytes to an artifact, streamed. After a broken connection, ask for the offset and go on from there."""
-    db, depot = call.parts.requests.db, call.parts.depot
     offset, chunks = _offset(request), _chunks(request)
-    received = await image_uploads.receive(
-        db, depot, call.caller, image, _role(role), offset, chunks, project=params.project
-    )
+    received = await call.parts.uploads.receive(call.caller, image, _role(role), offset, chunks, project=params.project)
     call.context.check()
     return Response(received)
 

@@ -10,7 +10,8 @@ from litestar.datastructures import State
 
 from nacre.control.api.metrics import Metrics
 from nacre.control.request import Requests
-from nacre.control.services.image_files import ImageDepot
+from nacre.control.services.enrolments import Joining
+from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.services.operations import Canceller
 from nacre.control.settings import Settings
 from nacre.model.ids import NodeId, VmId
@@ -42,15 +43,6 @@ class Streams(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joining:
-    """What goes into a join string."""
-
-    gateway: str
-    ca: str
-    """SHA-256 of the root certificate, in hex."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Check:
     """One thing that must be true for the control plane to be ready. `reason` returns what is wrong, or None."""
 
@@ -66,7 +58,7 @@ class Parts:
     settings: Settings
     requests: Requests
     streams: Streams
-    depot: ImageDepot
+    uploads: ImageUploads
     metrics: Metrics
     cancellers: Mapping[str, Canceller]
     """How the operations of a noun are taken back."""

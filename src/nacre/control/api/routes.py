@@ -73,9 +73,9 @@ def build(parts: Parts | None, routes: tuple[ControllerRouterHandler, ...] = ROU
     return app
 
 
-def serve(parts: Parts) -> ASGIApp:
+def serve(parts: Parts, routes: tuple[ControllerRouterHandler, ...] = ROUTES) -> ASGIApp:
     """Return the application behind its boundary: what the server runs."""
-    return Boundary(build(parts), parts.metrics)
+    return Boundary(build(parts, routes), parts.metrics)
 
 
 def _on_error(request: Request[Any, Any, Any], error: NacreError) -> Response[bytes]:

@@ -79,6 +79,11 @@ class Gateway:
         return frozenset(self._links)
 
     @property
+    def listening(self) -> bool:
+        """Whether agents can connect here."""
+        return self._server is not None and self._server.is_serving()
+
+    @property
     def port(self) -> int:
         """The port that is listened on. For tests, which ask for any."""
         if self._server is None:
