@@ -1,18 +1,22 @@
 """Projects."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from nacre.control.auth.principals import PLATFORM
-from nacre.control.services import events, projects
+from nacre.control.services import events, images, projects
 from nacre.control.services import grants as grant_service
+from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.listing import query
 from nacre.control.store.db import Database
 from nacre.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError, PreconditionError
 from nacre.lib.clock import ManualClock
 from nacre.model.access import Role
+from nacre.model.images import Role as ImageRole
 from nacre.schema.access import ProjectCreate, ProjectOut, ProjectUpdate
+from nacre.schema.images import ArtifactSource, ImageCreate
 from support.access import admin, caller, user
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +135,15 @@ async def test_a_viewer_may_look_but_not_change(database: Database) -> None:
             await projects.delete(tx, caller(ada, "project:delete"), "default")
         with pytest.raises(ForbiddenError):
             await projects.create(tx, caller(ada, "project:create"), ProjectCreate(name="mine"))
+
+
+async def test_a_project_that_holds_something_is_not_deleted(database: Database, tmp_path: Path) -> None:
+    await _create(database, "blue")
+    async with database.write() as tx:
+        blue = await projects.resolve(tx, "blue")
+        image = ImageCreate(name="disk", project="blue", artifacts=(ArtifactSource(role=ImageRole.DISK),))
+        await images.create(tx, admin("image:create"), image, depot=ImageDepot(folder=tmp_path))
+        with pytest.raises(ConflictError) as refused:
+            await projects.delete(tx, admin("project:delete"), blue.id)
+    assert refused.value.code == "project_not_empty"
+    assert refused.value.message == "the project blue still holds 1 image"
