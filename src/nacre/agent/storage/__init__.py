@@ -1,0 +1,1 @@
+"""Storage drivers: where a machine's disks come from."""
