@@ -49,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
         _complain(error)
         return 2
     logs.set_up(settings.log_level, program="nacre-control")
+    os.umask(0o077)  # whatever is written holds secrets or belongs to tenants
     try:
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, listener))

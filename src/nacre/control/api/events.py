@@ -108,7 +108,7 @@ async def _follow(call: Call, cursor: int, params: EventFilters) -> AsyncGenerat
 
 
 def _encode(event: EventOut) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.cursor, event.type.encode(), msgspec.json.encode(event))
+    return b"id: %d\ndata: %s\n\n" % (event.cursor, msgspec.json.encode(event))
 
 
 def _resume_from(request: Request[Any, Any, Any], params: EventFilters) -> int | None:

@@ -240,6 +240,8 @@ def _responses(operation: Operation, refs: dict[str, Schema]) -> Schema:
     responses: Schema = {}
     for status in _statuses(operation):
         response: Schema = {"description": _GOOD[status]}
+        if headers := _answer_headers(operation, status):
+            response["headers"] = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers}
         if produces := handler.opt.get("produces"):
             response["content"] = {produces: {"schema": {"type": "string"}}}
         elif operation.answer is not None:
@@ -248,6 +250,15 @@ def _responses(operation: Operation, refs: dict[str, Schema]) -> Schema:
     for status in _errors(operation):
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return responses
+
+
+def _answer_headers(operation: Operation, status: int) -> list[tuple[str, str]]:
+    headers: list[tuple[str, str]] = []
+    if status in {CREATED, ACCEPTED} and not operation.handler.opt.get("public"):
+        headers.append(("Location", "Where the new object, or the operation, is."))
+    if operation.handler.opt.get("if_match") and status != NO_CONTENT:
+        headers.append(("ETag", "The state of the object, for If-Match."))
+    return headers
 
 
 _GOOD = {

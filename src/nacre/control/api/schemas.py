@@ -8,7 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -21,10 +21,14 @@ def components(types: Iterable[Any]) -> tuple[list[Schema], dict[str, Schema]]:
     wanted = list(types)
     schemas, named = msgspec.json.schema_components(wanted, ref_template=REF)
     for kind in _structs(wanted):
-        schema = named.get(_name(kind))
-        if schema is not None:
-            describe(schema, kind)
-    return list(schemas), dict(sorted(named.items()))
+        for name, schema in named.items():
+            if name == kind.__name__ or name.startswith(f"{kind.__name__}_"):
+                describe(schema, kind)
+    shorter = {REF.format(name=name): REF.format(name=_short(name)) for name in named}
+    return (
+        [_renamed(schema, shorter) for schema in schemas],
+        {_short(name): _renamed(schema, shorter) for name, schema in sorted(named.items())},
+    )
 
 
 def describe(schema: Schema, kind: type[msgspec.Struct]) -> None:
@@ -83,5 +87,17 @@ def _walk(info: Any, found: dict[Any, None]) -> None:
             _walk(inner, found)
 
 
-def _name(kind: type) -> str:
-    return kind.__name__
+def _short(name: str) -> str:
+    """Turn msgspec's `Page_VmOut_` into `PageVmOut`, and `nacre.model.images.Role` into `ImagesRole`."""
+    module, _, last = name.rpartition(".")
+    return module.rpartition(".")[2].capitalize() + last.replace("_", "")
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """Return a schema whose references use other names."""
+    if isinstance(schema, dict):
+        found = cast("Schema", schema)
+        return {
+            key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in found.items()
+        }
+    return [_renamed(part, names) for part in cast("list[Any]", schema)] if isinstance(schema, list) else schema

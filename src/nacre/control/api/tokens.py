@@ -1,5 +1,6 @@
 """/v1/tokens, /v1/me, and /v1/claim, where the first token comes from."""
 
+import asyncio
 from typing import Any
 
 from litestar import Request, Response, delete, get, post
@@ -27,7 +28,9 @@ class TokenFilters(Paged, frozen=True, kw_only=True):
 @post("/v1/claim", opt={"public": True})
 async def claim(request: Request[Any, Any, Any], data: JSONBody[ClaimBody]) -> Response[TokenCreated]:
     """Turn the one-time claim of the first start into the first administrator and a token. Works once."""
-    made = await parts_of(request).requests.redeem_claim(data, request_id_of(request.scope))
+    parts = parts_of(request)
+    made = await parts.requests.redeem_claim(data, request_id_of(request.scope))
+    await asyncio.to_thread(parts.settings.claim_path.unlink, missing_ok=True)
     return Response(made, status_code=CREATED)
 
 
