@@ -24,10 +24,13 @@ async def login(
     /,
     *,
     claim: Annotated[
-        str | None, Parameter(help="The one-time claim of the first start; - reads it from stdin.", allow_leading_hyphen=True)
+        str | None,
+        Parameter(help="The one-time claim of the first start; - reads it from stdin.", allow_leading_hyphen=True),
     ] = None,
     claim_file: Annotated[Path | None, Parameter(help="File with the one-time claim.")] = None,
-    token: Annotated[str | None, Parameter(help="An API token; - reads it from stdin.", allow_leading_hyphen=True)] = None,
+    token: Annotated[
+        str | None, Parameter(help="An API token; - reads it from stdin.", allow_leading_hyphen=True)
+    ] = None,
     user: Annotated[str, Parameter(help="With a claim: name of the administrator to be.")] = "admin",
     name: Annotated[str | None, Parameter(help="Name of the context; otherwise made from the URL.")] = None,
     ca: Annotated[Path | None, Parameter(help="Certificate authority of an https URL.")] = None,

@@ -12,9 +12,16 @@ from nacre.cli.verbs import confirm, finish, on_each
 from nacre.model.units import format_size
 from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut
 
-app = App(name="node", help="Nodes that run machines.")
 token = App(name="token", help="One-time tokens that let a new node join.")
-app.command(token)
+
+
+def _with_tokens() -> App:
+    made = App(name="node", help="Nodes that run machines.")
+    made.command(token)
+    return made
+
+
+app = _with_tokens()
 
 COLUMNS: list[Column[NodeOut]] = [
     Column("NAME", lambda node: node.name),

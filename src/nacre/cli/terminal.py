@@ -29,6 +29,8 @@ REMEMBERED_BYTES = 1024
 CHUNK_BYTES = 4096
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
+SCRIPT_PATIENCE_S = 60.0
+"""How long a lost connection is tried again when nobody watches; a person can detach."""
 CLOSED = "the console was closed"
 
 
@@ -115,6 +117,8 @@ async def attach(session: Session, vm: str, *, watch: bool, linger_s: float) -> 
 async def _stay(nacre: "Nacre", vm: str, project: str, keys: Keys | None, linger_s: float, *, chatty: bool) -> str:
     """Connect, and connect again, until it is over. Returns why it is."""
     screen, pause, connected_before = Screen(), FIRST_PAUSE_S, False
+    clock = asyncio.get_running_loop()
+    lost_at: float | None = None
     while True:
         try:
             async with nacre.console(vm, project=project) as console:
@@ -122,9 +126,12 @@ async def _stay(nacre: "Nacre", vm: str, project: str, keys: Keys | None, linger
                     how = "" if keys is None else "; detach with ^]"
                     exits.note(f"[{'connected again' if connected_before else f'console of {vm}'}{how}]\r")
                 screen.resumed, connected_before, pause = connected_before, True, FIRST_PAUSE_S
+                lost_at = None
                 return await _exchange(console, screen, keys, linger_s)
         except NacreError as error:
-            if not (connected_before and error.retryable):
+            lost_at = clock.time() if lost_at is None else lost_at
+            tired = not chatty and clock.time() - lost_at > SCRIPT_PATIENCE_S
+            if tired or not (connected_before and error.retryable):
                 raise
             if chatty:
                 exits.note(f"\r\n[{exits.one_line(error.message)}; trying again]\r")
