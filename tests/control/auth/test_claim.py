@@ -17,6 +17,7 @@ from nacre.lib.clock import ManualClock
 from nacre.model.access import Role
 from nacre.schema.access import ClaimBody, TokenCreated
 from support.access import admin
+from support.database import opened
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +77,13 @@ async def test_a_claim_works_once_even_when_used_twice_at_once(database: Databas
     refused = [outcome for outcome in outcomes if isinstance(outcome, UnauthenticatedError)]
     assert len(refused) == 2
     assert {error.code for error in refused} <= {"claim_used", "claim_unknown"}
+
+
+async def test_two_replicas_may_start_at_once(database: Database, database_url: str, tmp_path: Path) -> None:
+    async with opened(database_url, database.clock, database.wakes) as other:
+        made = await asyncio.gather(ensure_claim(database, tmp_path / "a"), ensure_claim(other, tmp_path / "b"))
+    outcomes = await asyncio.gather(*(_redeem(database, str(claim)) for claim in made), return_exceptions=True)
+    assert sum(isinstance(outcome, TokenCreated) for outcome in outcomes) == 1
 
 
 async def test_a_wrong_claim_is_refused(database: Database, tmp_path: Path) -> None:

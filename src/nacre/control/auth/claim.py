@@ -3,10 +3,9 @@
 `ensure_claim` is called by `main` at every start; `services.claim` redeems. There is no default password.
 """
 
+import asyncio
 import os
 from pathlib import Path
-
-import anyio.to_thread
 
 from nacre.control.auth import secrets
 from nacre.control.store import claims, users
@@ -22,15 +21,15 @@ async def ensure_claim(db: Database, path: Path) -> str | None:
     """
     async with db.write() as tx:
         if await users.any_exists(tx):
-            await anyio.to_thread.run_sync(_remove, path)
+            await asyncio.to_thread(_remove, path)
             return None
         stored = await claims.get(tx)
-        kept = await anyio.to_thread.run_sync(_read, path)
+        kept = await asyncio.to_thread(_read, path)
         if stored is not None and kept is not None and secrets.matches(kept, stored):
             return kept
         claim = _PREFIX + secrets.new_secret()
         await claims.put(tx, secrets.digest(claim))
-    await anyio.to_thread.run_sync(_write, path, claim)
+    await asyncio.to_thread(_write, path, claim)
     return claim
 
 

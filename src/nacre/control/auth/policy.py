@@ -7,7 +7,7 @@ caller (`missing` is raised, the same error as for a wrong name); one that may b
 # cedarpy's stubs speak of bare dicts.
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 
 import cedarpy
@@ -70,9 +70,8 @@ def may_view(caller: Caller, scope: str, noun: str) -> bool:
 def require_own(caller: Caller) -> None:
     """Raise ForbiddenError unless the token may be used for the declared action on its own user's things."""
     caller.checked = True
-    user = f"User::{json.dumps(caller.principal.user)}"
-    request = _request(caller.principal, user, caller.action)
-    if not cedarpy.is_authorized(request, _policies(), _entities(caller.principal)).allowed:
+    oneself = f"User::{json.dumps(caller.principal.user)}"
+    if not _ask(caller.principal, oneself, caller.action):
         raise _forbidden(caller, PLATFORM, caller.action)
 
 
@@ -128,22 +127,36 @@ def _forbidden(caller: Caller, scope: str, action: str) -> ForbiddenError:
     )
 
 
-def _decide(principal: Principal, scopes: Sequence[str], action: str) -> list[bool]:
-    requests = [_request(principal, f"Scope::{json.dumps(scope)}", action) for scope in scopes]
-    answers = cedarpy.is_authorized_batch(requests, _policies(), _entities(principal)) if requests else []
-    return [answer.allowed for answer in answers]
+def _decide(principal: Principal, scopes: Iterable[str], action: str) -> list[bool]:
+    return [_ask(principal, f"Scope::{json.dumps(scope)}", action) for scope in scopes]
 
 
-def _request(principal: Principal, resource: str, action: str) -> dict[str, object]:
-    context: dict[str, object] = {"token_allows": action_allowed(principal.token_actions, action)}
-    if principal.token_project is not None:
-        context["token_project"] = {"__entity": {"type": "Scope", "id": principal.token_project}}
-    return {
-        "principal": f"User::{json.dumps(principal.user)}",
+def _ask(principal: Principal, resource: str, action: str) -> bool:
+    grants = tuple((grant.role, grant.scope) for grant in principal.grants)
+    token_allows = action_allowed(principal.token_actions, action)
+    return _answer(principal.user, grants, principal.token_project, token_allows, resource, action)
+
+
+@lru_cache(maxsize=1 << 15)
+def _answer(
+    user: str,
+    grants: tuple[tuple[Role, str], ...],
+    token_project: str | None,
+    token_allows: bool,
+    resource: str,
+    action: str,
+) -> bool:
+    """Remembered, because it follows from nothing but what is given."""
+    context: dict[str, object] = {"token_allows": token_allows}
+    if token_project is not None:
+        context["token_project"] = {"__entity": {"type": "Scope", "id": token_project}}
+    request: dict[str, object] = {
+        "principal": f"User::{json.dumps(user)}",
         "action": f"Action::{json.dumps(action)}",
         "resource": resource,
         "context": context,
     }
+    return cedarpy.is_authorized(request, _policies(), _entities(user, grants)).allowed
 
 
 @cache
@@ -169,12 +182,8 @@ def _actions() -> cedarpy.Entities:
     return cedarpy.Entities.from_json_str(json.dumps(entities))
 
 
-def _entities(principal: Principal) -> cedarpy.Entities:
-    return _entities_of(principal.user, tuple((grant.role, grant.scope) for grant in principal.grants))
-
-
 @lru_cache(maxsize=1024)
-def _entities_of(user: str, grants: tuple[tuple[Role, str], ...]) -> cedarpy.Entities:
+def _entities(user: str, grants: tuple[tuple[Role, str], ...]) -> cedarpy.Entities:
     held: dict[str, list[object]] = {role: [] for role in ROLES}
     for role, scope in grants:
         held[role].append({"__entity": {"type": "Scope", "id": scope}})

@@ -1,6 +1,8 @@
 """The table of the first claim: at most one row, gone once there is an administrator."""
 
-from sqlalchemy import Column, Integer, Table, Text, delete, insert, select
+from sqlalchemy import Column, Integer, Table, Text, delete, select
+from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.types import Timestamp
@@ -26,8 +28,10 @@ async def get(rd: Read, *, lock: bool = False) -> str | None:
 
 async def put(tx: Tx, digest: str) -> None:
     """Store the only claim, in place of any other."""
-    await clear(tx)
-    await tx.connection.execute(insert(claims).values(id=_ONLY, digest=digest, created_at=tx.now()))
+    insert = insert_postgresql if tx.connection.dialect.name == "postgresql" else insert_sqlite
+    values = {"digest": digest, "created_at": tx.now()}
+    statement = insert(claims).values(id=_ONLY, **values)
+    await tx.connection.execute(statement.on_conflict_do_update(index_elements=[claims.c.id], set_=values))
 
 
 async def clear(tx: Tx) -> None:
