@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
 
 from nacre.agent.identity import Identity
 from nacre.errors import InvalidInputError, NacreError, UnauthenticatedError, UnavailableError
@@ -93,7 +93,7 @@ async def send(connection: ClientConnection, message: FromAgent) -> None:
     try:
         await connection.send(codec.encode(message))
     except ConnectionClosed as error:
-        raise lost(error) from error
+        raise lost() from error
 
 
 async def receive(connection: ClientConnection, timeout: float | None = RECEIVE_TIMEOUT_S) -> FromControl:
@@ -102,7 +102,7 @@ async def receive(connection: ClientConnection, timeout: float | None = RECEIVE_
         async with asyncio.timeout(timeout):
             frame = await connection.recv()
     except ConnectionClosed as error:
-        raise lost(error) from error
+        raise lost() from error
     except TimeoutError as error:
         raise silent() from error
     if isinstance(frame, str):
@@ -124,10 +124,8 @@ async def expect(connection: ClientConnection, kind: type[M]) -> M:
     return message
 
 
-def lost(error: ConnectionClosed) -> NacreError:
+def lost() -> UnavailableError:
     """Return what to say about a connection that ended."""
-    if _is_alert(error.__cause__):
-        return _not_accepted()
     return UnavailableError(
         "connection_lost", "the connection to the control plane ended", hint="it is tried again by itself"
     )
@@ -165,8 +163,6 @@ async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConne
             "invalid_address", f"{address!r} is not an address", hint="write host:port, such as 127.0.0.1:7481"
         ) from error
     except (OSError, TimeoutError, EOFError, InvalidHandshake) as error:
-        if _is_alert(error) or _is_alert(error.__cause__):
-            raise _not_accepted() from error
         raise UnavailableError(
             "control_plane_unreachable",
             f"{address} cannot be reached: {_reason(error)}",
@@ -177,17 +173,7 @@ async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConne
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, InvalidMessage):
+        # With TLS 1.3 a server that refuses our certificate does so after we think that all is well, by hanging up.
+        return "it hung up; it may not be a gateway, or its clock says that the node's certificate is not valid"
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-def _is_alert(error: BaseException | None) -> bool:
-    """Whether the other side broke off TLS for a reason: with TLS 1.3 that comes after our side of the handshake."""
-    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "").upper()
-
-
-def _not_accepted() -> UnauthenticatedError:
-    return UnauthenticatedError(
-        "certificate_not_accepted",
-        "the control plane did not accept the node's certificate",
-        hint="it is expired or of another platform: check the clock, else enrol with a new `nacre node token`",
-    )

@@ -87,7 +87,7 @@ async def _pinned_roots(address: str, fingerprint: str) -> str:
             async with asyncio.timeout(dialer.RECEIVE_TIMEOUT_S):
                 sent = await connection.recv(decode=False)
         except ConnectionClosed as error:
-            raise dialer.lost(error) from error
+            raise dialer.lost() from error
         except TimeoutError as error:
             raise dialer.silent() from error
     root = next((root for root in _certificates(sent) if _fingerprint(root) == fingerprint), None)

@@ -18,7 +18,7 @@ from nacre.agent.outbox import Outbox
 from nacre.agent.rotation import Rotation
 from nacre.agent.session import Reporter, Session
 from nacre.agent.streams import Duplex
-from nacre.errors import NacreError
+from nacre.errors import NacreError, UnauthenticatedError
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.ids import ImageId, VmId
@@ -128,6 +128,12 @@ class Link:
         return sorted(self._dialer.identity.gateways, key=lambda address: address != self._address)
 
     async def _connect(self, address: str) -> None:
+        if self._dialer.identity.expires_at <= self._clock.now():
+            raise UnauthenticatedError(
+                "certificate_expired",
+                "the node's certificate has expired, because it was away from its control plane for too long",
+                hint="remove the identity folder of the agent's data directory and enrol with a new `nacre node token`",
+            )
         async with self._dialer.dial(address, paths.AGENT) as connection:
             session = Session(
                 connection,

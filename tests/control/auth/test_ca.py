@@ -15,7 +15,7 @@ from nacre.control.auth.sealing import SealedError, Sealer, load_sealer
 from nacre.control.auth.tls import SERVER_LIFE, ServerTls
 from nacre.control.store import ca as store
 from nacre.control.store.db import Database
-from nacre.errors import ConflictError, InvalidInputError, NacreError, UnauthenticatedError
+from nacre.errors import ConflictError, InvalidInputError, NacreError, UnauthenticatedError, UnavailableError
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
 
@@ -176,6 +176,17 @@ async def test_an_operators_own_root_is_used_and_bounds_what_it_signs(
     with pytest.raises(ConflictError) as refused:
         await CertificateAuthority.open(sqlite_database, sealer, DOMAIN, own_root(clock))
     assert refused.value.code == "another_root_in_use"
+
+
+async def test_nothing_is_issued_before_the_root_is_valid(
+    sqlite_database: Database, sealer: Sealer, clock: ManualClock
+) -> None:
+    authority = await CertificateAuthority.open(sqlite_database, sealer, DOMAIN)
+    clock.jump(-30 * DAY)
+    async with sqlite_database.write() as tx:
+        with pytest.raises(UnavailableError) as refused:
+            await authority.issue_node(tx, csr(), NODE, DAY)
+    assert "clock" in refused.value.hint
 
 
 async def test_an_own_root_that_is_none_is_refused(

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from nacre.control.auth.sealing import Sealer
 from nacre.control.store import ca as store
 from nacre.control.store.db import Database, Tx
-from nacre.errors import ConflictError, InvalidInputError, UnauthenticatedError
+from nacre.errors import ConflictError, InvalidInputError, UnauthenticatedError, UnavailableError
 from nacre.model.ids import NodeId
 from nacre.protocol.identity import node_of_uri, node_uri
 
@@ -116,7 +116,7 @@ class CertificateAuthority:
         return cls(stored, _root_key(serialization.load_der_private_key(key_der, None)), domain)
 
     async def issue_node(self, tx: Tx, csr_pem: str, node: NodeId, life_s: float) -> Issued:
-        """Return a certificate that lets the holder of the request's key speak for `node`. Raises InvalidInputError."""
+        """Return a certificate that lets the holder of the request's key speak for `node`. Raises NacreError."""
         request = read_request(csr_pem)
         begins, ends = self._validity(tx.now(), timedelta(seconds=life_s))
         serial = x509.random_serial_number()
@@ -138,7 +138,7 @@ class CertificateAuthority:
         return issued
 
     def issue_server(self, hosts: tuple[str, ...], now: datetime, life: timedelta) -> ServerCertificate:
-        """Return a certificate for a gateway that is reached under `hosts` (names and addresses)."""
+        """Return a certificate for a gateway that is reached under `hosts`. Raises UnavailableError."""
         key = ec.generate_private_key(ec.SECP256R1())
         begins, ends = self._validity(now, life)
         certificate = self._sign(
@@ -179,7 +179,14 @@ class CertificateAuthority:
         # X.509 knows whole seconds only; the end is rounded down so that nothing outlives what we have noted.
         begins = (now - min(_BACKDATE, life / 10)).replace(microsecond=0)
         ends = min(now + life, self._certificate.not_valid_after_utc).replace(microsecond=0)
-        return max(begins, self._certificate.not_valid_before_utc), ends
+        begins = max(begins, self._certificate.not_valid_before_utc)
+        if begins >= ends:
+            raise UnavailableError(
+                "authority_not_valid",
+                "the root certificate is not valid at this time, so nothing can be issued",
+                hint="check the clock of the control plane",
+            )
+        return begins, ends
 
     def _sign(
         self, builder: x509.CertificateBuilder, names: x509.SubjectAlternativeName, use: x509.ObjectIdentifier

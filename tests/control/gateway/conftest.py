@@ -1,0 +1,13 @@
+"""Certificates are judged by the host's clock too, so tests of the gateway begin now."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from nacre.lib.clock import ManualClock
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still at the present until a test moves it."""
+    return ManualClock(datetime.now(UTC))
