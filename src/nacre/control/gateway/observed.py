@@ -13,9 +13,10 @@ async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str
     `instance` is the start of the agent that reports: one whose place another has taken is not listened to.
     """
     async with db.write() as tx:
-        if not await accept_observation(tx, node, instance, observed.sequence):
+        name = await accept_observation(tx, node, instance, observed.sequence)
+        if name is None:
             return False
-        await vm_facts.observe(tx, node, observed.vms, complete=observed.complete)
+        await vm_facts.observe(tx, node, observed.vms, complete=observed.complete, node_name=name)
         if observed.complete or observed.held:
-            await nodes.holds(tx, node, observed.held)
+            await nodes.synced(tx, node, observed.held)
         return True

@@ -37,6 +37,8 @@ def reasons(request: Request, node: NodeRoom) -> tuple[Reason, ...]:
 
 def port_holder(ports: tuple[PublishedPort, ...], taken: tuple[TakenPort, ...]) -> TakenPort | None:
     """Return the first taken port that one of `ports` overlaps."""
+    if not ports:
+        return None
     return next((other for other in taken for port in ports if ports_overlap(port, other.port)), None)
 
 

@@ -103,7 +103,7 @@ async def connected(tx: Tx, node: NodeId, facts: NodeFacts, instance: str) -> No
     """Note that an agent speaks for the node now. Raises UnauthenticatedError for a node that was removed."""
     row = await _require(tx, node)
     rebooted = row.facts is not None and row.facts.boot_id != facts.boot_id
-    changed = settled_labels(replace(seen(row, tx.now()), facts=facts, instance=instance, observed_sequence=0))
+    changed = settled_labels(replace(seen(row, tx.now()), facts=facts, instance=instance, observed_sequence=-1))
     changed = replace(changed, region=row.region or facts.region, zone=row.zone or facts.zone)
     await store.save(tx, changed)
     _tell(tx, row, "node.connected", f"the agent of node {row.name} has connected", details={"instance": instance})
@@ -174,9 +174,15 @@ async def last_seen(rd: Read) -> Mapping[NodeId, datetime | None]:
     return {row.id: row.last_seen_at for row in rows if row.state in {NodeState.READY, NodeState.CORDONED}}
 
 
-async def holds(tx: Tx, node: NodeId, held: tuple[HeldVm, ...]) -> None:
-    """Record which machines a node holds that nobody told it of. They are left alone, and reported once."""
+async def synced(tx: Tx, node: NodeId, held: tuple[HeldVm, ...]) -> None:
+    """Note what follows from a full report: machines that the node was not told of, and that its teardown is done.
+
+    What is held is left alone and reported once. An operator's word to tear down was for one sync.
+    """
     row = await _require(tx, node)
+    if row.teardown_allowed_at is not None and not await vms.any_absent(tx, node):
+        row = replace(row, teardown_allowed_at=None)
+        await store.save(tx, row)
     placed = {vm.id for vm in await vms.on_node(tx, node, [vm.id for vm in held])} if held else set[str]()
     strange = sorted((vm for vm in held if vm.id not in placed), key=lambda vm: vm.id)
     condition = node_views.held_condition(strange, since=row.held.since if row.held is not None else tx.now())
@@ -189,13 +195,6 @@ async def holds(tx: Tx, node: NodeId, held: tuple[HeldVm, ...]) -> None:
         _tell(tx, row, event, message, details={**more, **details})
     if row.held is not None and condition is not None:
         _tell(tx, row, "node.condition_changed", condition.message, details=details)
-
-
-async def teardown_done(tx: Tx, node: NodeId) -> None:
-    """Take back an operator's word once a complete report has followed it: it was for one sync."""
-    row = await _require(tx, node)
-    if row.teardown_allowed_at is not None:
-        await store.save(tx, replace(row, teardown_allowed_at=None))
 
 
 async def _find(rd: Read, caller: Caller, ref: str, *, lock: bool = False) -> NodeRow:

@@ -14,7 +14,7 @@ from nacre.control.services.vm_judgement import Told, absent, forgotten, judge
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
-from nacre.control.wake import node_topic
+from nacre.control.wake import VMS, node_topic
 from nacre.model.convergence import FailureClass
 from nacre.model.events import Actor, ActorKind
 from nacre.model.ids import NodeId
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 _FINAL = frozenset({FailureClass.PERMANENT, FailureClass.BLOCKED})
 
 
-async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: bool) -> None:
+async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: bool, node_name: str = "") -> None:
     """Store what a node reports. With `complete`, what it does not mention is not there. May be repeated.
 
     Machines that are not placed on this node are nobody's business here: the agent holds them and says so.
@@ -34,11 +34,12 @@ async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: 
     if not seen and not complete:
         return
     rows = await store.on_node(tx, node, None if complete else list(seen), lock=True)
+    actor = Actor(kind=ActorKind.NODE, id=node, name=node_name)
     for row in rows:
-        await _follow(tx, node, row, seen.get(row.id))
+        await _follow(tx, node, actor, row, seen.get(row.id))
 
 
-async def _follow(tx: Tx, node: NodeId, before: VmRow, observed: VmObserved | None) -> None:
+async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: VmObserved | None) -> None:
     after, told = forgotten(before, tx.now()) if observed is None else judge(before, observed)
     if after == before and not told:
         return
@@ -46,28 +47,36 @@ async def _follow(tx: Tx, node: NodeId, before: VmRow, observed: VmObserved | No
     if gone:
         await store.remove(tx, after.id)
     else:
-        await _store(tx, before, vm_room.reserve(replace(after, updated_at=tx.now())))
+        await _store(tx, before, after)
     for event in told:
-        _tell(tx, node, after, event)
+        _tell(tx, actor, after, event)
     if gone:
         await operations.settle(tx, after.id, generation=after.generation, ok=True)
     else:
         await _settle(tx, before, after)
-    if after.generation != before.generation:
+    if gone:
+        # A node keeps a trace of what it deleted until it sees that we know; and there is room for those who wait.
+        tx.wake(node_topic(node), VMS)
+    elif after.generation != before.generation:
         tx.wake(node_topic(node))
 
 
 async def _store(tx: Tx, before: VmRow, after: VmRow) -> None:
-    await store.save(tx, after)
-    if vm_ports.needed(before.spec, before.run) != vm_ports.needed(after.spec, after.run):
-        await vm_ports.hold(tx, after)
+    row = vm_room.reserve(replace(after, updated_at=tx.now()))
+    await store.save(tx, row)
+    ports = vm_ports.needed(row.spec, row.run)
+    if ports != vm_ports.needed(before.spec, before.run):
+        await vm_ports.hold(tx, row)
+        tx.wake(VMS)
+    if row.reserved_memory_bytes < before.reserved_memory_bytes or row.reserved_cpus < before.reserved_cpus:
+        tx.wake(VMS)  # there is room for those who wait
 
 
 async def _settle(tx: Tx, before: VmRow, after: VmRow) -> None:
     """End operations whose promise is true, or cannot become true without a new intent."""
     failure = after.failure
-    # What the guest did may have raised the generation: the promise was about the one before.
-    if before.generation != after.generation or vm_views.conditions_of(after).converged:
+    # A guest that powered itself off has run, which is what was promised, and has changed what is wanted now.
+    if before.desired is not after.desired or vm_views.conditions_of(after).converged:
         await operations.settle(tx, after.id, generation=before.generation, ok=True)
     elif failure is not None and failure.failure_class in _FINAL and failure.generation >= after.generation:
         await operations.settle(
@@ -81,11 +90,11 @@ async def _settle(tx: Tx, before: VmRow, after: VmRow) -> None:
         )
 
 
-def _tell(tx: Tx, node: NodeId, row: VmRow, told: Told) -> None:
+def _tell(tx: Tx, actor: Actor, row: VmRow, told: Told) -> None:
     events.emit(
         tx,
         type=told.type,
-        actor=Actor(kind=ActorKind.NODE, id=node),
+        actor=actor,
         noun="vm",
         object_id=row.id,
         object_name=row.name,
@@ -93,4 +102,4 @@ def _tell(tx: Tx, node: NodeId, row: VmRow, told: Told) -> None:
         message=told.message,
         details=told.details,
     )
-    log.info(told.type, vm=row.id, node=node, **{name: value for name, value in told.details.items() if name != "at"})
+    log.info(told.type, vm=row.id, node=actor.id, **told.details)

@@ -87,6 +87,9 @@ def _story(before: VmRow, after: VmRow) -> Iterator[Told]:
 
 def _ending(before: VmRow, after: VmRow) -> Iterator[Told]:
     run = after.run
+    if _missed_crash(before, after):
+        message = f"machine {after.name} crashed and was started again, {after.restarts} times by now"
+        yield Told(type="vm.crashed", message=message, details={"restarts": after.restarts})
     if run is None or run.exited_at is None or run.exit_reason is None or _known_exit(before, after):
         return
     details = {"run": run.id, "exit_reason": run.exit_reason.value, "exit_detail": run.exit_detail}
@@ -96,6 +99,13 @@ def _ending(before: VmRow, after: VmRow) -> Iterator[Told]:
         yield Told(type="vm.crashed", message=f"machine {after.name} crashed: {why}{again}", details=details)
     elif run.exit_reason is ExitReason.GUEST_SHUTDOWN:
         yield Told(type="vm.guest_shutdown", message=f"the guest of {after.name} powered itself off", details=details)
+
+
+def _missed_crash(before: VmRow, after: VmRow) -> bool:
+    """Whether another run has begun after a crash of the last one that we knew, which nobody told us of."""
+    if before.run is None or after.run is None or before.run.exited_at is not None:
+        return False
+    return before.run.id != after.run.id and after.restarts > 0
 
 
 def _phase(before: VmRow, after: VmRow) -> Iterator[Told]:

@@ -195,6 +195,7 @@ async def update(
     accepted = await _accept(tx, caller, row, changed, "update", _differences(row, changed))
     if body.publish is not None:
         await vm_ports.hold(tx, changed)
+    tx.wake(VMS)  # there may be room for those who wait
     return accepted
 
 

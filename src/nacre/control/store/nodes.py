@@ -143,12 +143,16 @@ async def remove(tx: Tx, node: NodeId) -> None:
     await tx.connection.execute(delete(nodes).where(nodes.c.id == node))
 
 
-async def accept_observation(tx: Tx, node: NodeId, instance: str, sequence: int) -> bool:
-    """Lock the node and record that observation `sequence` is being stored; False if a newer one already is."""
+async def accept_observation(tx: Tx, node: NodeId, instance: str, sequence: int) -> str | None:
+    """Lock the node, record that observation `sequence` is being stored, and return the node's name.
+
+    None if a newer observation is stored already, or another instance speaks for the node.
+    """
     statement = update(nodes).where(nodes.c.id == node, nodes.c.observed_sequence < sequence)
     if instance:
         statement = statement.where(nodes.c.instance == instance)
-    return (await tx.connection.execute(statement.values(observed_sequence=sequence))).rowcount > 0
+    accepted = statement.values(observed_sequence=sequence).returning(nodes.c.name)
+    return (await tx.connection.execute(accepted)).scalar_one_or_none()
 
 
 async def page(rd: Read, query: ListQuery) -> tuple[list[NodeRow], str | None]:

@@ -165,6 +165,12 @@ async def on_node(rd: Read, node: NodeId, among: Collection[VmId] | None = None,
     return [load(VmRow, row) for row in await rd.connection.execute(query)]
 
 
+async def any_absent(rd: Read, node: NodeId) -> bool:
+    """Whether a node still has machines that should be absent."""
+    query = select(vms.c.id).where(vms.c.node == node, vms.c.desired == Desired.ABSENT).limit(1)
+    return (await rd.connection.execute(query)).first() is not None
+
+
 async def unplaced(rd: Read) -> list[VmRow]:
     """Return the machines that should run and have no node yet, longest waiting first."""
     query = (
