@@ -39,6 +39,8 @@ class Program:
     name: str
     argv: Sequence[str]
     log: Path
+    waits: bool = False
+    """Whether it is started only once the others are ready."""
     starts: int = 0
 
 
@@ -51,17 +53,23 @@ class Supervisor:
         self._programs = programs
         self._say = say
         self._stopping = asyncio.Event()
+        self._released = asyncio.Event()
         self.hopeless = asyncio.Event()
         """Set when a program failed again and again before the platform was ready."""
 
     def stop(self) -> None:
         """Begin to stop. May be called by a signal handler, and more than once."""
         self._stopping.set()
+        self._released.set()
 
     @property
     def stopping(self) -> asyncio.Event:
         """Set when it is to stop."""
         return self._stopping
+
+    def release(self) -> None:
+        """Start the programs that wait."""
+        self._released.set()
 
     def ready(self) -> None:
         """Note for everybody that the platform is ready."""
@@ -77,15 +85,21 @@ class Supervisor:
     async def _keep(self, program: Program) -> None:
         pause = FIRST_PAUSE_S
         clock = asyncio.get_running_loop()
+        if program.waits:
+            await self._released.wait()
         while not self._stopping.is_set():
             began = clock.time()
             process = self._start(program)
             with process:
-                if await self._ended_before_stop(process):
-                    status = process.exit_status
-                else:
+                try:
+                    ended = await self._ended_before_stop(process)
+                except asyncio.CancelledError:
+                    process.send(signal.SIGTERM)  # we are torn down; at least nothing stays behind
+                    raise
+                if not ended:
                     await self._end(program, process)
                     return
+                status = process.exit_status
             if clock.time() - began >= HEALTHY_S:
                 pause = FIRST_PAUSE_S
             self._say(f"nacre-{program.name} ended ({_status(status)}); starting it again in {pause:g} s")
@@ -162,6 +176,7 @@ def programs(data: DataDir) -> list[Program]:
             name=name,
             argv=(sys.executable, "-m", f"nacre.{name}.main", "--config", str(data.config(name))),
             log=data.log(name),
+            waits=name == "agent",  # what lets it join is written by the control plane
         )
         for name in ("control", "agent")
     ]

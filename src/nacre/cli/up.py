@@ -21,6 +21,10 @@ from nacre.lib import processes
 
 DEFAULT_LISTEN = "127.0.0.1:7480"
 READY_S = 90.0
+JOIN_S = 30.0
+"""How long the node of this machine may take to join before we go on without it."""
+LINK_UP = b'"link.up"'
+"""What the agent logs when it is connected."""
 LOOK_S = 0.1
 HTTP_OK = 200
 TEST_NET = ("192.0.2.1", 9)
@@ -95,36 +99,64 @@ async def _supervise(root: DataDir, api: Address, agents: Address) -> None:
     running = Running(boot_id=processes.boot_id(), supervisor=own, url=url)
     root.write_running(running)
     supervisor = Supervisor(root, running, programs(root), note)
+    joined = _Watched(root.log("agent"), LINK_UP)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, supervisor.stop)
+    greeting = asyncio.create_task(_greet(root, url, supervisor, joined))
     try:
-        async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(supervisor.run())
-            greeting = tasks.create_task(_greet(root, url, supervisor))
-            await keeping
-            greeting.cancel()
-    except ExceptionGroup as group:
-        raise next((e for e in group.exceptions if isinstance(e, NacreError)), group) from group
+        await supervisor.run()
+        greeting.cancel()
+        await asyncio.wait({greeting})
     finally:
+        greeting.cancel()
         root.record.unlink(missing_ok=True)
+    if not greeting.cancelled():
+        greeting.result()
     note("stopped; guests are left as they were")
 
 
-async def _greet(root: DataDir, url: str, supervisor: Supervisor) -> None:
-    """Say how to go on once the API answers. Stops everything and raises if it never does."""
-    ready = asyncio.create_task(_ready(url))
+class _Watched:
+    """A log that is watched, from now on, for something that its program says."""
+
+    def __init__(self, log: Path, wanted: bytes) -> None:
+        self._log, self._wanted = log, wanted
+        self._from = log.stat().st_size if log.exists() else 0
+
+    async def said(self, patience_s: float) -> bool:
+        """Whether the program says it before `patience_s` have passed."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._wanted not in await asyncio.to_thread(self._new):  # noqa: ASYNC110  # a file rings no bell
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            return False
+        return True
+
+    def _new(self) -> bytes:
+        if not self._log.exists():
+            return b""
+        with self._log.open("rb") as file:
+            file.seek(self._from)
+            return file.read()
+
+
+async def _greet(root: DataDir, url: str, supervisor: Supervisor, joined: _Watched) -> None:
+    """Say how to go on once the API answers and the node is there. Stops everything and raises if it never does."""
+    coming = asyncio.create_task(_come_up(url, supervisor, joined))
     hopeless = asyncio.create_task(supervisor.hopeless.wait())
     try:
-        await asyncio.wait({ready, hopeless}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done():
+        await asyncio.wait({coming, hopeless}, timeout=READY_S, return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            if not coming.result():
+                note(f"the node of this machine has not joined yet; why is in {root.log('agent')}")
             supervisor.ready()
             note(welcome(root, url))
             return
     finally:
-        ready.cancel()
+        coming.cancel()
         hopeless.cancel()
-        await asyncio.gather(ready, hopeless, return_exceptions=True)
+        await asyncio.gather(coming, hopeless, return_exceptions=True)
     supervisor.stop()
     for name in ("control", "agent"):
         note(f"--- {root.log(name)}\n{last_lines(root.log(name))}")
@@ -133,6 +165,13 @@ async def _greet(root: DataDir, url: str, supervisor: Supervisor) -> None:
         "the programs do not come up",
         hint="the reason is in the last lines above, or further up in the logs",
     )
+
+
+async def _come_up(url: str, supervisor: Supervisor, joined: _Watched) -> bool:
+    """Return when the control plane is ready: whether the node of this machine has joined it, too."""
+    await _ready(url)
+    supervisor.release()
+    return await joined.said(JOIN_S)
 
 
 async def _ready(url: str) -> None:
