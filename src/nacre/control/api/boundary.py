@@ -5,6 +5,7 @@ An ASGI application that wraps another. Never looks at bodies.
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from os import urandom
 
 import structlog
@@ -13,6 +14,7 @@ from litestar.types.asgi_types import HTTPResponseStartEvent
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from nacre.control.api import problems, scopes
+from nacre.control.api.calls import NO_CONTENT
 from nacre.control.api.metrics import Metrics
 
 log = structlog.get_logger()
@@ -42,9 +44,11 @@ def request_id_of(scope: Scope) -> str:
 class Boundary:
     """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, methods_of: Callable[[str], Sequence[str]]) -> None:
+        """`methods_of` returns what a path takes; OPTIONS is answered with it, here."""
         self._app = app
         self._metrics = metrics
+        self._methods_of = methods_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -73,7 +77,11 @@ class Boundary:
 
         self._metrics.open.inc()
         try:
-            await self._app(scope, receive, send_with_headers)
+            methods = self._methods_of(scope["path"]) if scope["method"] == "OPTIONS" else ()
+            if methods:
+                await _answer(send_with_headers, NO_CONTENT, [(b"allow", ", ".join(methods).encode())])
+            else:
+                await self._app(scope, receive, send_with_headers)
         except Exception:
             log.exception("http.defect", path=scope["path"], method=scope["method"])
             if status:
@@ -106,11 +114,10 @@ def _complete(message: HTTPResponseStartEvent, request_id: str) -> list[tuple[by
 
 async def _answer_defect(send: Send, request_id: str) -> None:
     body = problems.encode(problems.of_defect(request_id))
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problems.INTERNAL,
-            "headers": [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())],
-        }
-    )
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    await _answer(send, problems.INTERNAL, headers, body)
+
+
+async def _answer(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.response import Stream
 
 from nacre.control.api.calls import Call, TheCall
-from nacre.control.api.queries import ALL_PROJECTS, Params
+from nacre.control.api.queries import ALL_PROJECTS, Params, ProjectName
 from nacre.control.auth.principals import Caller
 from nacre.control.request import Read, Reading
 from nacre.control.services import events
@@ -32,7 +32,7 @@ class EventFilters(Params, frozen=True, kw_only=True):
 
     after: Cursor | None = None
     """Only events behind this cursor. In a stream without it: from now on."""
-    project: str | None = None
+    project: ProjectName | None = None
     """Name or id of a project; all that the caller may see if not given."""
     noun: str | None = None
     """Only events about this kind of object."""

@@ -81,7 +81,7 @@ async def delete_image(
     )
 
 
-@get("/v1/images/{image:str}/artifacts/{role:str}/upload", opt={"action": "image:upload"})
+@get("/v1/images/{image:str}/artifacts/{role:str}/upload", opt={"action": "image:upload", "conflicts": True})
 async def show_upload(
     call: TheCall, image: FromPath[str], role: FromPath[str], params: NamedDependency[InProject]
 ) -> Response[UploadOut]:

@@ -286,6 +286,8 @@ def _errors(operation: Operation) -> list[int]:
         errors |= {404, 409, 413, 422}
     if opt.get("if_match"):
         errors.add(412)
+    if opt.get("conflicts"):
+        errors.add(409)
     if opt.get("streamed") or opt.get("reaches_nodes"):
         errors |= {409, 504, 507}
     return sorted(errors)

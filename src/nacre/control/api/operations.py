@@ -5,7 +5,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from nacre.control.api.calls import TheCall
-from nacre.control.api.queries import Paged, Waiting, list_query
+from nacre.control.api.queries import Paged, ProjectName, Waiting, list_query
 from nacre.control.services import operations
 from nacre.model.operations import OperationState
 from nacre.schema.common import OperationOut, Page
@@ -14,7 +14,7 @@ from nacre.schema.common import OperationOut, Page
 class OperationFilters(Paged, frozen=True, kw_only=True):
     """How a list of operations may be narrowed."""
 
-    project: str | None = None
+    project: ProjectName | None = None
     """Name or id of a project; all that the caller may see if not given."""
     state: OperationState | None = None
     """Only operations in this state."""
@@ -43,7 +43,7 @@ async def show_operation(
     return Response(shown)
 
 
-@post("/v1/operations/{operation:str}/cancel", opt={"action": "operation:cancel"})
+@post("/v1/operations/{operation:str}/cancel", opt={"action": "operation:cancel"}, status_code=200)
 async def cancel_operation(call: TheCall, operation: FromPath[str]) -> Response[OperationOut]:
     """Take back what an operation began, where that is still possible."""
     cancellers = call.parts.cancellers

@@ -17,6 +17,7 @@ from nacre.schema.common import DEFAULT_PAGE, MAX_PAGE
 MAX_WAIT_S = 300
 ALL_PROJECTS = "*"
 DEFAULT_PROJECT = "default"
+ProjectName = Annotated[str, msgspec.Meta(min_length=1)]
 P = TypeVar("P", bound="Params")
 
 
@@ -27,7 +28,7 @@ class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class InProject(Params, frozen=True, kw_only=True):
     """Where a name is looked for."""
 
-    project: str = DEFAULT_PROJECT
+    project: ProjectName = DEFAULT_PROJECT
     """Name or id of the project that a name is looked for in. Not needed with an id."""
 
 
@@ -41,7 +42,7 @@ class Waiting(Params, frozen=True, kw_only=True):
 class WaitingInProject(Waiting, frozen=True, kw_only=True):
     """A change of something that may be given by name."""
 
-    project: str = DEFAULT_PROJECT
+    project: ProjectName = DEFAULT_PROJECT
     """Name or id of the project that a name is looked for in. Not needed with an id."""
 
 
@@ -71,7 +72,7 @@ class Labelled(Paged, frozen=True, kw_only=True):
 class LabelledInProject(Labelled, frozen=True, kw_only=True):
     """A list of things that belong to projects."""
 
-    project: str = DEFAULT_PROJECT
+    project: ProjectName = DEFAULT_PROJECT
     """Name or id of a project, or `*` for all that the caller may see."""
 
 

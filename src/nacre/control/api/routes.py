@@ -75,7 +75,8 @@ def build(parts: Parts | None, routes: tuple[ControllerRouterHandler, ...] = ROU
 
 def serve(parts: Parts, routes: tuple[ControllerRouterHandler, ...] = ROUTES) -> ASGIApp:
     """Return the application behind its boundary: what the server runs."""
-    return Boundary(build(parts, routes), parts.metrics)
+    app = build(parts, routes)
+    return Boundary(app, parts.metrics, lambda path: _methods(app, path))
 
 
 def _on_error(request: Request[Any, Any, Any], error: NacreError) -> Response[bytes]:
@@ -95,7 +96,9 @@ def _on_framework(request: Request[Any, Any, Any], error: HTTPException) -> Resp
 
 def _methods(app: Litestar, path: str) -> list[str]:
     """Return the methods that a path takes."""
-    matching = (route for route in app.routes if re.fullmatch(re.sub(r"\{\w+:str\}", "[^/]+", route.path), path))
+    exact = [route for route in app.routes if route.path == path]
+    pattern = re.compile(r"\{\w+:str\}")
+    matching = exact or [route for route in app.routes if re.fullmatch(pattern.sub("[^/]+", route.path), path)]
     return sorted({method for route in matching for method in getattr(route, "methods", ())})
 
 

@@ -25,7 +25,7 @@ class TokenFilters(Paged, frozen=True, kw_only=True):
     """Id of the owner; needs the platform's administrator for another's."""
 
 
-@post("/v1/claim", opt={"public": True})
+@post("/v1/claim", opt={"public": True, "errors": (400, 401, 413, 500, 503)})
 async def claim(request: Request[Any, Any, Any], data: JSONBody[ClaimBody]) -> Response[TokenCreated]:
     """Turn the one-time claim of the first start into the first administrator and a token. Works once."""
     parts = parts_of(request)
