@@ -4,13 +4,14 @@ Used by enrolment, the link and streams. Foreign errors end here; what comes out
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from nacre.agent.identity import Identity
 from nacre.errors import InvalidInputError, NacreError, UnauthenticatedError, UnavailableError
@@ -23,6 +24,7 @@ OPEN_TIMEOUT_S = 10.0
 RECEIVE_TIMEOUT_S = 30.0
 _PING_S = 15.0
 _PONG_S = 30.0
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 
 
 class RefusedError(NacreError):
@@ -139,6 +141,7 @@ def silent() -> UnavailableError:
 
 
 async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConnection:
+    _check(address)
     try:
         return await connect(
             f"wss://{address}{path}",
@@ -158,16 +161,22 @@ async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConne
             f"{address} did not prove to be the control plane: {error.verify_message}",
             hint="check the address, both clocks, and gateway_advertise of the control plane; enrol again if it is new",
         ) from error
-    except InvalidURI as error:
-        raise InvalidInputError(
-            "invalid_address", f"{address!r} is not an address", hint="write host:port, such as 127.0.0.1:7481"
-        ) from error
     except (OSError, TimeoutError, EOFError, InvalidHandshake) as error:
         raise UnavailableError(
             "control_plane_unreachable",
             f"{address} cannot be reached: {_reason(error)}",
             hint="is the control plane running, and does a firewall let this port through?",
         ) from error
+
+
+def _check(address: str) -> None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise InvalidInputError(
+            "invalid_address",
+            f"{address!r} is not an address",
+            hint="write host:port, such as cloud.example:7481 or [::1]:7481",
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from nacre.agent import dialer
 from nacre.agent.identity import Identity, IdentityFiles
-from nacre.errors import ConflictError, NacreError, UnauthenticatedError, UnavailableError
+from nacre.errors import ConflictError, InvalidInputError, NacreError, UnauthenticatedError, UnavailableError
 from nacre.lib.backoff import Backoff
 from nacre.protocol import paths
 from nacre.protocol.join import Join
@@ -36,10 +36,11 @@ async def ensure_enrolled(files: IdentityFiles, join: Join | None, name: str, ra
     if identity is not None:
         return identity if join is None else _joined_again(identity, join)
     if join is None:
-        raise UnavailableError(
+        raise InvalidInputError(
             "not_enrolled",
             "this node belongs to no control plane yet",
-            hint="give it the join string of `nacre node token`",
+            hint="give it the join string that `nacre node token` prints",
+            field="join",
         )
     backoff = Backoff(first=0.25, cap=15.0, random=random)
     while True:

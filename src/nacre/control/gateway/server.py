@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request
 
 from nacre.control.auth.ca import CertificateAuthority, Peer
 from nacre.control.auth.tls import ServerTls
@@ -111,6 +112,7 @@ class Gateway:
                     ping_interval=_PING_S,
                     ping_timeout=_PONG_S,
                     max_size=_STRANGER_BYTES,
+                    process_request=self._trust_with_more,
                     write_limit=codec.CHUNK_BYTES,
                 )
             )
@@ -141,6 +143,14 @@ class Gateway:
             log.exception("gateway.connection_failed", path=path, next="the connection is closed")
             await connection.close(1011)
 
+    def _trust_with_more(self, connection: ServerConnection, _request: Request) -> None:
+        """Let a node send long messages. Decided before it can send any, so that the first is not judged by chance."""
+        try:
+            self._check_validity(self._ca.peer(_certificate(connection)))
+        except UnauthenticatedError:
+            return
+        connection.protocol.max_message_size = codec.MAX_MESSAGE_BYTES
+
     async def _dispatch(self, connection: ServerConnection, path: str) -> None:
         if path == paths.ROOTS:
             await wire.send_bytes(connection, self._ca.roots_pem.encode())
@@ -151,7 +161,6 @@ class Gateway:
         peer = self._ca.peer(_certificate(connection))
         self._check_validity(peer)
         await self._check_welcome(peer)
-        connection.protocol.max_message_size = codec.MAX_MESSAGE_BYTES
         stream = paths.stream_of(path)
         if stream is not None:
             await self.streams.serve(connection, peer, stream)
