@@ -1,0 +1,1 @@
+"""Where agents connect: their links, what they are told and what they report. No rules of its own."""
