@@ -19,7 +19,7 @@ from yarl import URL
 from nacre.errors import InvalidInputError, NacreError, TooLargeError, UnavailableError
 from nacre.lib.addresses import AddressGuard
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18  # what a broken connection may cost: aiohttp drops what it has buffered
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PORTS_REFUSED = frozenset({22, 23, 25, 110, 143, 465, 587, 993, 995, 6379, 11211})

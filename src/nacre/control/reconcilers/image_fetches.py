@@ -29,11 +29,13 @@ async def bring(db: Database, depot: ImageDepot, fetcher: Fetcher, image: ImageI
     try:
         have = min(file.size, part.received_bytes) if part.validator else 0
         arrival = _Arrival(db, image, part, claim, file)
-        if part.origin is Origin.URL:
-            await fetcher.fetch(part.location, arrival, Resume(offset=have, validator=part.validator))
-        else:
-            await _copy(depot, part, arrival)
-        await arrival.record()
+        try:
+            if part.origin is Origin.URL:
+                await fetcher.fetch(part.location, arrival, Resume(offset=have, validator=part.validator))
+            else:
+                await _copy(depot, part, arrival)
+        finally:
+            await arrival.record()  # also what came before it broke off
         try:
             verified = await in_thread(file.verify, part)
         except InvalidInputError as error:
@@ -102,9 +104,12 @@ class _Arrival:
             await self._record()
 
     async def record(self) -> None:
-        """Write down all that has come."""
-        await self._flush()
-        await self._record()
+        """Write down all that has come. What does not fit on the disk is not kept."""
+        try:
+            await self._flush()
+        finally:
+            if self.file.size != self.recorded:
+                await self._record()
 
     async def _flush(self) -> None:
         data, self.buffer = self.buffer, bytearray()

@@ -50,6 +50,7 @@ class ImageReconciler:
         fetcher: Fetcher | None = None,
         converter: Converter | None = None,
         at_once: int = 4,
+        claim_s: float = CLAIM_S,
         renew_s: float = CLAIM_S / 3,
     ) -> None:
         self._db = db
@@ -57,6 +58,7 @@ class ImageReconciler:
         self._fetcher = fetcher or Fetcher(guard=depot.guard)
         self._converter = converter or Converter()
         self._at_once = at_once
+        self._claim_for = timedelta(seconds=claim_s)
         self._renew_s = renew_s
         self._running: dict[ImageId, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -99,8 +101,7 @@ class ImageReconciler:
 
     async def _claim(self, states: Collection[ImageState]) -> ImageRow | None:
         async with self._db.write() as tx:
-            until = tx.now() + timedelta(seconds=CLAIM_S)
-            return await store.claim_due(tx, states, secrets.token_hex(8), until)
+            return await store.claim_due(tx, states, secrets.token_hex(8), tx.now() + self._claim_for)
 
     async def _take_away(self, row: ImageRow) -> None:
         """Delete the files of an image, then its row unless it tells of a failure."""
@@ -152,7 +153,7 @@ class ImageReconciler:
             while True:
                 await bell.wait(self._renew_s)
                 async with self._db.write() as tx:
-                    if not await store.renew(tx, image, claim, tx.now() + timedelta(seconds=CLAIM_S)):
+                    if not await store.renew(tx, image, claim, tx.now() + self._claim_for):
                         raise ImageGoneError
 
     async def _import(self, row: ImageRow, claim: str) -> None:
