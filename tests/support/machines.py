@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,7 +18,7 @@ from nacre.model.units import MIB
 from nacre.model.vms import MachineType, PublishedPort
 from support.waiting import until
 
-READY = "NACRE-TINY ready"
+READY = re.compile("^NACRE-TINY ready.*\n", re.MULTILINE)
 
 
 @dataclass
@@ -78,7 +79,7 @@ def printed(guest: Guest) -> str:
 
 async def ready(guest: Guest, times: int = 1, timeout: float = 60) -> None:
     """Wait until the guest has booted `times` times."""
-    await until(lambda: printed(guest).count(READY) >= times, timeout=timeout)
+    await until(lambda: len(READY.findall(printed(guest))) >= times, timeout=timeout)
 
 
 class Watch:

@@ -41,8 +41,10 @@ def uuid_of(vm: VmId) -> str:
     return str(uuid.uuid5(_NAMESPACE, vm))
 
 
-def build(launch: Launch, *, binary: str, accelerator: str, sandbox: bool = True) -> list[str]:
-    """Return the command line. Raises DriverError for what QEMU cannot do."""
+def build(
+    launch: Launch, *, binary: str, accelerator: str, sandbox: bool = True, tsc_khz: int | None = None
+) -> list[str]:
+    """Return the command line. `tsc_khz` is the host's clock rate. Raises DriverError for what QEMU cannot do."""
     _check(launch)
     direct = launch.kernel is not None
     board = _BOARDS[launch.machine]
@@ -61,8 +63,8 @@ def build(launch: Launch, *, binary: str, accelerator: str, sandbox: bool = True
     words += ["-chardev", _socket("console", launch.run_directory / CONSOLE_SOCKET) + "," + log]
     words += ["-serial", "chardev:console"]
     words += ["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]
-    words += _boot(launch)
-    words += [word for index, disk in enumerate(launch.disks) for word in _disk(disk, index)]
+    words += _boot(launch, tsc_khz if accelerator == "tcg" else None)
+    words += [word for index, disk in enumerate(launch.disks) for word in _disk(disk, None if direct else index)]
     words += [word for nic in launch.nics for word in _nic(nic, launch.name)]
     return words
 
@@ -108,22 +110,27 @@ def _accelerator(name: str, memory_bytes: int) -> str:
     return f"tcg,thread=multi,tb-size={min(512, max(32, memory_bytes // MIB // 8))}"
 
 
-def _boot(launch: Launch) -> list[str]:
+def _boot(launch: Launch, tsc_khz: int | None) -> list[str]:
     if launch.kernel is None:
         return ["-boot", "strict=on"]
     words = ["-kernel", str(launch.kernel)]
     if launch.initrd is not None:
         words += ["-initrd", str(launch.initrd)]
-    if launch.kernel_args:
-        words += ["-append", launch.kernel_args]
-    return words
+    arguments = launch.kernel_args
+    if launch.machine is MachineType.MICROVM and tsc_khz is not None and "tsc_early_khz=" not in arguments:
+        # A microvm has no timer to measure the time stamp counter by except the PIT, which under TCG is too late on a
+        # busy host; the kernel then waits for ever. Told the rate (the guest sees the host's counter), it need not.
+        arguments = f"{arguments} tsc_early_khz={tsc_khz}".strip()
+    return [*words, "-append", arguments] if arguments else words
 
 
-def _disk(disk: DiskFile, index: int) -> list[str]:
+def _disk(disk: DiskFile, boot_index: int | None) -> list[str]:
     # As JSON, because file names may hold commas.
     file = {"driver": "file", "filename": str(disk.path), "node-name": f"{disk.id}-file"}
     node = {"driver": disk.format, "node-name": disk.id, "file": file, "read-only": disk.read_only, "discard": "unmap"}
-    device = f"virtio-blk-pci,drive={disk.id},id={disk.id}-device,serial={disk.id},bootindex={index}"
+    device = f"virtio-blk-pci,drive={disk.id},id={disk.id}-device,serial={disk.id}"
+    if boot_index is not None:  # with a kernel of its own, the first place belongs to that
+        device += f",bootindex={boot_index}"
     return ["-blockdev", json.dumps(node), "-device", device]
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -169,7 +171,9 @@ class QemuHypervisor:
                 hint=f"use one of {', '.join(found.machines)}, or a node with another QEMU",
                 failure_class=FailureClass.PERMANENT,
             )
-        words = command_line.build(launch, binary=found.path, accelerator=choice.accelerator, sandbox=found.sandbox)
+        words = command_line.build(
+            launch, binary=found.path, accelerator=choice.accelerator, sandbox=found.sandbox, tsc_khz=_tsc_khz()
+        )
         ports.check_free(port for nic in launch.nics for port in nic.publish)
         hypervisor_log = launch.directory / _LOG_NAME
         begin = _shorten(hypervisor_log)
@@ -209,7 +213,7 @@ async def _greeting(launch: Launch, process: processes.Process, hypervisor_log: 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_S
     while True:
-        with contextlib.suppress(OSError):  # it does not listen yet
+        with contextlib.suppress(OSError, DriverError):  # it does not listen yet, or it has just hung up for good
             qmp = await Qmp.connect(launch.run_directory / command_line.QMP_SOCKET, max(0.1, deadline - loop.time()))
             if qmp.peer is not None and qmp.peer.pid == process.pid:
                 return qmp
@@ -276,6 +280,15 @@ def _handle(process: processes.Process, found: Installed, choice: Choice) -> Han
         accelerator_reason=choice.reason,
         details={"qemu": found.version},
     )
+
+
+@cache
+def _tsc_khz() -> int | None:
+    """The rate of the host's time stamp counter as its kernel tells it; None where it does not."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return int(float(found.group(1)) * 1000) if found else None
+    return None
 
 
 def _stamp(path: str) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class QemuGuest:
         """`qmp` is None when an adopted process did not answer; it is asked again and again."""
         self._launch = launch
         self._handle = handle
-        self._qmp: Qmp | None = None
+        self._qmp = qmp
         self._connected = asyncio.Event()
         self._io_error = ""
         self._quitting: asyncio.Task[None] | None = None
@@ -111,38 +111,43 @@ class QemuGuest:
     async def _connection(self) -> Qmp:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                while self._qmp is None:
-                    if self._life.gone.is_set():
-                        raise silent()
-                    await self._connected.wait()
-                return self._qmp
+                await self._connected.wait()
         except TimeoutError as error:
             raise silent() from error
+        if self._qmp is None:  # the process has ended
+            raise silent()
+        return self._qmp
 
     # What QEMU tells
 
     async def _follow(self, qmp: Qmp | None) -> None:
         """Keep the connection, and hear what comes over it, for as long as the process lives."""
-        while True:
-            if qmp is None:
-                qmp = await self._reconnect()
-            if qmp is None:
-                break
+        while qmp := qmp or await self._reconnect():
             self._qmp = qmp
             self._connected.set()
             try:
-                await self._catch_up(qmp)
-                async for event in qmp.events():
-                    await self._heard(qmp, event)
-            except DriverError as error:
-                if self._life.process.alive() and not self._life.powered_off:
-                    log.warning("guest.monitor_lost", vm=self._launch.vm, code=error.code, next="reconnect")
+                await self._listen(qmp)
+            except Exception:
+                log.exception("guest.monitor_failed", vm=self._launch.vm, next="reconnect")
             finally:
                 self._connected.clear()
                 self._qmp = None
                 await qmp.close()
             qmp = None
         self._connected.set()  # whoever waits for an answer learns that there will be none
+
+    async def _listen(self, qmp: Qmp) -> None:
+        """Learn what happened while nobody listened, then hear everything until the connection ends."""
+        try:
+            await self._tell_run_state(qmp)
+            async for event in qmp.events():
+                await self._heard(qmp, event)
+        except DriverError as error:
+            if self._life.process.alive() and not self._life.powered_off:
+                log.warning("guest.monitor_lost", vm=self._launch.vm, code=error.code, next="reconnect")
+            for event in qmp.unheard():  # what came before the connection broke off in the middle of a question
+                if event.name == "SHUTDOWN":
+                    self._shut_down(event)
 
     async def _reconnect(self) -> Qmp | None:
         attempt = 0
@@ -154,14 +159,10 @@ class QemuGuest:
                 attempt += 1
         return None
 
-    async def _catch_up(self, qmp: Qmp) -> None:
-        """Learn what happened while nobody listened."""
-        await self._tell_run_state(qmp)
-
     async def _heard(self, qmp: Qmp, event: Event) -> None:
         match event.name:
             case "SHUTDOWN":
-                self._shut_down(str(event.data.get("reason")), by_guest=event.data.get("guest") is True)
+                self._shut_down(event)
             case "STOP" | "RESUME" if not self._life.powered_off:
                 await self._tell_run_state(qmp)
             case "RESET":
@@ -181,18 +182,20 @@ class QemuGuest:
         run_state = str((await qmp.ask("query-status", timeout=_ANSWER_S)).get("status"))
         state = states.state_of(run_state)
         if state is GuestState.SHUT_DOWN:
-            self._shut_down("guest-shutdown", by_guest=True)
+            self._powered_off()
         elif state is GuestState.FAILED:
             detail = self._io_error if run_state == "io-error" else ""
             self._life.tell(GuestEvent(state=state, detail=detail or states.failure_detail(run_state)))
         else:
             self._life.tell(GuestEvent(state=state))
 
-    def _shut_down(self, reason: str, *, by_guest: bool) -> None:
-        if not by_guest:
-            if reason == "host-signal":
-                self._life.detail = "its process was told to end by a signal on the node"
-            return
+    def _shut_down(self, event: Event) -> None:
+        if event.data.get("guest") is True:
+            self._powered_off()
+        elif event.data.get("reason") == "host-signal":
+            self._life.detail = "its process was told to end by a signal on the node"
+
+    def _powered_off(self) -> None:
         self._life.powered_off = True
         self._life.tell(GuestEvent(state=GuestState.SHUT_DOWN))
         if self._quitting is None:

@@ -39,6 +39,7 @@ class Qmp:
         """The process that listens there, as the kernel says."""
         self._client = client
         self._listener = listener
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, path: Path, timeout: float) -> Self:
@@ -101,8 +102,8 @@ class Qmp:
                     heard.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await heard
-                    for message in self._listener.clear():
-                        yield _event(message)
+                    for event in self.unheard():
+                        yield event
                     return
                 yield _event(heard.result())
         finally:
@@ -110,10 +111,19 @@ class Qmp:
             with contextlib.suppress(asyncio.CancelledError):
                 await ended
 
+    def unheard(self) -> list[Event]:
+        """Take the events that have arrived and were not yielded yet."""
+        return [_event(message) for message in self._listener.clear()]
+
     async def close(self) -> None:
-        """Hang up. May be repeated."""
-        with contextlib.suppress(QMPError, OSError, EOFError):  # how the connection ended does not matter any more
-            if self._client.runstate is not Runstate.IDLE:
+        """Hang up. May be repeated, also at the same time, and is finished even if the caller is cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._disconnect())
+        await asyncio.shield(self._closing)
+
+    async def _disconnect(self) -> None:
+        if self._client.runstate is not Runstate.IDLE:
+            with contextlib.suppress(QMPError, OSError, EOFError):  # how it ended does not matter any more
                 await self._client.disconnect()
 
     async def _ended(self) -> None:
