@@ -494,6 +494,26 @@ async def test_the_gateway_stops_while_agents_are_connected(sqlite_database: Dat
         assert closed.value.rcvd.code == 1001
 
 
+async def test_the_gateway_stops_although_the_database_hangs(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nacre.control.gateway.server._STOP_S", 0.2)
+    asked = asyncio.Event()
+
+    async def hang(_node: NodeId) -> NodeIntent:
+        asked.set()
+        await asyncio.sleep(60)
+        return NodeIntent()
+
+    async with asyncio.timeout(10), AsyncExitStack() as agents, replica(sqlite_database, tmp_path) as gate:
+        monkeypatch.setattr(gate.gateway._ledger, "desired", hang)
+        identity, _ = await gate.enrolled(tmp_path / "identity")
+        connection = await agents.enter_async_context(dial(gate, identity))
+        await greeted(connection, gate.db, identity.node)
+        await say(connection, Pull())
+        await asked.wait()
+
+
 def test_the_certificate_names_what_agents_dial() -> None:
     assert certificate_hosts("cloud.example:7481", "0.0.0.0:7481") == (
         "cloud.example",

@@ -230,7 +230,7 @@ async def _stop(gate: Replica) -> None:
 async def test_viewer_and_link_may_be_on_different_replicas(
     database: Database, database_url: str, tmp_path: Path, clock: ManualClock, wakes: Wakes, host: Host
 ) -> None:
-    """The agent is told to dial the viewer's replica, even if (on PostgreSQL here) the bell between replicas is lost."""
+    """The agent dials the viewer's replica, even if (as on PostgreSQL here) the bell between replicas is lost."""
     async with (
         opened(database_url, clock, wakes) as second,
         replica(database, tmp_path) as here,

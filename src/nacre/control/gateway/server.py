@@ -35,6 +35,7 @@ _MAX_ENROLLING = 64
 _PING_S = 15.0
 _PONG_S = 30.0
 _SWEEP_S = 5.0
+_STOP_S = 2.0
 
 log = structlog.get_logger()
 
@@ -70,6 +71,7 @@ class Gateway:
         self._closing = False
         self._beats: dict[NodeId, Heartbeat] = {}
         self._beaten = asyncio.Event()
+        self._busy: set[asyncio.Task[object]] = set()
         self._enrolling = 0
         self._server: Server | None = None
         self.streams = Streams(db, self._tell, settings.advertise)
@@ -124,14 +126,24 @@ class Gateway:
             yield
 
     def _close(self) -> None:
+        """Let go of everybody; who is busy with something that hangs is cut off after a moment."""
         self._closing = True
         self.streams.close()
+        asyncio.get_running_loop().call_later(_STOP_S, self._cut_off)
+
+    def _cut_off(self) -> None:
+        for task in self._busy:
+            task.cancel()
 
     # One connection
 
     async def _connection(self, connection: ServerConnection) -> None:
         """Serve one connection of any kind; never raises."""
         path = connection.request.path if connection.request else ""
+        task = asyncio.current_task()
+        if task is not None:
+            self._busy.add(task)
+            task.add_done_callback(self._busy.discard)
         try:
             await self._dispatch(connection, path)
         except wire.PeerGoneError:
