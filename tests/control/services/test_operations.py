@@ -110,18 +110,8 @@ async def test_a_cancelled_operation_is_taken_back_by_the_service_of_its_noun(da
     row = await _begin(database, cancellable=True)
     taken_back: list[str] = []
 
-    async def canceller(tx: Tx, _caller: Caller, operation: OperationRow) -> None:
+    async def canceller(_tx: Tx, _caller: Caller, operation: OperationRow) -> None:
         taken_back.append(operation.object_id)
-        await operations.begin(
-            tx,
-            type="vm.stop",
-            noun="vm",
-            object_id=operation.object_id,
-            object_name="web",
-            project=operation.project,
-            generation=operation.generation + 1,
-            actor=SYSTEM,
-        )
 
     async with database.write() as tx:
         shown = await operations.cancel(tx, admin("operation:cancel"), row.id, {"vm": canceller})

@@ -20,7 +20,10 @@ from nacre.model.operations import TERMINAL, OperationState
 from nacre.schema.common import OperationOut, Page, ProjectRef
 
 Canceller = Callable[[Tx, Caller, OperationRow], Awaitable[None]]
-"""Takes back what an operation began. Raises ConflictError when it is too late."""
+"""Locks the object and takes back what an operation began, without an operation of its own.
+
+Raises ConflictError when it is too late.
+"""
 
 
 async def begin(
@@ -109,27 +112,29 @@ async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[OperationOut
 
 async def cancel(tx: Tx, caller: Caller, operation: str, cancellers: Mapping[str, Canceller]) -> OperationOut:
     """Take back a running operation with the canceller of its noun. Raises ConflictError when that cannot be done."""
-    row = await _find(tx, caller, operation, lock=True)
+    row = await _find(tx, caller, operation)
     if row.state in TERMINAL:
-        raise ConflictError(
-            "operation_finished", f"the operation has already {row.state}", hint="there is nothing left to cancel"
-        )
+        raise _finished(row)
     if not row.cancellable or row.noun not in cancellers:
         raise ConflictError(
             "operation_not_cancellable",
             f"{row.type} cannot be cancelled",
             hint=f"ask for the opposite instead, on {row.noun} {row.object_name}",
         )
-    await store.finish(
+    # The object is locked before its operations, as in every change of it: else two could wait for each other.
+    await cancellers[row.noun](tx, caller, row)
+    ended = await store.finish(
         tx,
         object_id=row.object_id,
         state=OperationState.CANCELLED,
         only=row.id,
         message=f"cancelled by {caller.actor.name}",
     )
+    row = await store.get(tx, row.id) or row
+    if not ended:
+        raise _finished(row)
     tx.wake(OPERATIONS)
-    await cancellers[row.noun](tx, caller, row)
-    return out(await store.get(tx, row.id) or row)
+    return out(row)
 
 
 def out(row: OperationRow) -> OperationOut:
@@ -155,11 +160,17 @@ def out(row: OperationRow) -> OperationOut:
     )
 
 
-async def _find(rd: Read, caller: Caller, operation: str, *, lock: bool = False) -> OperationRow:
+def _finished(row: OperationRow) -> ConflictError:
+    return ConflictError(
+        "operation_finished", f"the operation has already {row.state}", hint="there is nothing left to cancel"
+    )
+
+
+async def _find(rd: Read, caller: Caller, operation: str) -> OperationRow:
     missing = NotFoundError(
         "operation_not_found", f"there is no operation {operation}", hint="list them with `nacre operation list`"
     )
-    row = await store.get(rd, operation, lock=lock)
+    row = await store.get(rd, operation)
     if row is None:
         caller.checked = True
         raise missing
