@@ -1,0 +1,275 @@
+"""The bytes of every message, committed: a change in `model` cannot change the wire without being seen here.
+
+`golden/<tag>.msgpack` is what is sent, `golden/<tag>.json` the same for readers. When a change is meant, and says so
+in the history of `protocol/version.py`, write them anew: NACRE_WRITE_GOLDEN=1 pytest tests/protocol/test_golden.py
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from nacre.model.convergence import Failure, FailureClass
+from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
+from nacre.model.images import Artifact, Format, ImageManifest, Role
+from nacre.model.nodes import (
+    Capacity,
+    Condition,
+    ConditionKind,
+    HypervisorInfo,
+    NodeFacts,
+    Usage,
+)
+from nacre.model.vms import (
+    Desired,
+    ExitReason,
+    MachineType,
+    NicSpec,
+    Phase,
+    PublishedPort,
+    RestartPolicy,
+    RunInfo,
+    TransportProtocol,
+    VmIntent,
+    VmObserved,
+    VmSpec,
+)
+from nacre.protocol import codec
+from nacre.protocol.messages import (
+    ArtifactHeader,
+    DesiredState,
+    Enrol,
+    Enrolled,
+    FromAgent,
+    FromControl,
+    GetArtifact,
+    Heartbeat,
+    HeldVm,
+    Hello,
+    NodeIntent,
+    Observed,
+    ObservedAck,
+    OpenStream,
+    Pull,
+    Refused,
+    Rotate,
+    Rotated,
+    StreamHeader,
+    StreamKind,
+    Wake,
+    Welcome,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+WRITE = os.environ.get("NACRE_WRITE_GOLDEN") == "1"
+
+AT = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+NODE = NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz")
+VM = VmId("vm-01hzzzzzzzzzzzzzzzzzzzzzzz")
+IMAGE = ImageId("img-01hzzzzzzzzzzzzzzzzzzzzzzz")
+PORT = PublishedPort(guest_port=80, host_port=8080, host_address="0.0.0.0", protocol=TransportProtocol.UDP)
+USAGE = Usage(load1=1.25, memory_bytes=1 << 30, disk_bytes=1 << 40)
+CONDITION = Condition(kind=ConditionKind.DISK_PRESSURE, message="little room", hint="make room", since=AT)
+FACTS = NodeFacts(
+    hostname="alpha",
+    os="Debian GNU/Linux 12",
+    kernel="6.1.0",
+    architecture="x86_64",
+    agent_version="0.1.0",
+    boot_id="2f0c7f3c-0000-4000-8000-000000000000",
+    capacity=Capacity(cpus=8, memory_bytes=16 << 30, disk_bytes=1 << 40),
+    hypervisors=(
+        HypervisorInfo(
+            name="qemu",
+            available=True,
+            reason="kvm does not boot a guest here",
+            version="7.2.0",
+            accelerator="tcg",
+            machines=("q35", "pc", "microvm"),
+            abilities=("prove-acceleration",),
+        ),
+    ),
+    labels={"rack": "a1"},
+    region="eu",
+    zone="eu-1",
+)
+SPEC = VmSpec(
+    image=IMAGE,
+    hypervisor="qemu",
+    machine=MachineType.MICROVM,
+    cpus=2,
+    memory_bytes=1 << 30,
+    disk_bytes=10 << 30,
+    kernel_args="quiet",
+    nics=(NicSpec(mac="52:4e:00:00:00:01"),),
+    publish=(PORT,),
+    restart=RestartPolicy.ALWAYS,
+    stop_timeout_s=12.5,
+)
+MANIFEST = ImageManifest(
+    id=IMAGE,
+    artifacts=(
+        Artifact(role=Role.DISK, format=Format.QCOW2, size_bytes=123, sha256="ab" * 32, virtual_size_bytes=10 << 30),
+        Artifact(role=Role.KERNEL, format=Format.RAW, size_bytes=456, sha256="cd" * 32, virtual_size_bytes=456),
+    ),
+    kernel_args="console=ttyS0",
+)
+INTENT = NodeIntent(
+    vms=(
+        VmIntent(
+            id=VM,
+            project=ProjectId("prj-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+            name="web",
+            generation=7,
+            desired=Desired.RUNNING,
+            spec=SPEC,
+            image=MANIFEST,
+            reboot_nonce=3,
+            reset_nonce=2,
+            force_stop=True,
+        ),
+    ),
+    images=(IMAGE,),
+    teardown_allowed=True,
+)
+RUN = RunInfo(
+    id=RunId("run-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+    started_at=AT,
+    accelerator="tcg",
+    accelerator_reason="kvm does not boot a guest here",
+    cpus=2,
+    memory_bytes=1 << 30,
+    publish=(PORT,),
+    exited_at=AT + timedelta(seconds=9),
+    exit_reason=ExitReason.CRASHED,
+    exit_detail="signal 9",
+)
+SEEN = VmObserved(
+    id=VM,
+    generation=7,
+    phase=Phase.CRASHED,
+    since=AT,
+    run=RUN,
+    reboot_nonce=3,
+    reset_nonce=2,
+    restarts=4,
+    failure=Failure(
+        failure_class=FailureClass.TRANSIENT,
+        code="process_died",
+        message="the process died",
+        hint="it is started again",
+        generation=7,
+        at=AT,
+        attempts=2,
+        next_try_at=AT + timedelta(seconds=1),
+    ),
+)
+
+FROM_AGENT: tuple[FromAgent, ...] = (
+    Enrol(token="secret", csr_pem="-----BEGIN CERTIFICATE REQUEST-----", name="alpha"),
+    Hello(newest=1, oldest=1, node=NODE, instance="run-1", facts=FACTS, sent_at=AT),
+    Heartbeat(sent_at=AT, usage=USAGE, conditions=(CONDITION,), facts=FACTS),
+    Pull(digest="00ff"),
+    Observed(
+        sequence=12,
+        digest="00ff",
+        complete=True,
+        vms=(SEEN,),
+        held=(HeldVm(id=VM, name="stray", running=True, since=AT),),
+        images=(IMAGE,),
+    ),
+    Rotate(csr_pem="-----BEGIN CERTIFICATE REQUEST-----"),
+    StreamHeader(ok=False, code="vm_not_here", message="no such machine", hint="look elsewhere"),
+    GetArtifact(image=IMAGE, role=Role.INITRD, offset=1 << 33),
+)
+FROM_CONTROL: tuple[FromControl, ...] = (
+    Enrolled(node=NODE, certificate_pem="-----BEGIN CERTIFICATE-----", roots_pem="-----BEGIN CERTIFICATE-----"),
+    Welcome(version=1, heartbeat_s=5.0, resync_s=30.0, server_time=AT),
+    Refused(code="node_removed", message="gone", hint="enrol again", retryable=True),
+    Wake(),
+    DesiredState(digest="00ff", intent=INTENT),
+    ObservedAck(sequence=12),
+    Rotated(certificate_pem="-----BEGIN CERTIFICATE-----", roots_pem="-----BEGIN CERTIFICATE-----"),
+    OpenStream(
+        stream=StreamId("str-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+        kind=StreamKind.CONSOLE_LOG,
+        vm=VM,
+        address="replica-2.example:7481",
+        tail_bytes=4096,
+    ),
+    ArtifactHeader(ok=True, size_bytes=1 << 33, code="c", message="m", hint="h"),
+)
+
+
+def tag(message: FromAgent | FromControl) -> str:
+    """What the message is called on the wire."""
+    name = message.__struct_config__.tag
+    assert isinstance(name, str)
+    return name
+
+
+@pytest.mark.parametrize("message", [*FROM_AGENT, *FROM_CONTROL], ids=tag)
+def test_a_message_is_encoded_to_the_bytes_it_has_always_been(message: FromAgent | FromControl) -> None:
+    frame = codec.encode(message)
+    path = GOLDEN / f"{tag(message)}.msgpack"
+    if WRITE:
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_bytes(frame)
+        path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(message), indent=2) + b"\n")
+    assert msgspec.msgpack.decode(frame) == msgspec.msgpack.decode(path.read_bytes())  # says what differs
+    assert frame == path.read_bytes()
+
+
+@pytest.mark.parametrize("message", FROM_AGENT, ids=tag)
+def test_the_bytes_of_an_agent_are_read_back(message: FromAgent) -> None:
+    assert codec.decode_from_agent((GOLDEN / f"{tag(message)}.msgpack").read_bytes()) == message
+
+
+@pytest.mark.parametrize("message", FROM_CONTROL, ids=tag)
+def test_the_bytes_of_the_control_plane_are_read_back(message: FromControl) -> None:
+    assert codec.decode_from_control((GOLDEN / f"{tag(message)}.msgpack").read_bytes()) == message
+
+
+def test_every_message_has_a_golden_file_and_every_golden_file_a_message() -> None:
+    assert {type(message) for message in FROM_AGENT} == set(get_args(FromAgent))
+    assert {type(message) for message in FROM_CONTROL} == set(get_args(FromControl))
+    known = {tag(message) for message in (*FROM_AGENT, *FROM_CONTROL)}
+    assert {path.stem for path in GOLDEN.iterdir()} == known
+
+
+def test_no_field_is_left_at_its_default_so_that_every_field_is_in_the_bytes() -> None:
+    """A field added with a default and forgotten here would not be guarded."""
+    told_by_their_size = {(NicSpec, "network"), (VmSpec, "hypervisor")}  # have one value so far, or a usual one
+
+    def walk(value: object) -> list[str]:
+        if isinstance(value, tuple):
+            return [found for item in value for found in walk(item)]
+        if not isinstance(value, msgspec.Struct):
+            return []
+        found: list[str] = []
+        for field in msgspec.structs.fields(value):
+            content = getattr(value, field.name)
+            if not field.required and content == field.default and (type(value), field.name) not in told_by_their_size:
+                found.append(f"{type(value).__name__}.{field.name}")
+            found += walk(content)
+        return found
+
+    assert walk((*FROM_AGENT, *FROM_CONTROL)) == []
+
+
+def test_a_message_of_a_newer_peer_with_more_fields_is_still_read() -> None:
+    raw = msgspec.msgpack.decode((GOLDEN / "pull.msgpack").read_bytes())
+    assert codec.decode_from_agent(msgspec.msgpack.encode({**raw, "added_later": 1})) == Pull(digest="00ff")
+
+
+def test_the_digest_of_a_desired_state_is_what_it_has_always_been() -> None:
+    path = GOLDEN / "desired.msgpack"
+    message = codec.decode_from_control(path.read_bytes())
+    assert isinstance(message, DesiredState)
+    assert message.intent is not None
+    assert codec.digest(message.intent) == codec.digest(INTENT)
+    assert codec.digest(INTENT) != codec.digest(NodeIntent())
+    assert codec.digest(NodeIntent()) == "b2f079e501590b984e91b95d9b0d2475"
