@@ -228,17 +228,17 @@ async def test_a_broken_fetch_is_gone_on_with_after_a_pause(world: World) -> Non
 async def test_a_server_that_never_answers_is_given_up_after_many_tries(world: World) -> None:
     async with serving(status=503) as site, world.working():
         image = await world.create(by_url(site))
-        for _ in range(image_facts.MAX_ATTEMPTS * 3):
+
+        async def tried(times: int) -> bool:
             row = await made.row(world.db, image)
-            assert row is not None
-            if row.state is ImageState.FAILED:
-                break
+            return row is not None and row.claim is None and (row.attempts == times or row.state is ImageState.FAILED)
+
+        for attempt in range(1, image_facts.MAX_ATTEMPTS):
+            await until(lambda attempt=attempt: tried(attempt))
             world.clock.advance(121)
             world.db.wakes.ring("images")
-            asked = len(site.asked)
-            await until(lambda asked=asked: len(site.asked) > asked or asked >= image_facts.MAX_ATTEMPTS)
-        await world.settled(image, ImageState.FAILED)
-    assert len(site.asked) == image_facts.MAX_ATTEMPTS
+        row = await world.settled(image, ImageState.FAILED)
+    assert (row.error_code, len(site.asked)) == ("fetch_failed", image_facts.MAX_ATTEMPTS)
 
 
 async def test_deleting_an_image_that_is_being_fetched_ends_the_fetch_at_once(world: World) -> None:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from nacre.control.store.images import Origin, Part
 from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError, TooLargeError
@@ -84,10 +84,12 @@ class ImageDepot:
 
     def open_part(self, image: ImageId, role: Role) -> "PartFile":
         """Take hold of an arriving artifact, made if it is not there. Raises UploadBusyError if someone else has it."""
-        folder = self.folder / image
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.reopen(image, role)
-        fd = os.open(self.part_path(image, role), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            (self.folder / image).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.reopen(image, role)
+            fd = os.open(self.part_path(image, role), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _disk_error(error, 0) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -115,9 +117,12 @@ class ImageDepot:
     def finish(self, image: ImageId, role: Role, *, converted: bool) -> None:
         """Put a verified file where it is served from. May be repeated."""
         source = self.convert_path(image, role) if converted else self.part_path(image, role)
-        sync_file(source)
-        source.rename(self.path(image, role))
-        sync_folder(self.folder / image)
+        try:
+            sync_file(source)
+            source.rename(self.path(image, role))
+            sync_folder(self.folder / image)
+        except OSError as error:
+            raise _disk_error(error, 0) from error
 
     def clean(self, image: ImageId, role: Role) -> None:
         """Remove what is not needed once the finished artifact is recorded."""
@@ -146,6 +151,12 @@ class ImageDepot:
         return any(self.path(image, role).exists() for role in Role)
 
 
+class _Digest(Protocol):
+    def update(self, data: memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
 class PartFile:
     """An arriving artifact under an exclusive lock, which lives as long as this object or its process."""
 
@@ -153,12 +164,14 @@ class PartFile:
         self._fd = fd
         self._path = path
         self._reserve = reserve_bytes
+        self._digest: _Digest | None = None
         self.size = os.fstat(fd).st_size
 
     def cut(self, offset: int) -> None:
-        """Forget everything behind `offset`."""
+        """Forget everything behind `offset`. From 0 on the checksum is taken along, which saves reading all again."""
         os.ftruncate(self._fd, offset)
         self.size = offset
+        self._digest = None if offset else hashlib.sha256()
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Write at the end. What fits is kept when the disk is full. Raises ExhaustedError."""
@@ -171,6 +184,8 @@ class PartFile:
             except OSError as error:
                 raise _disk_error(error, self.size) from error
             self.size += written
+            if self._digest is not None:
+                self._digest.update(view[:written])
             view = view[written:]
 
     def expect(self, total: int) -> None:
@@ -186,7 +201,7 @@ class PartFile:
 
     def verify(self, part: Part) -> Verified:
         """Return what the file is, if it is what was announced. Raises NacreError."""
-        return verify(self._fd, part)
+        return verify(self._fd, part, None if self._digest is None else self._digest.hexdigest())
 
     def close(self) -> None:
         """Let go."""
@@ -206,8 +221,8 @@ class PartFile:
             raise disk_full(self.size)
 
 
-def verify(fd: int, part: Part) -> Verified:
-    """Return what an open file is, if it is what was announced. Raises NacreError."""
+def verify(fd: int, part: Part, digest: str | None = None) -> Verified:
+    """Return what an open file is, if it is what was announced. `digest`: its checksum if known. Raises NacreError."""
     size = os.fstat(fd).st_size
     if part.size_bytes is not None and size != part.size_bytes:
         raise InvalidInputError(
@@ -215,7 +230,7 @@ def verify(fd: int, part: Part) -> Verified:
             f"the {part.role} has {size} bytes, announced were {part.size_bytes}",
             hint="check the file and what was announced, then send it again",
         )
-    digest = sha256_of(fd)
+    digest = digest or sha256_of(fd)
     if part.sha256 is not None and digest != part.sha256:
         raise InvalidInputError(
             "image_checksum_mismatch",

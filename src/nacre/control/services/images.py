@@ -77,15 +77,14 @@ async def show(rd: Read, caller: Caller, ref: str, *, project: str | None = None
 
 
 async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[ImageOut]:
-    """Return the images that the caller may boot from: those of the projects that he sees, and the public ones."""
+    """Return the images of one project, or of all that the caller sees, and the public ones of any."""
     visible: Collection[str] | None = policy.visible_projects(caller)
-    public = query.project is None
     if query.project is not None:
         asked = await projects.resolve(rd, query.project)
         if visible is not None and asked.id not in visible:
             raise projects.missing(query.project)
         visible = {asked.id}
-    rows, following = await store.page(rd, query, visible, public=public)
+    rows, following = await store.page(rd, query, visible)
     return Page(items=await shown(rd, rows), next=following)
 
 

@@ -211,14 +211,12 @@ async def remove(tx: Tx, image: ImageId) -> None:
     await tx.connection.execute(delete(images).where(images.c.id == image))
 
 
-async def page(
-    rd: Read, query: ListQuery, visible: Collection[str] | None, *, public: bool
-) -> tuple[list[ImageView], str | None]:
-    """Return a page of the images of the projects among `visible` (None: all), and with `public` the public ones."""
+async def page(rd: Read, query: ListQuery, visible: Collection[str] | None) -> tuple[list[ImageView], str | None]:
+    """Return a page of the images of the projects among `visible` (None: all), and of the public ones."""
     statement = _views()
     if visible is not None:
         there = images.c.project.in_(list(visible))
-        statement = statement.where(or_(there, images.c.visibility == Visibility.PUBLIC) if public else there)
+        statement = statement.where(or_(there, images.c.visibility == Visibility.PUBLIC))
     rows, following = await fetch(rd, statement, query, LISTED)
     return [load(ImageView, row) for row in rows], following
 
