@@ -4,6 +4,7 @@ Used by the noun files. Also asks before what cannot be undone.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -57,6 +58,6 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
     """Return if the user agrees, or if nobody can be asked: a script means what it says. Raises InvalidInputError."""
     if yes or not session.interactive:
         return
-    exits.note(f"{question} [y/N] ")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if input().strip().lower() not in {"y", "yes"}:
         raise InvalidInputError("not_confirmed", "nothing was changed", hint="answer y, or say --yes")

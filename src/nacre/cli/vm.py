@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, output, vm_views
+from nacre.cli import arguments, output, progress, vm_views
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
@@ -88,7 +88,8 @@ async def create(
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     async with session.client() as nacre:
-        accepted = await settle(nacre, await nacre.vms.create(body), waiting.wait, timeout_s)
+        with progress.spinner(f"create {name}") as say:
+            accepted = await settle(nacre, await nacre.vms.create(body), waiting.wait, timeout_s, say)
     output.outcome(session, [accepted], lambda done: vm_views.outcome(done, waiting.wait))
 
 
@@ -171,8 +172,9 @@ async def update(
                 stop_timeout_s=changes.stop_timeout_s,
             )
         arguments.check_changes(changes)
-        accepted = await nacre.vms.update(ref, changes, project=session.project, if_match=etag)
-        accepted = await settle(nacre, accepted, waiting.wait, timeout_s)
+        with progress.spinner(f"update {name}") as say:
+            accepted = await nacre.vms.update(ref, changes, project=session.project, if_match=etag)
+            accepted = await settle(nacre, accepted, waiting.wait, timeout_s, say)
     output.outcome(session, [accepted], lambda done: vm_views.outcome(done, waiting.wait))
 
 

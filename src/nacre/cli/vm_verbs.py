@@ -38,30 +38,31 @@ async def act_on(session: Session, names: Sequence[str], verb: Verb, waiting: Wa
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     wanted = arguments.refs(names, "vm")
     async with session.client() as nacre:
+        with progress.spinner(f"{verb} {', '.join(wanted)}") as say:
 
-        async def one(ref: str) -> Accepted[VmOut]:
-            accepted = await _ask(nacre.vms, verb, ref, session.project)
-            return await settle(nacre, accepted, waiting.wait, timeout_s)
+            async def one(ref: str) -> Accepted[VmOut]:
+                accepted = await _ask(nacre.vms, verb, ref, session.project)
+                return await settle(nacre, accepted, waiting.wait, timeout_s, say)
 
-        with progress.spinner(f"{verb} {', '.join(wanted)}"):
             done, failure = await on_each(wanted, one)
     if done:
         output.outcome(session, done, lambda accepted: vm_views.outcome(accepted, waiting.wait))
     finish(failure)
 
 
-async def settle(nacre: "Nacre", accepted: Accepted[VmOut], wait: bool, timeout_s: float) -> Accepted[VmOut]:
+async def settle(
+    nacre: "Nacre", accepted: Accepted[VmOut], wait: bool, timeout_s: float, say: progress.Say
+) -> Accepted[VmOut]:
     """Return the change as it ended, or as it was accepted if nobody wants to wait. Raises NacreError."""
     if not wait:
         return accepted
     vm = accepted.resource
-    with progress.spinner(progress.of_operation(accepted.operation)) as say:
-        try:
-            operation = await nacre.operations.wait(
-                accepted.operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
-            )
-        except TimeoutExpiredError as error:
-            raise await _why_late(nacre, vm, error) from error
+    try:
+        operation = await nacre.operations.wait(
+            accepted.operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
+        )
+    except TimeoutExpiredError as error:
+        raise await _why_late(nacre, vm, error) from error
     with contextlib.suppress(NotFoundError):  # deleted: what was accepted is the last that is known of it
         vm = await nacre.vms.show(vm.id)
     return msgspec.structs.replace(accepted, resource=vm, operation=operation)
