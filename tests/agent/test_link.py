@@ -36,6 +36,12 @@ from support.waiting import until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The event loop that the programs run on; its TLS is not the standard library's."""
+    return "asyncio", {"use_uvloop": True}
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(datetime.now(UTC))

@@ -7,6 +7,12 @@ import pytest
 from nacre.lib.clock import ManualClock
 
 
+@pytest.fixture(scope="package")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The event loop that the programs run on; its TLS is not the standard library's."""
+    return "asyncio", {"use_uvloop": True}
+
+
 @pytest.fixture
 def clock() -> ManualClock:
     """A clock that stands still at the present until a test moves it."""
