@@ -15,6 +15,7 @@ from nacre.control.api.metrics import Metrics
 from nacre.control.api.parts import Check, Parts
 from nacre.control.api.routes import serve
 from nacre.control.auth.claim import ensure_claim
+from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
 from nacre.control.services import images, vms
 from nacre.control.services.enrolments import Joining
@@ -22,8 +23,11 @@ from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.settings import Settings
 from nacre.control.store.db import Database
+from nacre.control.wake import VMS, node_topic
 from nacre.model.ids import NodeId, VmId
 from nacre.protocol.messages import StreamKind
+from support.cloud import Agent, make_node
+from support.images import kernel
 
 
 class EchoStream:
@@ -166,3 +170,36 @@ async def on_a_socket(api: Api) -> AsyncGenerator[str]:
         server.should_exit = True
         await task
         listener.close()
+
+
+@contextlib.asynccontextmanager
+async def obedient_node(db: Database) -> AsyncGenerator[NodeId]:
+    """A node that gets machines and does with them at once what it is told."""
+    async with db.write() as tx:
+        node = await make_node(tx)
+    agent, placer = Agent(db, node), Placer(db)
+
+    async def obey() -> None:
+        with db.wakes.listen(VMS, node_topic(node)) as bell:
+            while True:
+                await placer.once()
+                await agent.sync()
+                await bell.wait(1)
+
+    task = asyncio.create_task(obey())
+    try:
+        yield node
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def tiny_image(api: Api, *, project: str = "default") -> str:
+    """Import an image named `tiny` over the API and return its id."""
+    body = {"name": "tiny", "project": project, "artifacts": [{"role": "kernel"}]}
+    image = (await api.make("POST", "/v1/images", body))["resource"]["id"]
+    async with api.client() as client:
+        path = f"/v1/images/{image}/artifacts/kernel/upload"
+        answer = await client.patch(path, content=kernel(), headers={"Upload-Offset": "0"})
+    assert answer.json()["complete"], answer.text
+    return str(image)

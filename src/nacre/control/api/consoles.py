@@ -71,7 +71,7 @@ async def show_log(call: TheCall, vm: FromPath[str], params: NamedDependency[Log
         raise TimeoutExpiredError(
             "log_timeout", "the node did not send the log in time", hint="ask for less with tail_bytes, or try again"
         ) from error
-    return Response(text, media_type="text/plain; charset=utf-8")
+    return Response(text, media_type="text/plain")
 
 
 @websocket("/v1/vms/{vm:str}/console", opt={"action": "vm:console"})

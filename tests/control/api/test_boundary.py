@@ -1,0 +1,45 @@
+"""What every answer carries, whatever the route."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from support.api import Api
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("path", ["/v1/me", "/docs", "/nothing", "/healthz?x"])
+async def test_every_answer_has_a_request_id_and_security_headers(one_api: Api, path: str) -> None:
+    async with one_api.client("") as client:
+        headers = (await client.get(path)).headers
+    assert headers["x-request-id"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"]
+
+
+async def test_a_request_id_is_taken_over_into_events_and_logs(one_api: Api) -> None:
+    with capture_logs() as logs:
+        await one_api.make("POST", "/v1/projects", {"name": "web"}, headers={"X-Request-Id": "mine-1"})
+    events = await one_api.make("GET", "/v1/events?type=project.created")
+    assert [event["request_id"] for event in events["items"]] == ["mine-1"]
+    assert any(line["event"] == "http.answered" and line["route"] == "/v1/projects" for line in logs)
+
+
+@pytest.mark.parametrize("bad", ["x" * 129, 'a"b', "a b", "ü"])
+async def test_a_request_id_that_could_do_harm_is_replaced(one_api: Api, bad: str) -> None:
+    async with one_api.client("") as client:
+        answer = await client.get("/healthz", headers=[(b"x-request-id", bad.encode())])
+    assert answer.headers["x-request-id"] != bad
+    assert len(answer.headers["x-request-id"]) == 24
+
+
+async def test_options_lists_the_methods_of_a_path(one_api: Api) -> None:
+    async with one_api.client("") as client:
+        answer = await client.options("/v1/vms/web")
+        assert answer.status_code == 204
+        assert answer.headers["allow"] == "DELETE, GET, OPTIONS, PATCH"
+        assert (await client.options("/v1/nodes/tokens")).headers["allow"] == "GET, OPTIONS, POST"
+        assert (await client.options("/nothing")).status_code == 404
