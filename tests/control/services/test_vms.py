@@ -374,6 +374,15 @@ async def test_a_list_is_filtered_by_label_field_project_and_page(database: Data
     assert on_second
 
 
+async def test_machines_are_counted_by_the_phase_that_is_shown(database: Database) -> None:
+    platform = await cloud(database)
+    await platform.running("one")
+    await platform.running("two")
+    await platform.create("three", start=False)
+    async with database.read() as rd:
+        assert await vms.phases(rd) == {"running": 2, "stopped": 1}
+
+
 async def test_pages_follow_each_other_without_gaps(database: Database) -> None:
     platform = await cloud(database)
     for number in range(7):

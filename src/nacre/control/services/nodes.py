@@ -30,6 +30,7 @@ from nacre.schema.nodes import NodeOut, NodeUpdate
 
 TEARDOWN_ALLOWED_FOR = timedelta(minutes=10)
 """How long an operator's word holds if the node does not sync meanwhile."""
+_AT_WORK = frozenset({NodeState.READY, NodeState.CORDONED})
 
 
 async def show(rd: Read, caller: Caller, ref: str) -> NodeOut:
@@ -52,7 +53,7 @@ async def update(tx: Tx, caller: Caller, ref: str, body: NodeUpdate, *, if_match
         return await node_views.shown(tx, row)
     changed = settled_labels(replace(row, own_labels=check_labels(body.labels)))
     details = {"before": {"labels": row.labels}, "after": {"labels": changed.labels}}
-    return await _change(tx, caller, changed, "node.updated", f"labels of node {row.name} were changed", details)
+    return await _change(tx, caller, row, changed, "node.updated", f"labels of node {row.name} were changed", details)
 
 
 async def cordon(tx: Tx, caller: Caller, ref: str) -> NodeOut:
@@ -62,7 +63,7 @@ async def cordon(tx: Tx, caller: Caller, ref: str) -> NodeOut:
         return await node_views.shown(tx, row)
     state = move(row.state, NodeState.CORDONED) if row.state is NodeState.READY else row.state
     changed = replace(row, cordoned=True, state=state)
-    return await _change(tx, caller, changed, "node.cordoned", f"node {row.name} takes nothing new", {})
+    return await _change(tx, caller, row, changed, "node.cordoned", f"node {row.name} takes nothing new", {})
 
 
 async def uncordon(tx: Tx, caller: Caller, ref: str) -> NodeOut:
@@ -72,7 +73,7 @@ async def uncordon(tx: Tx, caller: Caller, ref: str) -> NodeOut:
         return await node_views.shown(tx, row)
     state = move(row.state, NodeState.READY) if row.state is NodeState.CORDONED else row.state
     changed = replace(row, cordoned=False, state=state)
-    return await _change(tx, caller, changed, "node.uncordoned", f"node {row.name} takes machines again", {})
+    return await _change(tx, caller, row, changed, "node.uncordoned", f"node {row.name} takes machines again", {})
 
 
 async def allow_teardown(tx: Tx, caller: Caller, ref: str) -> NodeOut:
@@ -80,7 +81,7 @@ async def allow_teardown(tx: Tx, caller: Caller, ref: str) -> NodeOut:
     row = await _find(tx, caller, ref, lock=True)
     changed = replace(row, teardown_allowed_at=tx.now())
     message = f"the next sync of node {row.name} may tear down any number of machines"
-    return await _change(tx, caller, changed, "node.teardown_allowed", message, {})
+    return await _change(tx, caller, row, changed, "node.teardown_allowed", message, {})
 
 
 async def remove(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = None) -> None:
@@ -105,7 +106,7 @@ async def connected(tx: Tx, node: NodeId, facts: NodeFacts, instance: str) -> No
     rebooted = row.facts is not None and row.facts.boot_id != facts.boot_id
     changed = settled_labels(replace(seen(row, tx.now()), facts=facts, instance=instance, observed_sequence=-1))
     changed = replace(changed, region=row.region or facts.region, zone=row.zone or facts.zone)
-    await store.save(tx, changed)
+    await store.save(tx, row, changed)
     _tell(tx, row, "node.connected", f"the agent of node {row.name} has connected", details={"instance": instance})
     if rebooted:
         _tell(tx, row, "node.rebooted", f"node {row.name} has restarted", details={"boot_id": facts.boot_id})
@@ -137,7 +138,7 @@ async def heartbeat(
     changed = replace(seen(row, tx.now()), usage=usage, conditions=conditions)
     if facts is not None:
         changed = settled_labels(replace(changed, facts=facts))
-    await store.save(tx, changed)
+    await store.save(tx, row, changed)
     for event, message, details in changed_conditions(row, changed):
         _tell(tx, row, event, message, details=details)
     _tell_state(tx, row, changed)
@@ -148,7 +149,7 @@ async def heartbeat(
 async def certified(tx: Tx, node: NodeId, expires_at: datetime) -> None:
     """Record until when the node's newest certificate is valid."""
     row = await _require(tx, node)
-    await store.save(tx, replace(row, certificate_expires_at=expires_at))
+    await store.save(tx, row, replace(row, certificate_expires_at=expires_at))
 
 
 async def known(rd: Read, among: set[NodeId]) -> set[NodeId]:
@@ -159,10 +160,10 @@ async def known(rd: Read, among: set[NodeId]) -> set[NodeId]:
 async def silent(tx: Tx, node: NodeId, last_seen_at: datetime | None) -> bool:
     """Mark a node offline, unless it has been heard since `last_seen_at`. Say whether it was."""
     row = await store.get(tx, node, lock=True)
-    if row is None or row.last_seen_at != last_seen_at or row.state not in {NodeState.READY, NodeState.CORDONED}:
+    if row is None or row.last_seen_at != last_seen_at or row.state not in _AT_WORK:
         return False
     changed = replace(row, state=move(row.state, NodeState.OFFLINE))
-    await store.save(tx, changed)
+    await store.save(tx, row, changed)
     _tell_state(tx, row, changed)
     tx.wake(NODES)
     return True
@@ -170,8 +171,7 @@ async def silent(tx: Tx, node: NodeId, last_seen_at: datetime | None) -> bool:
 
 async def last_seen(rd: Read) -> Mapping[NodeId, datetime | None]:
     """Return when each node that should be heard was last heard."""
-    rows = await store.every(rd)
-    return {row.id: row.last_seen_at for row in rows if row.state in {NodeState.READY, NodeState.CORDONED}}
+    return await store.last_seen(rd, _AT_WORK)
 
 
 async def synced(tx: Tx, node: NodeId, held: tuple[HeldVm, ...]) -> None:
@@ -181,15 +181,15 @@ async def synced(tx: Tx, node: NodeId, held: tuple[HeldVm, ...]) -> None:
     """
     row = await _require(tx, node)
     if row.teardown_allowed_at is not None and not await vms.any_absent(tx, node):
+        await store.save(tx, row, replace(row, teardown_allowed_at=None))
         row = replace(row, teardown_allowed_at=None)
-        await store.save(tx, row)
     placed = {vm.id for vm in await vms.on_node(tx, node, [vm.id for vm in held])} if held else set[str]()
     strange = sorted((vm for vm in held if vm.id not in placed), key=lambda vm: vm.id)
     condition = node_views.held_condition(strange, since=row.held.since if row.held is not None else tx.now())
     if condition == row.held:
         return
     changed = replace(row, held=condition)
-    await store.save(tx, changed)
+    await store.save(tx, row, changed)
     details: dict[str, Any] = {"vms": [{"id": vm.id, "name": vm.name, "running": vm.running} for vm in strange]}
     for event, message, more in changed_conditions(row, changed):
         _tell(tx, row, event, message, details={**more, **details})
@@ -217,11 +217,11 @@ async def _require(tx: Tx, node: NodeId) -> NodeRow:
 
 
 async def _change(
-    tx: Tx, caller: Caller, row: NodeRow, event: str, message: str, details: Mapping[str, Any]
+    tx: Tx, caller: Caller, before: NodeRow, after: NodeRow, event: str, message: str, details: Mapping[str, Any]
 ) -> NodeOut:
     """Store an operator's change and tell of it."""
-    row = replace(row, version=row.version + 1, updated_at=tx.now())
-    await store.save(tx, row)
+    row = replace(after, version=before.version + 1, updated_at=tx.now())
+    await store.save(tx, before, row)
     _tell(tx, row, event, message, actor=caller.actor, request_id=caller.request_id, details=details)
     tx.wake(NODES, node_topic(row.id))
     return await node_views.shown(tx, row)

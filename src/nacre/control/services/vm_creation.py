@@ -57,9 +57,8 @@ async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
         await operations.settle(tx, row.id, generation=row.generation, ok=True)
         operation = await operations.get(tx, operation.id) or operation
     tx.wake(VMS)
-    return Accepted(
-        resource=await vm_views.shown(tx, row.id), generation=row.generation, operation=operations.out(operation)
-    )
+    resource = await vm_views.shown(tx, row.id)
+    return Accepted(resource=resource, generation=row.generation, operation=operations.out(operation))
 
 
 def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:

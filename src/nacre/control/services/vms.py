@@ -39,6 +39,7 @@ __all__ = [
     "list_",
     "observe",
     "pause",
+    "phases",
     "reboot",
     "reset",
     "resolve",
@@ -63,6 +64,11 @@ async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[VmOut]:
         visible = frozenset({(await projects.require(rd, caller, query.project or DEFAULT_PROJECT)).id})
     rows, following = await store.page(rd, query, visible)
     return Page(items=[vm_views.out(row) for row in rows], next=following)
+
+
+async def phases(rd: Read) -> dict[str, int]:
+    """Return how many machines are in each phase, on the whole platform. For metrics: asks no policy, names nothing."""
+    return await store.phases(rd)
 
 
 async def resolve(rd: Read, caller: Caller, ref: str, project: str | None = None, *, lock: bool = False) -> VmRow:

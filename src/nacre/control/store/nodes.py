@@ -56,7 +56,7 @@ class NodeRow:
     id: NodeId
     name: str
     state: NodeState
-    cordoned: bool
+    cordoned: bool = False
     """An operator's wish; outlives being offline, which `state` cannot say."""
     labels: dict[str, str]
     """What is shown and selected by: the agent's own labels, overridden by the operator's."""
@@ -64,22 +64,22 @@ class NodeRow:
     """The operator's."""
     region: str
     zone: str
-    facts: NodeFacts | None
-    usage: Usage | None
-    conditions: tuple[Condition, ...]
+    facts: NodeFacts | None = None
+    usage: Usage | None = None
+    conditions: tuple[Condition, ...] = ()
     """As the agent reports them."""
-    held: Condition | None
+    held: Condition | None = None
     """Derived from the machines that the agent holds and that nobody told it of."""
-    instance: str
+    instance: str = ""
     """Which start of the agent speaks for the node now."""
-    observed_sequence: int
+    observed_sequence: int = 0
     """The newest observation of `instance` that is stored."""
     key_fingerprint: str
     """Of the key that it enrolled with."""
-    teardown_allowed_at: datetime | None
-    last_seen_at: datetime | None
-    certificate_expires_at: datetime | None
-    version: int
+    teardown_allowed_at: datetime | None = None
+    last_seen_at: datetime | None = None
+    certificate_expires_at: datetime | None = None
+    version: int = 1
     created_at: datetime
     updated_at: datetime
 
@@ -132,10 +132,18 @@ async def add(tx: Tx, row: NodeRow) -> None:
     await insert_unique(tx, insert(nodes).values(**vars(row)), taken=taken)
 
 
-async def save(tx: Tx, row: NodeRow) -> None:
-    """Store what may change of a node that this transaction has locked."""
-    values = {name: value for name, value in vars(row).items() if name not in {"id", "created_at"}}
-    await tx.connection.execute(update(nodes).where(nodes.c.id == row.id).values(**values))
+async def save(tx: Tx, before: NodeRow, after: NodeRow) -> None:
+    """Store what has changed of a node that this transaction has locked."""
+    old = vars(before)
+    values = {name: value for name, value in vars(after).items() if value != old[name]}
+    if values:
+        await tx.connection.execute(update(nodes).where(nodes.c.id == after.id).values(**values))
+
+
+async def last_seen(rd: Read, states: Collection[NodeState]) -> dict[NodeId, datetime | None]:
+    """Return when each node in one of `states` was last heard."""
+    query = select(nodes.c.id, nodes.c.last_seen_at).where(nodes.c.state.in_(states))
+    return {row.id: row.last_seen_at for row in await rd.connection.execute(query)}
 
 
 async def remove(tx: Tx, node: NodeId) -> None:
