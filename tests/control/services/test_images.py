@@ -232,10 +232,12 @@ async def test_a_delete_is_accepted_once_and_again(database: Database, depot: Im
 
 async def test_cancelling_an_import_deletes_the_image(database: Database, depot: ImageDepot) -> None:
     accepted = await made.create(database, depot, DISK)
-    async with database.write() as tx:
-        cancelled = await operations.cancel(
-            tx, access.admin("operation:cancel"), accepted.operation.id, {"image": images.cancel}
-        )
+    with database.wakes.listen("images") as bell:
+        async with database.write() as tx:
+            cancelled = await operations.cancel(
+                tx, access.admin("operation:cancel"), accepted.operation.id, {"image": images.cancel}
+            )
+        assert await bell.wait(0)
     assert cancelled.state is OperationState.CANCELLED
     assert await made.in_state(database, accepted.resource.id, ImageState.DELETING)
 

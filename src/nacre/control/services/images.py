@@ -175,6 +175,7 @@ async def _deleting(tx: Tx, caller: Caller, row: ImageRow) -> ImageRow:
     )
     await store.save(tx, row)
     _tell(tx, caller, row, "delete_requested", "asked to delete")
+    tx.wake(IMAGES)
     return row
 
 
