@@ -1,0 +1,317 @@
+"""Carry out the plan: a lane per machine, one step at a time, and look again after each. Wired by `main`.
+
+Holds every machine of the node. Deciding is the planner's, doing is the recipes'; here they meet, and failures become
+facts. Losing the control plane changes nothing here.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from nacre.agent import planner
+from nacre.agent.attendance import Attendance
+from nacre.agent.consoles import Consoles
+from nacre.agent.failures import failure_of
+from nacre.agent.planner import Known, Step
+from nacre.agent.records import Record
+from nacre.agent.vms.adopt import adopt
+from nacre.agent.vms.delete import delete
+from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.pause import pause, resume
+from nacre.agent.vms.presence import OF_GUEST, Presence
+from nacre.agent.vms.reset import reset
+from nacre.agent.vms.start import start
+from nacre.agent.vms.stop import stop
+from nacre.errors import NacreError
+from nacre.lib.lanes import Lanes
+from nacre.lib.threads import in_thread
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import ImageId, VmId
+from nacre.model.vms import VmIntent, VmObserved
+from nacre.protocol.messages import HeldVm, NodeIntent
+
+log = structlog.get_logger()
+
+ADOPTION_S = 5.0
+
+
+class Executor:
+    """All machines of one node."""
+
+    def __init__(
+        self,
+        host: Host,
+        consoles: Consoles,
+        *,
+        told: Callable[[VmObserved], None],
+        forgotten: Callable[[VmId], None],
+        counted: Callable[[str, str], None] = lambda _step, _outcome: None,
+    ) -> None:
+        """`told` hears of every change, `forgotten` of machines that are no more, `counted` of steps and outcomes."""
+        self._host = host
+        self._consoles = consoles
+        self._told = told
+        self._forgotten = forgotten
+        self._counted = counted
+        self._machines: dict[VmId, Machine] = {}
+        self._doing: dict[VmId, Step] = {}
+        self._intent: NodeIntent | None = None
+        self._wanted: dict[VmId, VmIntent] = {}
+        self._refused: frozenset[VmId] = frozenset()
+        self._lanes: Lanes[VmId] = Lanes(self._work, random=host.random)
+        self._attendance = Attendance(host, consoles, self._lanes.ring)
+
+    async def begin(self) -> None:
+        """Read the records, look for every guest, and return when all are found or not there (or take too long)."""
+        records = await in_thread(self._host.records.load_all)
+        self._host.machines.mkdir(mode=0o700, exist_ok=True)
+        for place in self._host.machines.iterdir():
+            vm = VmId(place.name)
+            records.setdefault(vm, Record(id=vm, found_at=self._host.clock.now()))
+        for record in records.values():
+            machine = self._make(record)
+            if record.deleted:
+                machine.presence = Presence.NONE
+            self._lanes.ring(record.id)
+        deadline = asyncio.get_running_loop().time() + ADOPTION_S
+        while any(machine.presence is Presence.UNKNOWN for machine in self._machines.values()):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        for machine in self._machines.values():
+            machine.tell()
+
+    def want(self, intent: NodeIntent) -> None:
+        """Work towards this desired state from now on."""
+        wanted = {vm.id: vm for vm in intent.vms}
+        refused = planner.refused(intent, {vm: known(machine) for vm, machine in self._machines.items()})
+        if refused and refused != self._refused:
+            log.error("teardown.refused", machines=len(refused), next="an operator has to allow it")
+        changed = {vm for vm in wanted.keys() | self._wanted.keys() if wanted.get(vm) != self._wanted.get(vm)}
+        if self._intent is None:
+            changed |= self._machines.keys()
+        changed |= refused ^ self._refused
+        self._intent, self._wanted, self._refused = intent, wanted, refused
+        for vm in changed:
+            doing = self._doing.get(vm)
+            if doing is not None and planner.interrupts(doing, wanted.get(vm)):
+                self._lanes.interrupt(vm)
+            else:
+                self._lanes.ring(vm)
+
+    def look_again(self) -> None:
+        """Look at every machine although nothing rang."""
+        for vm in self._machines.keys() | self._wanted.keys():
+            self._lanes.ring(vm)
+
+    @property
+    def refused(self) -> frozenset[VmId]:
+        """Machines that were to be torn down, too many at once."""
+        return self._refused
+
+    def held(self) -> tuple[HeldVm, ...]:
+        """Machines that are here and that the desired state does not name."""
+        here = planner.held(self._intent, {vm: known(machine) for vm, machine in self._machines.items()})
+        return tuple(_held(self._machines[vm]) for vm in here)
+
+    def needed_images(self) -> frozenset[ImageId] | None:
+        """Images under the disks of machines here, or named by the desired state. None if that cannot be known."""
+        images = set(self._intent.images) if self._intent is not None else set[ImageId]()
+        for machine in self._machines.values():
+            if machine.record.deleted:
+                continue
+            if machine.record.intent is None:
+                return None
+            images.add(machine.record.intent.image.id)
+        return frozenset(images)
+
+    async def close(self) -> None:
+        """Stop working and let go of every guest. They run on."""
+        await self._lanes.close()
+        await self._attendance.close()
+
+    # A lane
+
+    async def _work(self, vm: VmId) -> None:
+        """Do what is to be done for one machine until there is nothing left but to wait."""
+        while True:
+            step = self._next(vm)
+            machine = self._machines.get(vm)
+            if isinstance(step, planner.Nothing | planner.RetryAt):
+                await self._settle(vm, machine, step)
+                return
+            if machine is None:
+                machine = self._make(Record(id=vm, found_at=self._host.clock.now()))
+                machine.presence = Presence.NONE
+            await self._carry_out(machine, step)
+
+    def _next(self, vm: VmId) -> Step:
+        machine = self._machines.get(vm)
+        return planner.decide(
+            self._wanted.get(vm),
+            known(machine) if machine is not None else None,
+            self._host.clock.monotonic(),
+            synced=self._intent is not None,
+            refused=vm in self._refused,
+        )
+
+    async def _settle(self, vm: VmId, machine: Machine | None, step: planner.Nothing | planner.RetryAt) -> None:
+        if isinstance(step, planner.RetryAt):
+            self._lanes.ring_later(vm, max(0.0, step.at - self._host.clock.monotonic()))
+        if machine is None:
+            return
+        if machine.presence is Presence.NONE and isinstance(step, planner.Nothing):
+            self._consoles.end(vm)
+        machine.tell()
+        if machine.record.intent is not None:
+            await machine.flush()
+
+    async def _carry_out(self, machine: Machine, step: Step) -> None:
+        name = step.__class__.__name__.lower()
+        self._doing[machine.id] = step
+        try:
+            await self._do(machine, step)
+        except (NacreError, OSError) as error:
+            self._failed(machine, step, error)
+            self._counted(name, "failed")
+        else:
+            self._succeeded(machine, step)
+            self._counted(name, "done")
+        finally:
+            del self._doing[machine.id]
+            machine.leave()
+
+    async def _do(self, machine: Machine, step: Step) -> None:
+        match step:
+            case planner.Accept(intent=intent):
+                _accept(machine, intent)
+            case planner.Adopt():
+                found = await adopt(machine, self._host)
+                if found is not None:
+                    await self._attendance.take(machine, found)
+                    log.info("vm.adopted", vm=machine.id, pid=found.handle.pid)
+            case planner.Start(intent=intent):
+                begun = await start(machine, intent, self._host)
+                await self._attendance.take(machine, begun)
+                log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)
+            case planner.Stop(intent=intent, force=force):
+                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
+            case planner.Reboot(intent=intent):
+                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
+            case planner.Delete():
+                await delete(machine, self._host)
+                self._consoles.end(machine.id)
+                log.info("vm.deleted", vm=machine.id)
+            case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
+                machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
+            case planner.Forget():
+                await in_thread(self._host.records.remove, machine.id)
+                del self._machines[machine.id]
+                self._forgotten(machine.id)
+            case planner.Pause() | planner.Resume() | planner.Reset():
+                await _press(machine, step)
+            case planner.Nothing() | planner.RetryAt():
+                pass
+
+    def _succeeded(self, machine: Machine, step: Step) -> None:
+        if machine.failure is None or isinstance(step, planner.Accept | planner.RecordNonces):
+            return
+        if machine.failure.failure_class is FailureClass.PERMANENT:
+            return  # said by what has just been done: it is found to have ended for good
+        log.info("vm.recovered", vm=machine.id, code=machine.failure.code)
+        if isinstance(step, planner.Resume):
+            machine.failure = None  # whether it helps will be seen; the pauses go on growing till then
+        else:
+            machine.recovered()
+
+    def _failed(self, machine: Machine, step: Step, error: NacreError | OSError) -> None:
+        """Make a fact of what went wrong, and decide when it is tried again."""
+        if isinstance(error, NacreError) and error.code == "machine_locked":
+            machine.presence = Presence.UNKNOWN  # there is a process after all
+        before = machine.failure
+        delay = machine.pause_after_failure()
+        now = self._host.clock.now()
+        failure = failure_of(
+            error,
+            generation=machine.record.generation,
+            at=before.at if before is not None else now,
+            attempts=machine.failures,
+            may_give_up=isinstance(step, planner.Start),
+        )
+        if failure.failure_class is not FailureClass.PERMANENT:
+            failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))
+        machine.failure = failure
+        if before is None or before.code != failure.code:
+            log.warning(
+                "vm.failed",
+                vm=machine.id,
+                step=step.__class__.__name__.lower(),
+                code=failure.code,
+                failure_class=failure.failure_class,
+                message=failure.message,
+                detail=str(error),
+                next="waits for a change" if failure.next_try_at is None else f"tried again in {delay:.1f} s",
+            )
+
+    def _make(self, record: Record) -> Machine:
+        machine = Machine(record, self._host.records, self._host.clock, self._host.random, changed=self._changed)
+        self._machines[record.id] = machine
+        return machine
+
+    def _changed(self, machine: Machine) -> None:
+        # What only lies on the disk and was never told of is no fact about anything the control plane could know.
+        if machine.record.intent is not None:
+            self._told(machine.observed())
+
+
+def known(machine: Machine) -> Known:
+    """Return what the planner needs to know of a machine."""
+    record, run = machine.record, machine.record.run
+    return Known(
+        intent=record.intent,
+        presence=machine.presence,
+        deleted=record.deleted,
+        reboot_nonce=record.reboot_nonce,
+        reset_nonce=record.reset_nonce,
+        exit_reason=run.info.exit_reason if run is not None else None,
+        ended_under=run.ended_under if run is not None else 0,
+        failure=machine.failure.failure_class if machine.failure is not None else None,
+        retry_at=machine.retry_at,
+    )
+
+
+def _accept(machine: Machine, intent: VmIntent) -> None:
+    """Take note of a newer intent. It becomes durable with the step that follows, or when there is none."""
+    first = machine.record.intent is None
+    nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce} if first else {}
+    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
+    machine.forgive()
+
+
+async def _press(machine: Machine, step: planner.Pause | planner.Resume | planner.Reset) -> None:
+    """Do something to a running guest and see what it did."""
+    guest = machine.guest
+    if guest is None:
+        return  # gone meanwhile; the next look sees that
+    match step:
+        case planner.Pause():
+            await pause(guest)
+        case planner.Resume():
+            await resume(guest)
+        case planner.Reset(nonce=nonce):
+            await reset(machine, guest, nonce)
+    state = await guest.state()
+    if machine.guest is guest:
+        machine.presence = OF_GUEST[state]
+
+
+def _held(machine: Machine) -> HeldVm:
+    intent = machine.record.intent
+    running = machine.presence not in {Presence.NONE, Presence.UNKNOWN}
+    return HeldVm(
+        id=machine.id, name=intent.name if intent is not None else "", running=running, since=machine.record.found_at
+    )

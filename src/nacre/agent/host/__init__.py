@@ -1,0 +1,1 @@
+"""This host: what it is and has, what is wrong with it, and what it offers to machines."""

@@ -1,0 +1,259 @@
+"""`nacre-agent`: the agent as a program. Everything is wired here by hand.
+
+SIGTERM and SIGINT make it leave; guests run on. Exit codes: 0 after a signal, 1 when something broke, 2 for settings
+that cannot be used.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import structlog
+
+from nacre.agent import places
+from nacre.agent.consoles import Consoles
+from nacre.agent.enrolment import ensure_enrolled
+from nacre.agent.executor import Executor
+from nacre.agent.host import cgroups, inventory
+from nacre.agent.host.proof import AccelerationProof
+from nacre.agent.hypervisors import registry
+from nacre.agent.identity import IdentityFiles
+from nacre.agent.images.cache import ImageCache
+from nacre.agent.instance import new_instance
+from nacre.agent.link import Link
+from nacre.agent.metrics import Metrics
+from nacre.agent.observer import Observer
+from nacre.agent.records import RecordStore
+from nacre.agent.reporting import Reporting
+from nacre.agent.settings import Settings, load
+from nacre.agent.storage.directory import DirectoryStorage
+from nacre.agent.vms.host import Host
+from nacre.errors import NacreError, UnavailableError
+from nacre.lib import logs
+from nacre.lib.clock import SystemClock
+from nacre.model.ids import ImageId
+from nacre.model.images import Role
+from nacre.protocol import join
+from nacre.protocol.join import Join
+
+log = structlog.get_logger()
+
+GIVE_UP_S = 1.5
+"""After this the program leaves, whatever still hangs: guests and records are safe at any moment."""
+_LOOK_AGAIN_S = 30.0
+_JOIN_POLL_S = 0.2
+
+
+def main() -> None:
+    """Run the program. Called by the `nacre-agent` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the program with these arguments and return its exit code."""
+    try:
+        settings = read_settings(arguments)
+        places.prepare(settings)
+    except NacreError as error:
+        _complain(error)
+        return 2
+    logs.set_up(settings.log_level, program="nacre-agent")
+    try:
+        with places.held(settings):
+            asyncio.run(Agent(settings).run())
+    except NacreError as error:
+        _complain(error)
+        return 1
+    except BaseExceptionGroup as group:
+        expected = group.subgroup(NacreError)
+        if expected is None:
+            log.error("agent.failed", exc_info=group)  # noqa: TRY400 - the group is the traceback
+            return 1
+        _complain(_first(expected))
+        return 1
+    return 0
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Return the settings of a command line, the environment and files. Raises InvalidInputError."""
+    parser = argparse.ArgumentParser(prog="nacre-agent", description="The agent of Nacre, one per node.")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in TOML; else the system's and ./agent.toml"
+    )
+    for name in Settings.__struct_fields__:
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", default=None)
+    given: dict[str, object] = vars(parser.parse_args(arguments))
+    config = given.pop("config")
+    flags = {name: str(value) for name, value in given.items() if value is not None}
+    return load(config if isinstance(config, Path) else None, os.environ, flags)
+
+
+class Agent:
+    """One agent and all its parts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._random = random.SystemRandom().random
+        self._link: Link | None = None
+        self._files = IdentityFiles(settings.data / "identity")
+        self._observer = Observer()
+        self._consoles = Consoles()
+        self._records = RecordStore(settings.data)
+        state = settings.run_base / "hypervisors"
+        self._drivers = {name: registry.load(name, state) for name in settings.hypervisors}
+        self._proof = AccelerationProof(self._drivers.values())
+        self._images = ImageCache(
+            settings.data / "images",
+            limit_bytes=settings.image_cache_bytes,
+            fetch=self._fetch,
+            needed=lambda: self._executor.needed_images(),  # noqa: PLW0108  # it is made further down
+        )
+        self._metrics = Metrics(
+            self._observer,
+            link_up=lambda: self._link is not None and self._link.is_up,
+            cache_bytes=self._images.size,
+        )
+        self._executor = Executor(
+            self._host(),
+            self._consoles,
+            told=self._observer.changed,
+            forgotten=self._observer.forget,
+            counted=self._metrics.step,
+        )
+        self._reporting = Reporting(
+            settings=settings,
+            records=self._records,
+            executor=self._executor,
+            observer=self._observer,
+            images=self._images,
+            consoles=self._consoles,
+            hypervisors=self._drivers,
+            clock=self._clock,
+        )
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT. Raises when a part of the program breaks."""
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, _stop, stopping)
+        log.info("agent.started", data_dir=str(self._settings.data), version=inventory.agent_version())
+        async with self._metrics.served(self._settings.metrics_listen), asyncio.TaskGroup() as group:
+            working = group.create_task(self._work(), name="agent")
+            await stopping.wait()
+            working.cancel()
+        log.info("agent.stopped", next="guests run on")
+
+    async def _work(self) -> None:
+        try:
+            await self._executor.begin()
+            self._reporting.restore()
+            self._prove()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._connect(), name="link")
+                group.create_task(self._look_again(), name="look again")
+                group.create_task(self._report(), name="report")
+        finally:
+            await self._proof.close()
+            await self._executor.close()
+            self._consoles.close()
+
+    async def _connect(self) -> None:
+        """Enrol if that is still to be done, then keep the link up."""
+        name = self._settings.node_name or socket.gethostname()
+        identity = await ensure_enrolled(self._files, await self._join(), name, self._random)
+        instance = new_instance(self._settings.data, self._clock)
+        self._link = Link(identity, self._files, self._reporting, self._clock, self._random, instance)
+        self._observer.connect(self._link.observe)
+        await self._link.run()
+
+    async def _join(self) -> Join | None:
+        """Return the join string that the settings give; waits for its file only if the node needs it."""
+        if self._settings.join:
+            return join.decode(self._settings.join)
+        if not self._settings.join_file:
+            return None
+        path = Path(self._settings.join_file)
+        waited = False
+        while not await asyncio.to_thread(path.exists):
+            if self._files.load() is not None:
+                return None
+            if not waited:
+                waited = True
+                log.info("join.awaited", file=str(path))
+            await asyncio.sleep(_JOIN_POLL_S)
+        return join.decode(await asyncio.to_thread(path.read_text))
+
+    async def _look_again(self) -> None:
+        """Look at every machine now and then although nothing rang: a lost bell costs time, nothing else."""
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_S * (0.75 + 0.5 * self._random()))
+            self._executor.look_again()
+
+    async def _report(self) -> None:
+        while True:
+            await self._reporting.report_wanted.wait()
+            self._reporting.report_wanted.clear()
+            if self._link is not None:
+                self._link.report()
+
+    def _prove(self) -> None:
+        kernel = Path(self._settings.probe_kernel) if self._settings.probe_kernel else inventory.host_kernel()
+        if kernel is not None:
+            self._proof.begin(kernel)
+
+    async def _fetch(self, image: ImageId, role: Role, offset: int) -> AsyncIterator[bytes]:
+        if self._link is None:
+            raise UnavailableError(
+                "control_plane_unreachable",
+                "the image is not on the node yet and the control plane cannot be reached",
+                hint="it is fetched by itself when the control plane is back",
+            )
+        async for chunk in self._link.fetch_artifact(image, role, offset):
+            yield chunk
+
+    def _host(self) -> Host:
+        layout = cgroups.find()
+        if layout.reason:
+            log.warning("cgroups.unavailable", reason=layout.reason, next="machines run without a control group")
+        return Host(
+            directory=self._settings.data,
+            run_directory=self._settings.run,
+            records=self._records,
+            images=self._images,
+            storage=DirectoryStorage(),
+            hypervisors=self._drivers,
+            cgroups=cgroups.Cgroups(layout),
+            proof=self._proof,
+            clock=self._clock,
+            random=self._random,
+        )
+
+
+def _stop(stopping: asyncio.Event) -> None:
+    """Begin to leave, and see to it that nothing can hold that up."""
+    if not stopping.is_set():
+        stopping.set()
+        timer = threading.Timer(GIVE_UP_S, os._exit, [0])
+        timer.daemon = True
+        timer.start()
+
+
+def _first(group: BaseExceptionGroup[NacreError]) -> NacreError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _complain(error: NacreError) -> None:
+    sys.stderr.write(f"nacre-agent: {error.message}\n  {error.hint}\n")
+
+
+if __name__ == "__main__":
+    main()

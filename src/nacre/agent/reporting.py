@@ -1,0 +1,129 @@
+"""The rest of the agent as the link sees it (`link.Handler`): facts, desired states, streams. Wired by `main`."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import structlog
+
+from nacre.agent.consoles import Consoles
+from nacre.agent.executor import Executor
+from nacre.agent.host import inventory
+from nacre.agent.host.conditions import Conditions, Signs
+from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.images.cache import ImageCache
+from nacre.agent.observer import Observer
+from nacre.agent.outbox import Report
+from nacre.agent.records import Desired, RecordStore
+from nacre.agent.settings import Settings
+from nacre.agent.streams import Duplex
+from nacre.lib.clock import Clock
+from nacre.lib.threads import in_thread
+from nacre.model.ids import VmId
+from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
+from nacre.protocol.messages import DesiredState, HeldVm, StreamKind
+
+log = structlog.get_logger()
+
+
+class Reporting:
+    """Fulfils `link.Handler`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        records: RecordStore,
+        executor: Executor,
+        observer: Observer,
+        images: ImageCache,
+        consoles: Consoles,
+        hypervisors: dict[str, Hypervisor],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._executor = executor
+        self._observer = observer
+        self._images = images
+        self._consoles = consoles
+        self._hypervisors = hypervisors
+        self._conditions = Conditions(clock)
+        self._digest = ""
+        self._facts: NodeFacts | None = None
+        self._usage: Usage | None = None
+        self._held: tuple[HeldVm, ...] = ()
+        self.report_wanted = asyncio.Event()
+        """Set when there is something to tell that only a complete report can."""
+
+    def restore(self) -> None:
+        """Go on with the desired state of before, until the control plane sends another."""
+        desired = self._records.desired()
+        if desired is not None:
+            self._digest = desired.digest
+            self._executor.want(desired.intent)
+
+    async def facts(self) -> NodeFacts:
+        """What this host is."""
+        probed: list[HypervisorInfo] = [await driver.probe() for driver in self._hypervisors.values()]
+        settings = self._settings
+        self._facts = await in_thread(
+            inventory.facts,
+            settings.data,
+            probed,
+            labels=settings.labels,
+            region=settings.region,
+            zone=settings.zone,
+        )
+        return self._facts
+
+    async def usage(self) -> Usage:
+        """What is in use on this host now."""
+        self._usage = await in_thread(inventory.usage, self._settings.data)
+        return self._usage
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What is wrong with this host now, by the facts and the usage that were asked for last."""
+        if self._facts is None or self._usage is None:
+            return ()
+        return self._conditions.update(
+            Signs(
+                capacity=self._facts.capacity,
+                usage=self._usage,
+                hypervisors=self._facts.hypervisors,
+                refused=len(self._executor.refused),
+            )
+        )
+
+    def digest(self) -> str:
+        """The digest of the desired state that is acted on."""
+        return self._digest
+
+    def report(self) -> Report:
+        """Everything that is here. Machines that are held are in it twice: as they are, and as held."""
+        return Report(vms=self._observer.all(), held=self._executor.held(), images=self._images.cached())
+
+    async def on_desired(self, state: DesiredState) -> None:
+        """Take the desired state; returns once it is safe on disk."""
+        if state.intent is None:
+            return
+        await in_thread(self._records.save_desired, Desired(digest=state.digest, intent=state.intent))
+        self._digest = state.digest
+        self._executor.want(state.intent)
+        held = self._executor.held()
+        if held != self._held:
+            self._held = held
+            self.report_wanted.set()
+            if held:
+                log.warning("machines.held", vms=[vm.id for vm in held], next="they are left alone")
+
+    def open_stream(self, kind: StreamKind, vm: VmId, tail_bytes: int) -> AbstractAsyncContextManager[Duplex]:
+        """Open a console or its log."""
+        match kind:
+            case StreamKind.CONSOLE:
+                return self._consoles.viewer(vm, tail_bytes)
+            case StreamKind.CONSOLE_LOG:
+                return self._consoles.stored(self._log_of(vm), tail_bytes)
+
+    def _log_of(self, vm: VmId) -> Path:
+        return self._settings.data / "vms" / Path(vm).name / "console.log"

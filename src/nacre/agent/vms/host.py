@@ -1,0 +1,78 @@
+"""What this host offers to the recipes: drivers, images, disks, records, and places for files. Wired by `main`."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nacre.agent.host.cgroups import Cgroups
+from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.images.cache import ImageCache
+from nacre.agent.records import RecordStore
+from nacre.agent.storage.base import Storage
+from nacre.lib.clock import Clock
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import RunId, VmId, make_id
+
+
+class Proof(Protocol):
+    """Proves hardware acceleration with a kernel."""
+
+    async def settle(self, kernel: Path | None) -> None:
+        """Wait a little for a verdict, so that a machine does not run slowly for being a second early."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """Everything that a recipe may use."""
+
+    directory: Path
+    run_directory: Path
+    records: RecordStore
+    images: ImageCache
+    storage: Storage
+    hypervisors: Mapping[str, Hypervisor]
+    cgroups: Cgroups
+    proof: Proof
+    clock: Clock
+    random: Callable[[], float]
+
+    def hypervisor(self, name: str) -> Hypervisor:
+        """Return a driver. Raises DriverError if it is not in use here."""
+        driver = self.hypervisors.get(name)
+        if driver is None:
+            raise DriverError(
+                "hypervisor_not_enabled",
+                f"the node's agent does not use the hypervisor {name}",
+                hint=f"add it to `hypervisors` in the agent's configuration; it uses {', '.join(self.hypervisors)}",
+                failure_class=FailureClass.BLOCKED,
+            )
+        return driver
+
+    @property
+    def machines(self) -> Path:
+        """The folder of all machines' folders."""
+        return self.directory / "vms"
+
+    def place(self, vm: VmId) -> Path:
+        """A machine's folder: disks and logs."""
+        return self.machines / vm
+
+    def run_place(self, vm: VmId) -> Path:
+        """A machine's folder for sockets."""
+        return self.run_directory / vm
+
+    def lock_file(self, vm: VmId) -> Path:
+        """The file that the machine's process holds a lock on."""
+        return self.place(vm) / "lock"
+
+    def console_log(self, vm: VmId) -> Path:
+        """What the machine's console has printed."""
+        return self.place(vm) / "console.log"
+
+    def new_run(self) -> RunId:
+        """Return a name for a new life."""
+        return RunId(make_id("run", self.clock.now(), secrets.token_bytes(10)))

@@ -1,0 +1,14 @@
+"""Press the reset button of a machine. Called by the executor.
+
+The number is recorded after the button was pressed: an agent that dies in between presses it once more, which the
+guest hardly notices while its firmware runs; the other way round, a reset that was promised would be lost.
+"""
+
+from nacre.agent.hypervisors.base import Guest
+from nacre.agent.vms.machine import Machine
+
+
+async def reset(machine: Machine, guest: Guest, nonce: int) -> None:
+    """Reset the guest and record that number `nonce` is done. Raises DriverError."""
+    await guest.reset()
+    await machine.save(reset_nonce=nonce)
