@@ -18,7 +18,7 @@ from nacre.model.units import MIB
 from nacre.model.vms import MachineType, PublishedPort
 from support.waiting import until
 
-READY = re.compile("^NACRE-TINY ready.*\n", re.MULTILINE)
+READY = re.compile("NACRE-TINY ready.*\n")
 
 
 @dataclass

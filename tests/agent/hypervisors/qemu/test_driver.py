@@ -304,7 +304,11 @@ async def test_a_full_disk_pauses_the_guest_and_says_so(bench):
     assert "full" in failed.detail
     assert await guest.state() is GuestState.FAILED
     await guest.resume()
-    await until(lambda: sum(event.state is GuestState.FAILED for event in watch.events) > 1)
+
+    async def failed_again():
+        return await guest.state() is GuestState.FAILED
+
+    await until(failed_again)
     await guest.kill()
     assert (await watch.until(GuestState.GONE)).exit_reason is ExitReason.KILLED
 

@@ -5,8 +5,9 @@ import contextlib
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import structlog
@@ -254,21 +255,13 @@ async def _interrogate(path: str, stamp: tuple[int, int]) -> Installed:
 async def _answers(path: str, options: list[str]) -> str | None:
     words = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", *options, "-qmp", "stdio"]
     questions = "".join(json.dumps({"execute": question}) + "\n" for question in _QUESTIONS)
-    pipe, void = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    ask = partial(subprocess.run, words, input=questions, capture_output=True, text=True, timeout=_PROBE_S)
     try:
-        process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=void)
-    except OSError:
+        # In a thread: some programs do not read their input, and the event loops differ in how they take that.
+        done = await asyncio.to_thread(ask, errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
         return None
-    try:
-        async with asyncio.timeout(_PROBE_S):
-            output, _ = await process.communicate(questions.encode())
-    except TimeoutError:
-        return None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return output.decode(errors="replace") if process.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _handle(process: processes.Process, found: Installed, choice: Choice) -> Handle:

@@ -38,6 +38,7 @@ class QemuGuest:
         self._qmp = qmp
         self._connected = asyncio.Event()
         self._io_error = ""
+        self._inferred = False
         self._quitting: asyncio.Task[None] | None = None
         self._following = asyncio.create_task(self._follow(qmp))
         self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch))
@@ -182,7 +183,7 @@ class QemuGuest:
         run_state = str((await qmp.ask("query-status", timeout=_ANSWER_S)).get("status"))
         state = states.state_of(run_state)
         if state is GuestState.SHUT_DOWN:
-            self._powered_off()
+            self._found_shut_down()
         elif state is GuestState.FAILED:
             detail = self._io_error if run_state == "io-error" else ""
             self._life.tell(GuestEvent(state=state, detail=detail or states.failure_detail(run_state)))
@@ -191,9 +192,18 @@ class QemuGuest:
 
     def _shut_down(self, event: Event) -> None:
         if event.data.get("guest") is True:
+            self._inferred = False
             self._powered_off()
         elif event.data.get("reason") == "host-signal":
             self._life.detail = "its process was told to end by a signal on the node"
+            if self._inferred:  # wrongly: on its way out QEMU shows the same run state
+                self._life.powered_off = False
+
+    def _found_shut_down(self) -> None:
+        """It was off when we asked. Without an event that says otherwise, the guest did it while nobody listened."""
+        if not self._life.powered_off and not self._life.detail:
+            self._inferred = True
+            self._powered_off()
 
     def _powered_off(self) -> None:
         self._life.powered_off = True
