@@ -76,4 +76,5 @@ def test_every_source_file_of_a_layer_has_a_mirror_or_is_covered_by_its_folder(p
     candidates = [tests / f"test_{inside.stem}.py", tests / inside.stem]
     folder = list(tests.glob("test_*.py")) if tests.is_dir() else []
     by_folder = list(tests.parent.glob(f"test_{inside.parent.name}*.py")) if tests.parent.is_dir() else []
+    by_folder += (ROOT / "tests" / "contract").glob(f"test_{inside.parent.name}.py")
     assert any(c.exists() for c in candidates) or folder or by_folder, f"no test near {tests}"
