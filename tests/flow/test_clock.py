@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support.guests import tiny_image
 
+from support.guests import tiny_image
 from support.platform import Platform, eventually, platform
 
 pytestmark = pytest.mark.host

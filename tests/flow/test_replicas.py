@@ -1,16 +1,28 @@
 """Two replicas of the control plane on one PostgreSQL; one of them is killed."""
 
+import asyncio
+import tomllib
+from pathlib import Path
+
 import pytest
+
 from support.guests import tiny_image
-
 from support.platform import eventually, platform
-from support.postgres import database_url
+from support.postgres import Cluster
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.anyio]
 
 
-def test_a_killed_replica_costs_nothing_but_its_own_connections() -> None:
-    with database_url() as url, platform(database=url) as cloud:
+async def test_a_killed_replica_costs_nothing_but_its_own_connections(
+    anyio_backend: str, postgres_cluster: Cluster
+) -> None:
+    name = await postgres_cluster.create()
+    await asyncio.to_thread(kill_one_of_two, postgres_cluster.url(name))
+    await postgres_cluster.drop(name)
+
+
+def kill_one_of_two(url: str) -> None:
+    with platform(database=url) as cloud:
         image = tiny_image()
         cloud.import_image("tiny", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
         first = cloud.url
@@ -31,7 +43,5 @@ def test_a_killed_replica_costs_nothing_but_its_own_connections() -> None:
 
 def url_of(argv: list[str]) -> str:
     """The address that a replica's configuration names."""
-    import tomllib
-    from pathlib import Path
 
     return "http://" + tomllib.loads(Path(argv[-1]).read_text())["listen"]

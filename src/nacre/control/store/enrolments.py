@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Table, Text, insert, select, update
+from sqlalchemy import Column, Table, Text, delete, insert, select, update
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
@@ -93,3 +93,8 @@ async def page(rd: Read, query: ListQuery) -> tuple[list[EnrolmentRow], str | No
     statement = select(enrolments).where(enrolments.c.revoked_at.is_(None))
     rows, following = await fetch(rd, statement, query, LISTED)
     return [load(EnrolmentRow, row) for row in rows], following
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Delete tokens that have not worked since before `before`. What enrolled with them stays."""
+    return (await tx.connection.execute(delete(enrolments).where(enrolments.c.expires_at < before))).rowcount

@@ -1,12 +1,13 @@
-"""The table of events and its queries. Only ever added to; the cursor is in the order of commits.
+"""The table of events and its queries. Added to, and forgotten after years; the cursor is in the order of commits.
 
 Events are told during a transaction (`emit`) and written last of all before it commits (`flush`).
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Row, Table, Text, func, insert, select, text
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Row, Table, Text, delete, func, insert, select, text
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.types import Choice, Timestamp
@@ -129,3 +130,8 @@ def _event(row: Row[Any]) -> Event:
         request_id=row.request_id,
         details=row.details,
     )
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Delete events from before `before`. Cursors are never used again."""
+    return (await tx.connection.execute(delete(events).where(events.c.at < before))).rowcount

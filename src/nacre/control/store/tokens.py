@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Index, Select, Table, Text, insert, or_, select, text, update
+from sqlalchemy import Column, ForeignKey, Index, Select, Table, Text, delete, insert, or_, select, text, update
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
@@ -108,3 +108,9 @@ async def page(
         statement = statement.where(tokens.c.project == project)
     rows, following = await fetch(rd, statement, query, LISTED)
     return [load(TokenRow, row) for row in rows], following
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Delete tokens that expired or were revoked before `before`."""
+    dead = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+    return (await tx.connection.execute(delete(tokens).where(dead))).rowcount

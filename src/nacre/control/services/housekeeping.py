@@ -1,0 +1,43 @@
+"""Forget what has been history for long enough. Called by the housekeeping reconciler under its lease."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from nacre.control.store import enrolments, events, operations, stream_requests, tokens
+from nacre.control.store.db import Tx
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """How long history is kept after it ended."""
+
+    operations: timedelta = timedelta(days=30)
+    events: timedelta = timedelta(days=400)
+    dead_tokens: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """How much was forgotten."""
+
+    operations: int
+    events: int
+    tokens: int
+    enrolments: int
+
+    @property
+    def any(self) -> bool:
+        """Whether there was anything."""
+        return bool(self.operations or self.events or self.tokens or self.enrolments)
+
+
+async def tidy(tx: Tx, keep: Keep) -> Forgotten:
+    """Delete ended operations, old events, and tokens that have been useless for long. May be repeated."""
+    now = tx.now()
+    await stream_requests.remove_expired(tx)
+    return Forgotten(
+        operations=await operations.forget(tx, now - keep.operations),
+        events=await events.forget(tx, now - keep.events),
+        tokens=await tokens.forget(tx, now - keep.dead_tokens),
+        enrolments=await enrolments.forget(tx, now - keep.dead_tokens),
+    )
