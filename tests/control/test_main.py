@@ -1,5 +1,6 @@
 """`nacre-control` as a process: starts, serves, writes what it must, and stops in bounded time."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import httpx2
@@ -17,6 +19,7 @@ from nacre.control.main import read_settings
 from nacre.errors import InvalidInputError
 from nacre.protocol import join
 from support.platform import Platform, eventually, free_port
+from support.postgres import Cluster, cluster
 
 
 @pytest.fixture
@@ -85,6 +88,55 @@ def test_open_streams_and_waits_do_not_hold_up_the_end(platform: Platform) -> No
         assert next(lines).startswith(":")
         assert control.terminate() < 5
         assert [line for line in lines if line] == []
+
+
+def test_what_happens_at_one_replica_is_heard_at_the_other(postgres_cluster: Cluster, tmp_path: Path) -> None:
+    platform = Platform(tmp_path, database=postgres_cluster.url(_new_database(postgres_cluster)), agents=0)
+    try:
+        first, second = platform.add_control(), platform.add_control()
+        platform.claim()
+        address = tomllib.loads((tmp_path / "control-1.toml").read_text())["listen"]
+        headers = {"Authorization": f"Bearer {platform.token}"}
+        with (
+            httpx2.Client(headers=headers, timeout=30) as client,
+            client.stream("GET", f"http://{address}/v1/events/stream") as stream,
+        ):
+            lines = stream.iter_lines()
+            assert next(lines).startswith(":")
+            began = time.monotonic()
+            platform.post("/v1/projects", {"name": "web"})
+            assert "project.created" in next(line for line in lines if line.startswith("data:"))
+            assert time.monotonic() - began < 5  # a heartbeat would have taken fifteen
+        first.kill()
+        assert httpx2.get(f"http://{address}/v1/projects/web", headers=headers).status_code == 200
+        assert second.alive()
+    finally:
+        platform.stop()
+
+
+def test_a_database_that_is_away_is_said_so_and_waited_for(tmp_path: Path) -> None:
+    with cluster() as database:
+        platform = Platform(tmp_path, database=database.url(_new_database(database)), agents=0)
+        try:
+            control = platform.add_control()
+            platform.claim()
+        except BaseException:
+            platform.stop()
+            raise
+    try:
+        ready = eventually(lambda: (a := httpx2.get(platform.url + "/readyz")).status_code == 503 and a.json())
+        assert ready["checks"][0]["reason"].startswith("the database does not answer")
+        answer = platform.request("GET", "/v1/me")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert httpx2.get(platform.url + "/healthz").status_code == 200
+        assert control.terminate() < 13
+    finally:
+        platform.stop()
+
+
+def _new_database(database: Cluster) -> str:
+    return asyncio.run(database.create())
 
 
 def test_a_taken_address_is_said_in_one_line(tmp_path: Path) -> None:

@@ -4,14 +4,18 @@ Called by `main`. Starts nothing by itself: what is to run is returned.
 """
 
 import asyncio
+import secrets
+import traceback
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 from litestar.types import ASGIApp
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from nacre.control.api.metrics import Metrics
 from nacre.control.api.parts import Check, Parts
@@ -22,6 +26,7 @@ from nacre.control.auth.sealing import load_sealer
 from nacre.control.gateway.database import DatabaseLedger
 from nacre.control.gateway.link import Terms
 from nacre.control.gateway.server import Gateway, GatewaySettings, certificate_hosts
+from nacre.control.reconcilers.housekeeping import Housekeeper
 from nacre.control.reconcilers.images import ImageReconciler
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.reconcilers.nodes import NodeWatch
@@ -29,6 +34,7 @@ from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
 from nacre.control.services import enrolments, events, images, vms
 from nacre.control.services.enrolments import Joining
+from nacre.control.services.housekeeping import Keep
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.settings import Settings, split_address
@@ -36,6 +42,7 @@ from nacre.control.store import notifications
 from nacre.control.store.db import Database
 from nacre.control.store.migrations import prepare_schema
 from nacre.control.wake import Wakes
+from nacre.errors import UnavailableError
 from nacre.lib.clock import SystemClock
 from nacre.lib.files import write_atomically
 from nacre.schema.nodes import NodeTokenCreate
@@ -43,6 +50,17 @@ from nacre.schema.nodes import NodeTokenCreate
 MASTER_KEY = "master.key"
 TROUBLED_AFTER = 3
 """A reconciler that failed so often in a row makes the control plane not ready."""
+
+_AWAY = (
+    ConnectionError,
+    OperationalError,
+    InterfaceError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,  # what the driver raises by itself while it connects
+    asyncpg.InterfaceError,
+)
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+"""PostgreSQL gave up this transaction for another one: serialization failure, deadlock."""
 
 Background = Callable[[], Coroutine[object, object, None]]
 
@@ -80,7 +98,11 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
     depot = ImageDepot.of(settings.data, settings.image_roots, settings.fetch_allow)
     gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s))
     joining = Joining(gateway=settings.join_address, ca=ca.fingerprint)
-    loops = (Placer(db).loop(), NodeWatch(db, offline_after_s=settings.offline_after_s).loop())
+    loops = (
+        Placer(db).loop(),
+        NodeWatch(db, offline_after_s=settings.offline_after_s).loop(),
+        Housekeeper(db, secrets.token_hex(8), Keep()).loop(),
+    )
     requests = Requests(db, stopping)
     release = version("nacre")
     metrics = Metrics(release)
@@ -94,6 +116,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
         metrics=metrics,
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=joining,
+        outage=outage,
         checks=(_database_answers(requests), _gateway_listens(gateway), *(_goes_well(loop) for loop in loops)),
     )
     if settings.enrolment_token_file:
@@ -131,11 +154,29 @@ async def _write_join(db: Database, joining: Joining, path: Path) -> None:
     await asyncio.to_thread(write_atomically, path, f"{made.join}\n".encode(), mode=0o600)
 
 
+def outage(error: Exception) -> UnavailableError | None:
+    """Return what to tell callers when the database is away or asks for another try; None for any other error."""
+    away = isinstance(error, _AWAY) or (isinstance(error, OSError) and _from_driver(error))
+    if isinstance(error, DBAPIError):
+        away = away or error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
+    if not away:
+        return None
+    return UnavailableError(
+        "database_unavailable", "the database does not answer now", hint="nothing was changed; try again in a moment"
+    )
+
+
+def _from_driver(error: OSError) -> bool:
+    """Whether the driver met this: a database on a Unix socket that is away is a file that is not there."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__")).startswith("asyncpg.") for frame, _ in frames)
+
+
 def _database_answers(requests: Requests) -> Check:
     async def reason() -> str | None:
         try:
             await requests.ping()
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, *_AWAY) as error:
             return f"the database does not answer ({type(error).__name__})"
         return None
 

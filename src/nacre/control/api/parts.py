@@ -14,6 +14,7 @@ from nacre.control.services.enrolments import Joining
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.services.operations import Canceller
 from nacre.control.settings import Settings
+from nacre.errors import UnavailableError
 from nacre.model.ids import NodeId, VmId
 from nacre.protocol.messages import StreamKind
 
@@ -50,6 +51,10 @@ class Check:
     reason: Callable[[], Awaitable[str | None]]
 
 
+def _no_outage(_error: Exception) -> UnavailableError | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Everything that handlers use."""
@@ -65,6 +70,8 @@ class Parts:
     joining: Joining
     """What a new node must know besides its secret."""
     checks: Sequence[Check] = ()
+    outage: Callable[[Exception], UnavailableError | None] = _no_outage
+    """Tells the database being away from a defect: such an exception is shown as what this returns."""
 
 
 def parts_of(connection: Connection) -> Parts:

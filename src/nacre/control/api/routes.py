@@ -31,7 +31,7 @@ from nacre.control.api import (
 from nacre.control.api.access import check_declared, guard, provide_call, provide_params
 from nacre.control.api.bodies import MAX_BODY_BYTES, StrictRequest
 from nacre.control.api.boundary import Boundary, request_id_of
-from nacre.control.api.parts import Parts
+from nacre.control.api.parts import Parts, parts_of
 from nacre.errors import NacreError
 from nacre.schema.common import Problem
 
@@ -81,7 +81,7 @@ def serve(parts: Parts, routes: tuple[ControllerRouterHandler, ...] = ROUTES) ->
 
 def _on_error(request: Request[Any, Any, Any], error: NacreError) -> Response[bytes]:
     if problems.STATUS[error.kind] >= problems.INTERNAL:
-        log.warning("http.refused", code=error.code, message=error.message, exc_info=error.__cause__)
+        log.warning("http.refused", code=error.code, message=error.message, cause=repr(error.__cause__))
     return _respond(problems.of_error(error, request_id_of(request.scope)))
 
 
@@ -103,6 +103,10 @@ def _methods(app: Litestar, path: str) -> list[str]:
 
 
 def _on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    outage = parts_of(request).outage(error)
+    if outage is not None:
+        outage.__cause__ = error
+        return _on_error(request, outage)
     log.error("http.defect", path=request.scope["path"], method=request.method, exc_info=error)
     return _respond(problems.of_defect(request_id_of(request.scope)))
 
