@@ -9,6 +9,8 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import structlog
+
 from nacre.agent.hypervisors.base import GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.lib import processes
@@ -16,6 +18,8 @@ from nacre.model.vms import ExitReason
 
 _KILL_S = 10.0
 _DRAIN_S = 0.5  # what may still be unread in the hypervisor's socket when its process ends
+
+log = structlog.get_logger()
 
 
 def exit_reason(*, asked: bool, killed: bool, powered_off: bool, status: int | None) -> tuple[ExitReason, str]:
@@ -111,7 +115,10 @@ class Life:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await self._drain()
-        self._clean_up()
+        try:
+            self._clean_up()
+        except OSError as error:  # what stays is cleared away before the next life
+            log.warning("guest.clean_up_failed", pid=self.process.pid, error=error.strerror)
         reason, detail = exit_reason(
             asked=self.asked, killed=self.killed, powered_off=self.powered_off, status=self.process.exit_status
         )

@@ -1,10 +1,12 @@
 """Acceleration is trusted only after a kernel has printed."""
 
 import asyncio
-import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nacre.agent.hypervisors.base import CanProbeAcceleration
@@ -12,6 +14,7 @@ from nacre.agent.hypervisors.qemu import acceleration
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdict, Verdicts, choose
 from nacre.agent.hypervisors.qemu.driver import BINARY, QemuHypervisor
 from support.guests import tiny_image
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +30,7 @@ def device(tmp_path):
 
 
 def children() -> int:
-    return len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return sum(child.name().startswith("qemu") for child in psutil.Process().children())
 
 
 def test_the_proven_accelerator_is_chosen_and_what_fails_says_why():
@@ -126,3 +129,26 @@ async def test_an_accelerator_that_works_is_used(tmp_path):
     await driver.prove_acceleration(tiny_image().kernel)
     info = await driver.probe()
     assert (info.accelerator, info.reason) == ("tcg", "")
+
+
+@pytest.mark.host
+async def test_a_proof_does_not_outlive_the_agent(tmp_path):
+    """A kernel that hangs under a broken accelerator would do so for ever."""
+    kernel = tmp_path / "kernel"
+    kernel.symlink_to(tiny_image().kernel)
+    code = f"""
+import asyncio
+from pathlib import Path
+from nacre.agent.hypervisors.qemu import acceleration
+acceleration.FIRST_LINE = b"never printed"
+asyncio.run(acceleration.prove({BINARY!r}, "tcg", Path({str(kernel)!r}), time_limit=60))
+"""
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+
+    def running():
+        return subprocess.run(["pgrep", "-f", "--", f"-kernel {kernel}"], capture_output=True).stdout
+
+    await until(running, timeout=20)
+    agent.kill()
+    await agent.wait()
+    await until(lambda: not running())
