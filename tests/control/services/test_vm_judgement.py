@@ -88,6 +88,16 @@ def test_a_guest_that_powers_itself_off_changes_what_should_be() -> None:
     assert types(told) == ["vm.guest_shutdown", "vm.stopped"]
 
 
+def test_a_power_off_that_is_told_before_its_phase_changes_what_should_be_once_the_phase_follows() -> None:
+    off = run(reason=ExitReason.GUEST_SHUTDOWN)
+    between, told = judge(RUNNING, seen(Phase.STOPPING, run=off))
+    assert between.desired is Desired.RUNNING
+    assert types(told) == ["vm.guest_shutdown"]
+    after, told = judge(between, seen(Phase.STOPPED, run=off))
+    assert (after.desired, after.generation) == (Desired.STOPPED, RUNNING.generation + 1)
+    assert types(told) == ["vm.stopped"]
+
+
 def test_a_guest_that_is_always_restarted_changes_nothing() -> None:
     before = row(observed_generation=1, phase=Phase.RUNNING, run=run())
     before = row(**{**vars(before), "spec": VmSpec(image=IMAGE, restart=RestartPolicy.ALWAYS)})

@@ -7,6 +7,7 @@ from datetime import datetime
 from nacre.control.store.vms import VmRow
 from nacre.model.vms import Desired, ExitReason, Phase, RestartPolicy, RunInfo, VmObserved
 
+_ALIVE = frozenset({Phase.RUNNING, Phase.PAUSED, Phase.STOPPING})
 _ENDED_BY_ITSELF = frozenset({ExitReason.CRASHED, ExitReason.HOST_REBOOT})
 
 
@@ -67,7 +68,9 @@ def _guest_shut_down(before: VmRow, after: VmRow) -> bool:
         return False
     ended = after.run is not None and after.run.exit_reason is ExitReason.GUEST_SHUTDOWN
     newest = after.observed_generation == before.generation
-    return ended and newest and not _known_exit(before, after) and after.spec.restart is not RestartPolicy.ALWAYS
+    # The end of the run may have been told a moment before the phase that follows from it.
+    fresh = before.phase in _ALIVE or not _known_exit(before, after)
+    return ended and newest and fresh and after.spec.restart is not RestartPolicy.ALWAYS
 
 
 def _known_exit(before: VmRow, after: VmRow) -> bool:
