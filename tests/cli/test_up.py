@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from nacre.cli import exits
-from nacre.cli.up import Address, parse_address
+from nacre.cli.datadir import DataDir
+from nacre.cli.up import Address, _gateway, parse_address
 from nacre.errors import InvalidInputError
 from support.command_line import Run
 
@@ -44,6 +45,19 @@ def test_an_address_in_use_is_said_before_anything_starts(run: Run, tmp_path: Pa
     assert ran.code == exits.CONFLICT
     assert "--listen" in ran.err
     assert not (tmp_path / "data" / "up.json").exists()
+
+
+def test_agents_find_the_gateway_where_it_was_or_on_a_free_port_nearby(tmp_path: Path) -> None:
+    root = DataDir(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        api = Address("127.0.0.1", taken.getsockname()[1] - 1)
+        chosen = _gateway(root, api)
+        assert api.port + 1 < chosen.port <= api.port + 20
+        root.write_config("control", {"gateway_listen": str(chosen)})
+    assert _gateway(root, api) == chosen
+    assert _gateway(root, Address("127.0.0.2", api.port)).host == "127.0.0.2"
 
 
 def test_down_where_nothing_ever_was_is_not_found(run: Run, tmp_path: Path) -> None:

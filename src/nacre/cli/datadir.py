@@ -6,6 +6,7 @@ Used by `up` and `down`. The configuration is written anew at each start.
 import fcntl
 import json
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,14 @@ class DataDir:
         """Write the configuration of `control` or `agent`."""
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()]
         files.write_atomically(self.config(program), (HEADER + "".join(lines)).encode(), mode=0o600)
+
+    def setting(self, program: str, key: str) -> str:
+        """Return what was last written into a configuration; empty if nothing was."""
+        try:
+            found = tomllib.loads(self.config(program).read_text()).get(key, "")
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+            return ""
+        return found if isinstance(found, str) else ""
 
     def running(self) -> Running | None:
         """Return who ran here last, if that was since the host booted. Its processes may be gone."""

@@ -33,7 +33,7 @@ async def down(
 ) -> None:
     """Stop a running nacre up. Guests go on unless --vms is given. May be repeated."""
     patience_s = arguments.duration(timeout, "timeout")
-    root = DataDir((data or default_root(session.environment)).absolute())
+    root = DataDir((data or default_root(session.environment)).resolve())
     if not root.root.is_dir():
         raise NotFoundError(
             "no_data_directory", f"there is nothing at {root.root}", hint="name the folder of nacre up with --data"

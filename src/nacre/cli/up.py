@@ -25,6 +25,7 @@ JOIN_S = 30.0
 """How long the node of this machine may take to join before we go on without it."""
 LINK_UP = b'"link.up"'
 """What the agent logs when it is connected."""
+GATEWAY_TRIES = 20
 LOOK_S = 0.1
 HTTP_OK = 200
 TEST_NET = ("192.0.2.1", 9)
@@ -55,15 +56,15 @@ async def up(
     ] = None,
     listen: Annotated[str, Parameter(help="Address of the API.")] = DEFAULT_LISTEN,
     gateway: Annotated[
-        str | None, Parameter(help="Address that agents dial; otherwise the API's, one port higher.")
+        str | None, Parameter(help="Address that agents dial; otherwise the one before, or the port after the API's.")
     ] = None,
     detach: Annotated[bool, Parameter(negative=(), help="Run in the background, and return when it is ready.")] = False,
     session: Here,
 ) -> None:
     """Run a control plane and a node on this machine until SIGTERM or Ctrl-C. Guests are left running then."""
-    root = DataDir((data or default_root(session.environment)).absolute())
+    root = DataDir((data or default_root(session.environment)).resolve())
     api = parse_address(listen, "listen")
-    agents = parse_address(gateway, "gateway") if gateway else Address(api.host, api.port + 1)
+    agents = parse_address(gateway, "gateway") if gateway else None
     root.prepare()
     if detach:
         await _in_background(root, api, agents)
@@ -86,13 +87,14 @@ def parse_address(text: str, field: str) -> Address:
     return Address(bare, int(port))
 
 
-async def _supervise(root: DataDir, api: Address, agents: Address) -> None:
+async def _supervise(root: DataDir, api: Address, wanted: Address | None) -> None:
     earlier = root.running()
     if earlier is not None:
         for name in await end_children(earlier):
             note(f"stopped nacre-{name}, which an earlier nacre up left behind")
-    for address, field in ((api, "listen"), (agents, "gateway")):
-        _check_free(address, field)
+    _check_free(api, "listen")
+    agents = wanted or _gateway(root, api)
+    _check_free(agents, "gateway")
     _write_configs(root, api, agents)
     url = f"http://{api.to_dial()}"
     own = Child(pid=os.getpid(), start_time=processes.start_time(os.getpid()) or 0)
@@ -201,14 +203,14 @@ def welcome(root: DataDir, url: str) -> str:
     return "\n".join(lines)
 
 
-async def _in_background(root: DataDir, api: Address, agents: Address) -> None:
+async def _in_background(root: DataDir, api: Address, agents: Address | None) -> None:
     """Start the supervisor in a session of its own and wait until it is ready. Does nothing if it runs already."""
     found = root.running()
     if found is not None and found.supervisor.alive() and found.ready:
         note(f"nacre up runs already (pid {found.supervisor.pid})\n{welcome(root, found.url)}")
         return
     argv = [sys.executable, "-m", "nacre.cli.main", "up", "--data", str(root.root)]
-    argv += ["--listen", str(api), "--gateway", str(agents)]
+    argv += ["--listen", str(api), *(["--gateway", str(agents)] if agents else [])]
     with processes.spawn(argv, output=root.own_log) as process:
         try:
             async with asyncio.timeout(READY_S):
@@ -243,6 +245,21 @@ def _write_configs(root: DataDir, api: Address, agents: Address) -> None:
         },
     )
     root.write_config("agent", {"data_dir": str(root.folder("agent")), "join_file": str(root.join)})
+
+
+def _gateway(root: DataDir, api: Address) -> Address:
+    """Where agents dial if nobody says: as before, so that they find it again; else on the first free port nearby."""
+    before = root.setting("control", "gateway_listen")
+    likely = [parse_address(before, "gateway")] if before else []
+    likely = [address for address in likely if address.host == api.host]
+    likely += [Address(api.host, port) for port in range(api.port + 1, min(api.port + GATEWAY_TRIES, 65535))]
+    for address in likely:
+        try:
+            _check_free(address, "gateway")
+        except ConflictError:
+            continue
+        return address
+    return likely[0] if likely else Address(api.host, api.port - 1)
 
 
 def _check_free(address: Address, field: str) -> None:
