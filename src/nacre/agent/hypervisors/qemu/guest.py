@@ -143,21 +143,26 @@ class QemuGuest:
             await self._tell_run_state(qmp)
             async for event in qmp.events():
                 await self._heard(qmp, event)
-        except DriverError as error:
-            if self._life.process.alive() and not self._life.powered_off:
-                log.warning("guest.monitor_lost", vm=self._launch.vm, code=error.code, next="reconnect")
+        except DriverError:
             for event in qmp.unheard():  # what came before the connection broke off in the middle of a question
                 if event.name == "SHUTDOWN":
                     self._shut_down(event)
 
     async def _reconnect(self) -> Qmp | None:
+        """Find the monitor again; None when the process has ended, which is how most connections are lost."""
         attempt = 0
         while self._life.process.alive():
             try:
-                return await Qmp.connect(self._launch.run_directory / QMP_SOCKET, _ANSWER_S)
-            except (DriverError, OSError):
+                found = await Qmp.connect(self._launch.run_directory / QMP_SOCKET, _ANSWER_S)
+            except (DriverError, OSError) as error:
+                if attempt == 1:
+                    log.warning("guest.monitor_lost", vm=self._launch.vm, error=str(error), next="try again")
                 await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
                 attempt += 1
+            else:
+                if attempt > 1:
+                    log.info("guest.monitor_found", vm=self._launch.vm)
+                return found
         return None
 
     async def _heard(self, qmp: Qmp, event: Event) -> None:
