@@ -109,10 +109,12 @@ def parts_over(
 ) -> Parts:
     """Return the parts of an API over this database, with files under `folder`."""
     depot = ImageDepot(folder=folder / "images", reserve_bytes=0)
+    requests = Requests(db, asyncio.Event())
     return Parts(
         version="0.0.0",
         settings=Settings(data_dir=str(folder)),
-        requests=Requests(db, asyncio.Event()),
+        requests=requests,
+        phases=requests.phases,
         streams=streams or EchoStreams(),
         uploads=ImageUploads(db, depot),
         metrics=Metrics("0.0.0"),

@@ -117,6 +117,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=joining,
         outage=outage,
+        phases=lambda: _phases(requests),
         checks=(_database_answers(requests), _gateway_listens(gateway), *(_goes_well(loop) for loop in loops)),
     )
     if settings.enrolment_token_file:
@@ -170,6 +171,13 @@ def _from_driver(error: OSError) -> bool:
     """Whether the driver met this: a database on a Unix socket that is away is a file that is not there."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(str(frame.f_globals.get("__name__")).startswith("asyncpg.") for frame, _ in frames)
+
+
+async def _phases(requests: Requests) -> dict[str, int] | None:
+    try:
+        return await requests.phases()
+    except (SQLAlchemyError, OSError, *_AWAY):
+        return None
 
 
 def _database_answers(requests: Requests) -> Check:

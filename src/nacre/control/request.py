@@ -12,7 +12,7 @@ import msgspec
 
 from nacre.control.auth import tokens
 from nacre.control.auth.principals import Caller, Principal
-from nacre.control.services import claim, idempotency, operations
+from nacre.control.services import claim, idempotency, operations, vms
 from nacre.control.store.db import Database, Read, Tx
 from nacre.control.wake import OPERATIONS
 from nacre.errors import ConflictError, NotFoundError
@@ -62,6 +62,11 @@ class Requests:
         """Ask the database something. Raises when it does not answer."""
         async with self.db.read() as rd:
             await operations.get(rd, "")
+
+    async def phases(self) -> dict[str, int]:
+        """Return how many machines are in each phase, whoever owns them. For the operator's metrics."""
+        async with self.db.read() as rd:
+            return await vms.phases(rd)
 
     def begin(self, caller: Caller, once: Once | None) -> "RequestContext":
         """Return the context of a caller's request."""

@@ -34,6 +34,7 @@ async def test_waiting_holds_the_answer_until_the_machine_is_what_was_asked(api:
             return answer.json()["resource"]
 
         made = await change("POST", "/v1/vms", json={"name": "web", "image": "tiny"})
+        assert 'nacre_vms{phase="running"} 1.0' in (await client.get("/metrics")).text
         assert (made["phase"], made["conditions"]["converged"]) == ("running", True)
         assert (await change("POST", "/v1/vms/web/pause"))["phase"] == "paused"
         assert (await change("POST", "/v1/vms/web/resume"))["phase"] == "running"

@@ -1,13 +1,14 @@
 """/healthz, /readyz and /metrics: for machines that watch. Public, and tell nothing of any tenant."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from litestar import Request, Response, get
 
 from nacre.control.api.calls import OK
 from nacre.control.api.metrics import CONTENT_TYPE
-from nacre.control.api.parts import Check, parts_of
+from nacre.control.api.parts import Check, Parts, parts_of
 from nacre.control.api.problems import UNAVAILABLE
 from nacre.schema.common import Out
 
@@ -52,8 +53,20 @@ async def readyz(request: Request[Any, Any, Any]) -> Response[ReadyOut]:
 
 @get("/metrics", opt={"public": True, "produces": "text/plain"})
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Numbers for Prometheus."""
-    return Response(parts_of(request).metrics.render(), media_type=CONTENT_TYPE)
+    """Numbers for Prometheus. Those from the database are as they were when it last answered."""
+    parts = parts_of(request)
+    phases = await _count(parts)
+    if phases is not None:
+        parts.metrics.machines(phases)
+    return Response(parts.metrics.render(), media_type=CONTENT_TYPE)
+
+
+async def _count(parts: Parts) -> Mapping[str, int] | None:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await parts.phases()
+    except TimeoutError:
+        return None
 
 
 async def _try(check: Check) -> CheckOut:

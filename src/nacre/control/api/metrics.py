@@ -3,7 +3,7 @@
 Labels are route templates and never paths, so their number is bounded and no id or name gets in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -42,11 +42,18 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._vms = Gauge("nacre_vms", "Machines by phase.", ["phase"], registry=self.registry)
         self.open = Gauge("nacre_http_open_requests", "Requests being answered now.", registry=self.registry)
 
     def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is read when it is asked for."""
         Gauge(name, help_text, registry=self.registry).set_function(read)
+
+    def machines(self, phases: Mapping[str, int]) -> None:
+        """Set how many machines are in each phase."""
+        self._vms.clear()
+        for phase, number in phases.items():
+            self._vms.labels(phase).set(number)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record one answered request."""

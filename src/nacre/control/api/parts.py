@@ -69,6 +69,8 @@ class Parts:
     """How the operations of a noun are taken back."""
     joining: Joining
     """What a new node must know besides its secret."""
+    phases: Callable[[], Awaitable[Mapping[str, int] | None]]
+    """How many machines are in each phase; None while the database does not answer."""
     checks: Sequence[Check] = ()
     outage: Callable[[Exception], UnavailableError | None] = _no_outage
     """Tells the database being away from a defect: such an exception is shown as what this returns."""
