@@ -204,7 +204,7 @@ class Machine:
     def observed(self) -> VmObserved:
         """Return what there is to tell."""
         phase = self._phase()
-        if self._shown is None:
+        if self._shown is None or (phase is Phase.RUNNING and self._shown[0] is Phase.STARTING):
             self._shown = (phase, self._since(phase))
         elif self._shown[0] is not phase:
             self._shown = (phase, self._clock.now())

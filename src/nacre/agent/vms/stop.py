@@ -13,7 +13,7 @@ from nacre.agent.vms.presence import Presence
 from nacre.lib import processes
 from nacre.model.vms import ExitReason, Phase
 
-PRESS_AGAIN_S = 5.0
+PRESS_AGAIN_S = 2.0
 """A guest that is still booting does not hear the power button, so it is pressed again and again."""
 _GONE_S = 15.0
 
