@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from support.guests import tiny_image
 
-from support.leftovers import snapshot_of
+from support.guests import tiny_image
+from support.leftovers import assert_as_it_was, snapshot_of
 from support.platform import Platform, eventually, platform
 
 pytestmark = pytest.mark.host
@@ -89,7 +89,7 @@ def test_killing_anything_at_any_moment_loses_leaks_and_doubles_nothing(seed: in
             converge(cloud, wanted)
         for name in list(wanted):
             cloud.delete(f"/v1/vms/{name}", wait=60)
-        eventually(lambda: snapshot_of(cloud) == before, what=f"{before}; now {snapshot_of(cloud)}")
+        assert_as_it_was(cloud, before)
         witness.end()
         assert witness.looks > 100
         assert witness.doubles == []

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from support.guests import tiny_image
 
-from support.leftovers import snapshot_of
+from support.guests import tiny_image
+from support.leftovers import assert_as_it_was, snapshot_of
 from support.platform import Platform, eventually, free_port, platform
 
 pytestmark = pytest.mark.host
@@ -47,7 +47,7 @@ def test_a_guest_is_created_reached_stopped_and_deleted_and_nothing_is_left(clou
     assert stopped["run"]["exit_reason"] == "stopped"
     cloud.delete("/v1/vms/web", wait=60)
     assert cloud.vm("web") is None
-    eventually(lambda: snapshot_of(cloud) == before, what=f"nothing left: {before}")
+    assert_as_it_was(cloud, before)
 
     types = [event["type"] for event in cloud.get("/v1/events", noun="vm")["items"]]
     assert {"vm.created", "vm.started", "vm.stopped", "vm.deleted"} <= set(types)

@@ -3,10 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.guests import tiny_image
 
-from support.leftovers import snapshot_of
-from support.platform import Platform, eventually, platform
+from support.guests import tiny_image
+from support.leftovers import assert_as_it_was, snapshot_of
+from support.platform import Platform, platform
 
 pytestmark = pytest.mark.host
 
@@ -23,7 +23,7 @@ def test_a_hundred_rounds_of_create_start_stop_delete_leave_nothing_behind() -> 
         before = snapshot_of(cloud)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda index: one_life(cloud, f"round-{index}"), range(ROUNDS)))
-        eventually(lambda: snapshot_of(cloud) == before, what=f"{before}; now {snapshot_of(cloud)}")
+        assert_as_it_was(cloud, before)
         assert cloud.get("/v1/vms")["items"] == []
         open_operations = cloud.get("/v1/operations", state="running")["items"]
         assert open_operations == []

@@ -1,6 +1,7 @@
 """Count what a platform holds: processes, sockets, files, control groups, rows. Equal counts mean no leak."""
 
 import sqlite3
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from support.platform import Platform
 
 # What grows by design: history, logs, and the databases' own files.
-HISTORY = {"events", "operations", "idempotency", "alembic_version", "leases", "tokens"}
+HISTORY = {"events", "operations", "idempotency_answers", "alembic_version", "leases", "tokens", "sqlite_sequence"}
 
 
 def snapshot_of(cloud: Platform) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def snapshot_of(cloud: Platform) -> dict[str, Any]:
         "processes": len(cloud.guest_pids()),
         "files": files(cloud),
         "sockets": sockets(cloud),
-        "cgroups": cgroups(),
+        "cgroups": cgroups(cloud),
         "rows": rows(cloud),
         "descriptors": descriptors(cloud),
     }
@@ -55,9 +56,22 @@ def run_directories(cloud: Platform) -> list[str]:
     return [hashlib.sha256(str(cloud.root / a.name).encode()).hexdigest()[:12] for a in cloud.agents]
 
 
-def cgroups() -> int:
-    """Control groups of machines, in any hierarchy."""
-    return sum(1 for _ in Path("/sys/fs/cgroup").glob("**/nacre/vm-*"))
+def cgroups(cloud: Platform) -> int:
+    """Control groups, in any hierarchy, of machines that this platform ever had: its events remember them."""
+    known = set(machines(cloud))
+    return sum(group.name in known for group in Path("/sys/fs/cgroup").glob("**/vm-*"))
+
+
+def machines(cloud: Platform) -> list[str]:
+    """Every machine that was ever created here."""
+    found: list[str] = []
+    after = 0
+    while True:
+        page = cloud.get("/v1/events", noun="vm", type="vm.created", after=after, limit=1000)["items"]
+        if not page:
+            return found
+        found += [event["object_id"] for event in page]
+        after = page[-1]["cursor"]
 
 
 def rows(cloud: Platform) -> dict[str, int]:
@@ -72,6 +86,20 @@ def rows(cloud: Platform) -> dict[str, int]:
             for table in tables
             if table not in HISTORY and not table.startswith("sqlite_")
         }
+
+
+def difference(cloud: Platform, before: dict[str, Any]) -> dict[str, Any]:
+    """What is there now and was not before, or the other way round. Empty when all is as it was."""
+    now = snapshot_of(cloud)
+    return {key: (before[key], now[key]) for key in before if before[key] != now[key]}
+
+
+def assert_as_it_was(cloud: Platform, before: dict[str, Any], timeout: float = 30) -> None:
+    """Wait until nothing differs from `before`; fail naming what does."""
+    deadline = time.monotonic() + timeout
+    while found := difference(cloud, before):
+        assert time.monotonic() < deadline, f"left over (before, now): {found}"
+        time.sleep(0.1)
 
 
 def descriptors(cloud: Platform) -> int:
