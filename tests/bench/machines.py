@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.guests import tiny_image
-
 from bench.results import Result
+from support.guests import tiny_image
 from support.platform import Platform, eventually, platform
 
 ROUNDS = 9
