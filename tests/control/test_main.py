@@ -182,3 +182,13 @@ def test_flags_are_named_like_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.log_level, settings.image_roots) == ("debug", ("/a", "/b"))
     with pytest.raises(InvalidInputError):
         read_settings([])
+
+
+def test_a_new_claim_is_written_for_its_owner_only_and_never_shown(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "nacre.control.main", "--data-dir", str(tmp_path), "--new-claim"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    claim = (tmp_path / "claim").read_text().strip()
+    assert claim.startswith("nacre_claim_")
+    assert stat.S_IMODE((tmp_path / "claim").stat().st_mode) == 0o600
+    assert claim not in done.stdout + done.stderr
+    assert "--claim-file" in done.stdout

@@ -80,16 +80,23 @@ class Control:
 
 
 @asynccontextmanager
-async def control_plane(settings: Settings, stopping: asyncio.Event) -> AsyncGenerator[Control]:
-    """Open everything for as long as the block lasts. Raises NacreError when something is not as it must be."""
+async def opened(settings: Settings) -> AsyncGenerator[Database]:
+    """Open the database, with its tables, for as long as the block lasts. Raises NacreError."""
     await asyncio.to_thread(settings.data.mkdir, mode=0o700, parents=True, exist_ok=True)
     db = Database.from_url(settings.database_url, SystemClock(), Wakes())
     db.on_commit(events.flush)
     try:
         await prepare_schema(db)
-        yield await _assemble(settings, db, stopping)
+        yield db
     finally:
         await db.close()
+
+
+@asynccontextmanager
+async def control_plane(settings: Settings, stopping: asyncio.Event) -> AsyncGenerator[Control]:
+    """Open everything for as long as the block lasts. Raises NacreError when something is not as it must be."""
+    async with opened(settings) as db:
+        yield await _assemble(settings, db, stopping)
 
 
 async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -> Control:

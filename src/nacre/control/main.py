@@ -17,7 +17,8 @@ import structlog
 import uvicorn
 import uvloop
 
-from nacre.control.app import Control, control_plane
+from nacre.control.app import Control, control_plane, opened
+from nacre.control.auth.claim import renew_claim
 from nacre.control.settings import Settings, load, split_address
 from nacre.control.wake import EVENTS, OPERATIONS
 from nacre.errors import ConflictError, NacreError
@@ -44,13 +45,16 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the program with these arguments and return its exit code."""
     try:
-        settings = read_settings(arguments)
+        settings, new_claim = _read(arguments)
     except NacreError as error:
         _complain(error)
         return 2
     logs.set_up(settings.log_level, program="nacre-control")
     os.umask(0o077)  # whatever is written holds secrets or belongs to tenants
     try:
+        if new_claim:
+            asyncio.run(write_claim(settings))
+            return 0
         with listening(settings) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, listener))
     except NacreError as error:
@@ -64,15 +68,23 @@ def run(arguments: Sequence[str]) -> int:
 
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings of a command line and the environment. Raises InvalidInputError."""
+    return _read(arguments)[0]
+
+
+def _read(arguments: Sequence[str]) -> tuple[Settings, bool]:
+    """Return the settings, and whether a new claim is all that is wanted."""
     parser = argparse.ArgumentParser(prog="nacre-control", description="The control plane of Nacre.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    parser.add_argument(
+        "--new-claim", action="store_true", help="write a new one-time claim for an administrator, print where, and end"
+    )
     for name in Settings.__struct_fields__:
         if name not in SECRET_SETTINGS:
             parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", default=None)
     given: dict[str, object] = vars(parser.parse_args(arguments))
-    config = given.pop("config")
+    config, new_claim = given.pop("config"), given.pop("new_claim") is True
     flags = {name: str(value) for name, value in given.items() if value is not None}
-    return load(config if isinstance(config, Path) else None, os.environ, flags)
+    return load(config if isinstance(config, Path) else None, os.environ, flags), new_claim
 
 
 @contextlib.contextmanager
@@ -91,6 +103,14 @@ def listening(settings: Settings) -> Generator[socket.socket]:
         ) from error
     with listener:
         yield listener
+
+
+async def write_claim(settings: Settings) -> None:
+    """Make a new claim, beside a control plane that may be running. Raises NacreError."""
+    async with opened(settings) as db:
+        await renew_claim(db, settings.claim_path)
+    path = settings.claim_path
+    sys.stdout.write(f"a new claim is in {path}; use it with: nacre login URL --claim-file {path}\n")
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:

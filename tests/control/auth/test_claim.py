@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nacre.control.auth import tokens
-from nacre.control.auth.claim import ensure_claim
+from nacre.control.auth.claim import ensure_claim, renew_claim
 from nacre.control.auth.principals import PLATFORM, Grant
 from nacre.control.services import claim as service
 from nacre.control.services import events
@@ -100,3 +100,22 @@ async def test_the_database_does_not_hold_the_claim(sqlite_database: Database, t
     assert claim is not None
     for file in tmp_path.glob("nacre.sqlite*"):
         assert claim.encode() not in file.read_bytes()
+
+
+async def test_a_new_claim_makes_an_administrator_again_when_the_last_token_is_lost(
+    database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "claim"
+    first = await ensure_claim(database, path)
+    assert first is not None
+    lost = await _redeem(database, first, "ada")
+    claim = await renew_claim(database, path)
+    assert await ensure_claim(database, path) == claim  # a start in between does not take it away
+    made = await _redeem(database, claim, "ada")
+    assert made.token.user == lost.token.user
+    principal = await tokens.authenticate(database, made.secret, clock)
+    assert principal.grants == (Grant(role=Role.ADMIN, scope=PLATFORM),)
+    with pytest.raises(UnauthenticatedError):
+        await _redeem(database, claim, "eve")
+    assert await ensure_claim(database, path) is None
+    assert not path.exists()

@@ -1,6 +1,7 @@
-"""The claim of the first start: whoever can read what the server printed or wrote becomes the first administrator.
+"""The claim: whoever can read what the server printed or wrote on its host becomes an administrator, once.
 
-`ensure_claim` is called by `main` at every start; `services.claim` redeems. There is no default password.
+`ensure_claim` is called by `main` at every start and makes one while there is no user; `renew_claim` makes one at any
+time, for when the last administrator's token is lost. `services.claim` redeems. There is no default password.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from nacre.control.auth import secrets
 from nacre.control.store import claims, users
-from nacre.control.store.db import Database
+from nacre.control.store.db import Database, Tx
 
 _PREFIX = "nacre_claim_"
 
@@ -20,16 +21,29 @@ async def ensure_claim(db: Database, path: Path) -> str | None:
     A later start before the claim was redeemed returns the same claim, unless the file is lost: then a new one.
     """
     async with db.write() as tx:
-        if await users.any_exists(tx):
-            await asyncio.to_thread(_remove, path)
-            return None
         stored = await claims.get(tx)
         kept = await asyncio.to_thread(_read, path)
         if stored is not None and kept is not None and secrets.matches(kept, stored):
             return kept
-        claim = _PREFIX + secrets.new_secret()
-        await claims.put(tx, secrets.digest(claim))
+        if await users.any_exists(tx):
+            await asyncio.to_thread(_remove, path)
+            return None
+        claim = await _put(tx)
     await asyncio.to_thread(_write, path, claim)
+    return claim
+
+
+async def renew_claim(db: Database, path: Path) -> str:
+    """Return a new claim, which is also in the file `path`, whether or not there are users. The old one is void."""
+    async with db.write() as tx:
+        claim = await _put(tx)
+    await asyncio.to_thread(_write, path, claim)
+    return claim
+
+
+async def _put(tx: Tx) -> str:
+    claim = _PREFIX + secrets.new_secret()
+    await claims.put(tx, secrets.digest(claim))
     return claim
 
 
