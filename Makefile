@@ -26,6 +26,7 @@ check: setup  ## format, lint, types, architecture, API document and docs, witho
 	$(RUN) pyright
 	$(RUN) lint-imports
 	$(RUN) python -m nacre.control.api.openapi --check
+	$(RUN) python scripts/write_reference.py --check
 	$(RUN) zensical build --strict -f mkdocs.yml
 	$(RUN) pytest -q tests/arch
 

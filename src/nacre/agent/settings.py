@@ -38,8 +38,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node_name: str = ""
     """How the node is called when it enrols; empty is the host's name."""
     labels: dict[str, str] = {}
+    """Labels that the node brings along; an operator may add others."""
     region: str = ""
+    """Where the node is, in the large; a join token that names a region wins."""
     zone: str = ""
+    """Where the node is, in the small: what fails together."""
     hypervisors: tuple[str, ...] = ("qemu",)
     """The drivers to use, best first."""
     image_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20 << 30
@@ -49,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_listen: str = ""
     """Address to serve metrics on; empty is nowhere."""
     log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
 
     @property
     def data(self) -> Path:

@@ -46,12 +46,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fetch_allow: tuple[str, ...] = ()
     """Networks (CIDR) that images may be fetched from although they are private."""
     heartbeat_s: Seconds = 5.0
+    """How often agents say that they live."""
     offline_after_s: Seconds = 15.0
     """A node is offline after this silence: at least three heartbeats."""
     resync_s: Seconds = 30.0
     """How often agents ask for their desired state although nothing rang."""
     node_certificate_s: Seconds = 90 * 86400.0
+    """How long a node's certificate is valid; it is replaced when two thirds of that are over."""
     log_level: str = "info"
+    """`debug`, `info`, `warning` or `error`."""
 
     @property
     def data(self) -> Path:
