@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.errors import InvalidInputError
+from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import ImageId, RunId, VmId
 from nacre.model.vms import (
@@ -48,6 +48,13 @@ def test_a_port_published_twice_names_the_field() -> None:
 def test_a_host_address_that_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidInputError, match="not an IP address"):
         check_spec(VmSpec(image=IMAGE, publish=(port(80, address),)))
+
+
+@pytest.mark.parametrize("address", ["::1", "::", "2001:db8::1"])
+def test_an_ipv6_address_is_refused_because_nothing_could_listen_there(address: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        check_spec(VmSpec(image=IMAGE, publish=(port(80, address),)))
+    assert (caught.value.code, caught.value.field) == ("ipv6_publish_unsupported", "publish[0].host_address")
 
 
 def test_publishing_without_a_nic_is_refused() -> None:

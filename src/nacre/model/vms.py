@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from nacre.errors import InvalidInputError
+from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId
 from nacre.model.images import ImageManifest
@@ -207,11 +207,11 @@ def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
 
 
 def check_spec(spec: VmSpec) -> VmSpec:
-    """Return `spec` if its parts fit together. Raises InvalidInputError naming the field."""
+    """Return `spec` if its parts fit together. Raises InvalidInputError or UnsupportedError naming the field."""
     for index, port in enumerate(spec.publish):
         field = f"publish[{index}]"
         try:
-            ip_address(port.host_address)
+            address = ip_address(port.host_address)
         except ValueError as error:
             raise InvalidInputError(
                 "invalid_address",
@@ -219,6 +219,13 @@ def check_spec(spec: VmSpec) -> VmSpec:
                 hint="publish on an address of the node: 127.0.0.1 for local use, 0.0.0.0 for every address",
                 field=f"{field}.host_address",
             ) from error
+        if address.version == 6:
+            raise UnsupportedError(
+                "ipv6_publish_unsupported",
+                f"{port.host_address} is an IPv6 address, and QEMU's user-mode network publishes on IPv4 only",
+                hint="publish on an IPv4 address of the node, or put a proxy in front of it",
+                field=f"{field}.host_address",
+            )
         clash = next((p for p in spec.publish[:index] if ports_overlap(p, port)), None)
         if clash is not None:
             raise InvalidInputError(
