@@ -1,9 +1,11 @@
 """Fixtures for every test."""
 
+import logging
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
@@ -16,6 +18,17 @@ from support.postgres import Cluster, cluster
 def anyio_backend() -> str:
     """The only event loop that Nacre runs on."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logs_are_left_as_they_were() -> Generator[None]:
+    """A program that is run inside a test sets up its logs; the next test has others."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ class Templates:
     async def postgresql(self, cluster: Cluster) -> str:
         """Make a PostgreSQL database and return its name."""
         if cluster.url(TEMPLATE) not in self._prepared:
+            await cluster.drop(TEMPLATE)  # what an earlier try that failed half way may have left
             await cluster.create(TEMPLATE)
         await self._prepare(cluster.url(TEMPLATE))
         return await cluster.create(template=TEMPLATE)

@@ -25,7 +25,7 @@ def set_up(level: str, *, program: str, stream: TextIO | None = None) -> None:
         processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(NAMES[level]),
         logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a few microseconds a line, and a later configuration holds for all
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
