@@ -8,9 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.intents import IMAGE, newer, node_intent, vm_intent
-from support.node import Node
-from support.waiting import until
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import registry
@@ -20,7 +17,10 @@ from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import HypervisorInfo
 from nacre.model.vms import Desired, ExitReason, Phase, PublishedPort, RestartPolicy
+from support.intents import IMAGE, newer, node_intent, vm_intent
+from support.node import Node
 from support.platform import free_port
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -3,10 +3,9 @@
 import subprocess
 import sys
 
+from nacre.model.vms import ExitReason
 from support.agents import agent, wait_for
 from support.intents import vm_intent
-
-from nacre.model.vms import ExitReason
 
 
 def stop(config: str, timeout: str = "5") -> subprocess.CompletedProcess[str]:

@@ -3,19 +3,21 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
-from support.agents import AgentProgram, agent, wait_for
-from support.intents import newer, vm_intent
 
-from nacre.agent.main import run
 from nacre.model.ids import VmId
 from nacre.model.vms import Desired, VmIntent
+from support.agents import AgentProgram, agent, wait_for
+from support.intents import newer, vm_intent
 from support.platform import free_port
 
 ROUNDS = 25
@@ -163,9 +165,6 @@ def test_it_is_small_when_idle():
 
 
 def test_the_agent_does_not_load_what_the_control_plane_needs():
-    import subprocess
-    import sys
-
     heavy = "{'sqlalchemy', 'litestar', 'cedarpy', 'uvicorn', 'alembic', 'cyclopts', 'nacre.control', 'nacre.cli'}"
     code = f"import sys, nacre.agent.main; sys.exit(str([m for m in {heavy} if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -183,23 +182,29 @@ def test_guests_are_healed_without_any_control_plane():
         assert len(program.pids()) == 1
 
 
-def test_two_agents_never_share_a_directory(capsys):
+def test_two_agents_never_share_a_directory():
     with agent() as program:
         program.start()
-        assert run(["--config", str(program.config)]) == 1
-        assert "already" in capsys.readouterr().err
+        done = briefly(str(program.config))
+        assert done.returncode == 1
+        assert "already" in done.stderr
 
 
-def test_settings_that_cannot_be_used_are_said_in_a_line_and_a_hint(tmp_path, capsys):
+def test_settings_that_cannot_be_used_are_said_in_a_line_and_a_hint(tmp_path):
     config = tmp_path / "agent.toml"
     config.write_text('data_dri = "/x"\n')
-    assert run(["--config", str(config)]) == 2
-    assert "did you mean data_dir?" in capsys.readouterr().err
+    done = briefly(str(config))
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["nacre-agent: there is no setting 'data_dri'", "  did you mean data_dir?"]
+
+
+def briefly(config: str) -> subprocess.CompletedProcess[str]:
+    """An agent that should leave by itself."""
+    argv = [sys.executable, "-m", "nacre.agent.main", "--config", config]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30)
 
 
 def test_metrics_are_served_where_the_settings_say():
-    import urllib.request
-
     port = free_port()
     with agent(metrics_listen=f"127.0.0.1:{port}") as program:
         program.want(vm_intent())

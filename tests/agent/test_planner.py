@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.intents import newer, node_intent, vm_id, vm_intent
 
 from nacre.agent.planner import (
     NOTHING,
@@ -34,6 +33,7 @@ from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId
 from nacre.model.vms import Desired, ExitReason, RestartPolicy, VmIntent
 from nacre.protocol.messages import NodeIntent
+from support.intents import newer, node_intent, vm_id, vm_intent
 
 RUNS = vm_intent()
 OFF = vm_intent(RUNS.id, Desired.STOPPED)

@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support.waiting import until
 
 from nacre.lib.lanes import Lanes
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -28,12 +28,16 @@ async def test_success_undoes_nothing():
 
 async def test_a_failure_takes_every_step_back_in_reverse_although_one_fails():
     taken: list[str] = []
-    with pytest.raises(KeyError):
+
+    async def recipe() -> None:
         async with Undo() as undo:
             undo.push(step(taken, "a"))
             undo.push(step(taken, "b", OSError("no")))
             undo.push(step(taken, "c"))
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await recipe()
     assert taken == ["c", "b", "a"]
 
 

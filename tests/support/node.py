@@ -36,7 +36,6 @@ class Node:
     """One node."""
 
     root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="nacre-")))
-    layout: Layout = Layout(0, reason="not in tests")
     told: list[VmObserved] = field(default_factory=list[VmObserved])
     fetched: int = 0
     driver: Hypervisor | None = None
@@ -125,7 +124,7 @@ class Node:
             ),
             "storage": DirectoryStorage(),
             "hypervisors": {"fake": self.driver},
-            "cgroups": Cgroups(self.layout),
+            "cgroups": Cgroups(Layout(0, reason="not in tests")),
             "proof": AccelerationProof(()),
             "clock": SystemClock(),
             "random": lambda: 0.0,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 LOG_LIMIT = 4 << 20
 LOG_KEPT = 1 << 20
-_COMPARED = 16 << 10
+_COMPARED = 64
 
 
 def size(path: Path) -> int:
@@ -23,28 +23,49 @@ def tail(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def trim(path: Path, limit: int = LOG_LIMIT, kept: int = LOG_KEPT) -> bool:
-    """Shorten a log that has outgrown `limit` to its last `kept` bytes, from the next line on. True if it was.
+def since(path: Path, offset: int, most: int) -> tuple[bytes, int]:
+    """Return what a log holds from `offset` on, `most` bytes of it from its end, and where it ends."""
+    try:
+        with path.open("rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            begin = max(offset, end - most, 0)
+            file.seek(begin)
+            content = file.read(max(0, end - begin))
+            return content, begin + len(content)
+    except FileNotFoundError:
+        return b"", 0
 
-    In place, because the hypervisor has the file open and appends to it. What it appends in the instant between reading
-    and cutting is lost.
+
+def trim(path: Path, limit: int = LOG_LIMIT, kept: int = LOG_KEPT) -> int:
+    """Shorten a log that has outgrown `limit` to its last `kept` bytes, from the next line on.
+
+    Returns by how much everything in it has moved towards its beginning. In place, because the hypervisor has the file
+    open and appends to it. What it appends in the instant between reading and cutting is lost.
     """
-    if size(path) <= limit:
-        return False
+    before = size(path)
+    if before <= limit:
+        return 0
     with path.open("r+b") as file:
-        file.seek(-kept, os.SEEK_END)
+        file.seek(before - kept)
         content = file.read()
+        end = before - kept + len(content)
         content = content[content.find(b"\n") + 1 :]
         file.seek(0)
         file.write(content)
         file.flush()
         file.truncate()
-    return True
+    return end - len(content)
 
 
-def overlap(seen: bytes, data: bytes) -> int:
-    """Return how many bytes `data` begins with that `seen` ends with. Pure."""
-    for length in range(min(len(seen), len(data), _COMPARED), 0, -1):
-        if seen.endswith(data[:length]):
-            return length
-    return 0
+def joined(stored: bytes, heard: bytes) -> bytes:
+    """Join what was stored with what was heard, which begins with what the stored part ends with. Pure."""
+    first = heard[:_COMPARED]
+    at = stored.find(first) if heard else -1
+    while at >= 0:
+        if heard.startswith(stored[at:]) or stored[at:].startswith(heard):
+            return stored[:at] + max(stored[at:], heard, key=len)
+        at = stored.find(first, at + 1)
+    for length in range(min(len(stored), len(first)), 0, -1):
+        if stored.endswith(first[:length]):
+            return stored + heard[length:]
+    return stored + heard

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from nacre.agent.console_logs import LOG_LIMIT, overlap, size, tail, trim
+from nacre.agent.console_logs import LOG_LIMIT, joined, since, size, tail, trim
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
 from nacre.lib.threads import in_thread
 from nacre.model.ids import VmId
@@ -24,6 +24,8 @@ _READ = 64 << 10
 _WRITE_S = 5.0
 _TYPED_LIMIT = 64 << 10
 _RECONNECT_S = 0.2
+_ACCEPTED_S = 0.25
+_QUIET_S = 0.05
 
 log = structlog.get_logger()
 
@@ -107,6 +109,8 @@ class Hub:
         self._log: Path | None = None
         self._ended_at: int | None = None
         """How long the log was when the last life that we saw had ended."""
+        self._shown_to = 0
+        """Up to where the log was shown when we connected."""
 
     def attach(self, socket: Path, console_log: Path) -> None:
         """A guest is there: read its console until `lost`."""
@@ -150,7 +154,7 @@ class Hub:
 
     async def _read(self, socket: Path, console_log: Path) -> None:
         """Keep the connection for as long as the guest is there."""
-        seeded = False
+        self._shown_to = self._ended_at or 0
         while True:
             try:
                 before = await in_thread(size, console_log)
@@ -160,44 +164,54 @@ class Hub:
                 continue
             self._writer = writer
             try:
-                repeated = 0 if seeded else await self._seed(console_log, before)
-                seeded = True
-                await self._follow(reader, console_log, repeated)
+                await self._follow(reader, console_log, before)
+            except OSError as error:
+                log.info("console.lost", vm=self._vm, reason=error.strerror, next="connected to again")
             finally:
                 self._writer = None
                 writer.close()
+            self._shown_to = await in_thread(size, console_log)
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _seed(self, console_log: Path, before: int) -> int:
-        """Show what is in the log only. Return how many bytes of it the socket may bring once more.
+    async def _follow(self, reader: asyncio.StreamReader, console_log: Path, before: int) -> None:
+        moved = await self._catch_up(console_log)
+        await self._join(reader, console_log, before - moved)
+        while data := await reader.read(_READ):
+            self._show(data)
+            self._since_trim += len(data)
+            if self._since_trim > LOG_LIMIT // 4:
+                await self._bound(console_log)
 
-        What was printed before somebody was connected is in the log only, what came after in both.
+    async def _catch_up(self, console_log: Path) -> int:
+        """Show what is in the log already. Returns by how much the log has moved."""
+        content, end = await in_thread(since, console_log, self._shown_to, SCROLLBACK)
+        self._show(content)
+        moved = await self._bound(console_log)
+        self._shown_to = end - moved
+        return moved
+
+    async def _join(self, reader: asyncio.StreamReader, console_log: Path, before: int) -> None:
+        """Close the gap between the log, as it was shown, and the socket.
+
+        From which byte on the hypervisor sends to us is known only when something comes; none from before `before`, the
+        end of the log when we connected. All that has come until the log is read is in the log too, or about to come.
         """
-        content = await in_thread(_whole_tail, console_log)
-        after = await in_thread(size, console_log)
-        if self._ended_at is None:
-            self._scrollback[:] = content
-        elif after > self._ended_at:  # viewers have seen the earlier lives: show them how this one began
-            self._show(content[self._ended_at - after :])
-        await self._bound(console_log)
-        return max(0, min(len(content), after - before))
+        heard = await _heard(reader, _ACCEPTED_S)
+        begin = min(before, self._shown_to)
+        stored, end = await in_thread(since, console_log, begin, 4 * SCROLLBACK)
+        while len(heard) < len(stored) and (data := await _heard(reader, _QUIET_S)):
+            heard += data
+        shown = max(0, self._shown_to - (end - len(stored)))
+        self._show(joined(stored, heard)[shown:])
 
-    async def _follow(self, reader: asyncio.StreamReader, console_log: Path, repeated: int) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(_READ):
-                new = data[overlap(bytes(self._scrollback[-repeated:]), data) :] if repeated else data
-                repeated = 0
-                self._show(new)
-                self._since_trim += len(new)
-                if self._since_trim > LOG_LIMIT // 4:
-                    await self._bound(console_log)
-
-    async def _bound(self, console_log: Path) -> None:
+    async def _bound(self, console_log: Path) -> int:
+        """Keep the log in bounds. Returns by how much it has moved."""
         self._since_trim = 0
         try:
-            await in_thread(trim, console_log)
+            return await in_thread(trim, console_log)
         except OSError as error:
             log.warning("console.log_not_trimmed", vm=self._vm, reason=error.strerror, next="tried again later")
+            return 0
 
     def _show(self, data: bytes) -> None:
         if not data:
@@ -210,8 +224,13 @@ class Hub:
             log.info("console.viewer_dropped", vm=self._vm)
 
 
-def _whole_tail(console_log: Path) -> bytes:
-    return tail(console_log, SCROLLBACK) if console_log.exists() else b""
+async def _heard(reader: asyncio.StreamReader, timeout: float) -> bytes:
+    """Return what comes next; nothing if nothing comes for a while or the connection has ended."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await reader.read(_READ)
+    except TimeoutError:
+        return b""
 
 
 class Consoles:

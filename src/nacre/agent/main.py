@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import structlog
+import uvloop
 
 from nacre.agent import places
 from nacre.agent.consoles import Consoles
@@ -66,8 +67,8 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     logs.set_up(settings.log_level, program="nacre-agent")
     try:
-        with places.held(settings):
-            asyncio.run(Agent(settings).run())
+        with places.held(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Agent(settings).run())
     except NacreError as error:
         _complain(error)
         return 1

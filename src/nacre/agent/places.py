@@ -46,6 +46,8 @@ def held(settings: Settings) -> Generator[None]:
             ) from error
         yield
     finally:
+        with contextlib.suppress(OSError):
+            settings.run.rmdir()  # unless guests run on in it
         os.close(descriptor)
 
 

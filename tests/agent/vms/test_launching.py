@@ -1,0 +1,50 @@
+"""From an intent to a launch."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+
+from nacre.agent.images.cache import CachedImage
+from nacre.agent.vms import launching
+from nacre.model.ids import RunId
+from nacre.model.images import Role
+from nacre.model.vms import NicSpec, PublishedPort, nic_mac
+from support.intents import vm_intent
+
+HOST = SimpleNamespace(place=lambda vm: Path("/data") / vm, run_place=lambda vm: Path("/run") / vm)
+RUN = RunId("run-1")
+
+
+def launched(intent, image=None):
+    image = image or CachedImage({Role.KERNEL: Path("/k"), Role.INITRD: Path("/i")})
+    return launching.launch(intent, image, (), run=RUN, lock_fd=9, host=HOST)  # type: ignore[arg-type]
+
+
+def test_a_launch_says_everything_about_one_life():
+    intent = vm_intent(kernel_args="quiet")
+    intent = msgspec.structs.replace(intent, image=msgspec.structs.replace(intent.image, kernel_args="console=ttyS0"))
+    launch = launched(intent)
+    assert (launch.kernel, launch.initrd, launch.kernel_args) == (Path("/k"), Path("/i"), "console=ttyS0 quiet")
+    assert (launch.vm, launch.run, launch.lock_fd) == (intent.id, RUN, 9)
+    assert launch.directory == Path("/data") / intent.id
+
+
+def test_without_a_kernel_there_are_no_kernel_arguments():
+    launch = launched(vm_intent(kernel_args="quiet"), CachedImage({Role.DISK: Path("/d")}))
+    assert (launch.kernel, launch.kernel_args) == (None, "")
+
+
+def test_ports_lead_to_the_first_nic_and_addresses_are_stable():
+    port = PublishedPort(guest_port=80, host_port=8080)
+    intent = vm_intent(publish=(port,), nics=(NicSpec(), NicSpec(mac="52:00:00:00:00:01")))
+    first, second = launched(intent).nics
+    assert (first.publish, second.publish) == ((port,), ())
+    assert (first.mac, second.mac) == (nic_mac(intent.id, 0), "52:00:00:00:00:01")
+    assert launched(vm_intent(nics=())).nics == ()
+
+
+def test_adopting_needs_only_places():
+    launch = launching.to_adopt(vm_intent().id, RUN, HOST)  # type: ignore[arg-type]
+    assert replace(launch).lock_fd == -1
