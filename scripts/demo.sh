@@ -32,7 +32,7 @@ main() {
     say "A page out of the guest 'web', through the published port $page"
     fetch "http://$page/"
     say "What it printed on its console"
-    nacre vm log web | tail -n 5
+    nacre vm log web | tail -n 8
     say "All machines"
     nacre vm list
     say "What happened"
