@@ -19,7 +19,7 @@ from nacre.agent.settings import Settings
 from nacre.agent.streams import Duplex
 from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
-from nacre.model.ids import VmId
+from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.protocol.messages import DesiredState, HeldVm, StreamKind
 
@@ -126,4 +126,5 @@ class Reporting:
                 return self._consoles.stored(self._log_of(vm), tail_bytes)
 
     def _log_of(self, vm: VmId) -> Path:
-        return self._settings.data / "vms" / Path(vm).name / "console.log"
+        known = vm if looks_like_id(vm) else "unknown"  # anything else could be a way out of the folder
+        return self._settings.data / "vms" / known / "console.log"
