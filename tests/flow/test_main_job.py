@@ -1,8 +1,13 @@
 """The main job on real input: a Linux guest created through the API, booted by QEMU, seen, stopped, deleted, gone."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -125,7 +130,6 @@ def test_a_crashed_guest_is_started_again_even_while_the_control_plane_is_away(c
 
 def kill(pid: int) -> None:
     import os
-    import signal
 
     os.kill(pid, signal.SIGKILL)
 
@@ -141,3 +145,28 @@ def test_the_agent_leaves_on_sigterm_at_once_and_its_guests_stay(cloud: Platform
     eventually(lambda: cloud.vm("stays")["phase"] == "running", what="adopted")
     assert cloud.guest_pids() == [pid]
     cloud.delete("/v1/vms/stays", wait=60)
+
+
+def test_the_command_line_leaves_nothing_of_an_import_that_was_refused(cloud: Platform, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("this is not a disk\n" * 100)
+    ran = nacre(cloud, "image", "import", "broken", str(text))
+    assert ran.returncode == 2
+    assert "not a disk image" in ran.stderr
+    assert "hint:" in ran.stderr
+    names = [image["name"] for image in cloud.get("/v1/images")["items"]]
+    assert "broken" not in names
+
+
+def test_the_command_line_says_what_a_machine_waits_for(cloud: Platform) -> None:
+    ran = nacre(cloud, "vm", "create", "huge", "--image", "tiny", "--memory", "2TiB", "--wait", "--timeout", "3s")
+    assert ran.returncode == 6
+    assert "waits: the only node cannot take it: needs 2TiB of memory" in ran.stderr
+    assert nacre(cloud, "vm", "delete", "huge", "--wait").returncode == 0
+
+
+def nacre(cloud: Platform, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "NACRE_URL": cloud.url, "NACRE_TOKEN": cloud.token, "NACRE_CONFIG": str(cloud.root / "none")}
+    return subprocess.run(
+        [sys.executable, "-m", "nacre.cli.main", *words], env=env, capture_output=True, text=True, timeout=60
+    )

@@ -125,7 +125,7 @@ def _bad_port(text: str, why: str) -> InvalidInputError:
     return InvalidInputError(
         "invalid_publish",
         f"cannot publish {text!r}: {why}",
-        hint="write 8080:80, 127.0.0.1:8080:80, [::1]:8080:80 or 5353:53/udp",
+        hint="write 8080:80, 127.0.0.1:8080:80 or 5353:53/udp",
         field="publish",
     )
 

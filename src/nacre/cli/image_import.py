@@ -61,10 +61,15 @@ def plan_import(source: Source) -> list[Part]:
 async def bring_in(session: Session, body: ImageCreate, parts: list[Part], timeout_s: float, *, wait: bool) -> ImageOut:
     """Create the image, or go on with one whose upload broke off; send files; wait until it is ready."""
     async with session.client() as nacre:
-        image, operation = await _create_or_resume(nacre, body, parts)
-        for part in parts:
-            if part.file is not None:
-                await _send(nacre, image, part.artifact, part.file)
+        image, operation, is_new = await _create_or_resume(nacre, body, parts)
+        try:
+            for part in parts:
+                if part.file is not None:
+                    await _send(nacre, image, part.artifact, part.file)
+        except InvalidInputError:
+            if is_new:  # what was refused for good would only be in the way of the next try
+                await nacre.images.delete(image.id)
+            raise
         if wait and operation is not None:
             with progress.spinner(f"{image.name}: checking") as say:
                 await nacre.operations.wait(
@@ -75,7 +80,8 @@ async def bring_in(session: Session, body: ImageCreate, parts: list[Part], timeo
 
 async def _create_or_resume(
     nacre: "Nacre", body: ImageCreate, parts: list[Part]
-) -> tuple[ImageOut, OperationOut | None]:
+) -> tuple[ImageOut, OperationOut | None, bool]:
+    """Return the image, what tells of its arrival, and whether it was made just now."""
     from nacre.client.collection import Query
 
     try:
@@ -88,11 +94,11 @@ async def _create_or_resume(
         if image is None or image.state is not ImageState.UPLOADING or not _same_upload(image, parts):
             raise
     else:
-        return accepted.resource, accepted.operation
+        return accepted.resource, accepted.operation, True
     note(f"{image.name}: going on with the upload that broke off")
     query = Query(filters={"object": image.id}, sort="-created_at", limit=1)
     found = await nacre.operations.all(query)
-    return image, found[0] if found else None
+    return image, found[0] if found else None, False
 
 
 def _same_upload(image: ImageOut, parts: list[Part]) -> bool:

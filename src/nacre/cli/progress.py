@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from nacre.cli.exits import note
 from nacre.schema.common import OperationOut
 
 Advance = Callable[[int], None]
@@ -40,15 +41,26 @@ def bar(label: str, total: int | None) -> Generator[Advance, None, None]:
 
 @contextmanager
 def spinner(label: str) -> Generator[Say, None, None]:
-    """Show that something is going on, and what."""
+    """Show that something is going on, and what. Off a terminal only what it waits for is told, once."""
     if not sys.stderr.isatty():
-        yield _nothing
+        yield _told_once()
         return
     from rich.console import Console
     from rich.markup import escape
 
     with Console(stderr=True).status(escape(label)) as status:
         yield lambda text: status.update(escape(text))
+
+
+def _told_once() -> Say:
+    told: set[str] = set()
+
+    def say(text: str) -> None:
+        if ": waits: " in text and text not in told:
+            told.add(text)
+            note(text)
+
+    return say
 
 
 def of_operation(operation: OperationOut) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nacre.control.scheduler import filters
 from nacre.control.scheduler.placement import NoPlacement
 from nacre.control.scheduler.snapshot import Request, Snapshot
-from nacre.control.services import events, vm_room
+from nacre.control.services import events, operations, vm_room
 from nacre.control.store import published_ports
 from nacre.control.store import vms as store
 from nacre.control.store.db import Read, Tx
@@ -109,6 +109,7 @@ async def refuse(tx: Tx, refused: Sequence[Refused]) -> None:
         )
         if not await store.refuse(tx, row.id, row.generation, failure):
             continue
+        await operations.progress(tx, row.id, None, f"waits: {why.message}")
         events.emit(
             tx,
             type="vm.waiting",
