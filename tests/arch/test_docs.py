@@ -28,7 +28,7 @@ def commands() -> list[tuple[str, str]]:
 
 def only_ours(line: str) -> str:
     """The part of a line of shell before comments, pipes and further commands."""
-    return line.split(" #")[0].split(" | ")[0].split(" && ")[0].strip(" &")
+    return re.split(r" #| \| | && ", line)[0].strip(" &")
 
 
 @cache
