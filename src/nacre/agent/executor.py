@@ -67,6 +67,7 @@ class Executor:
 
     async def begin(self) -> None:
         """Read the records, look for every guest, and return when all are found or not there (or take too long)."""
+        await in_thread(self._host.cgroups.sweep)
         records = await in_thread(self._host.records.load_all)
         self._host.machines.mkdir(mode=0o700, exist_ok=True)
         for place in self._host.machines.iterdir():
@@ -194,6 +195,8 @@ class Executor:
                 if found is not None:
                     await self._attendance.take(machine, found)
                     log.info("vm.adopted", vm=machine.id, pid=found.handle.pid)
+                else:
+                    await in_thread(self._host.cgroups.remove, machine.id)
             case planner.Start(intent=intent):
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)

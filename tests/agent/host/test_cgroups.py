@@ -1,5 +1,6 @@
 """Control groups: found where they can be made, made for each machine, gone with it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,14 @@ def test_a_process_that_has_ended_leaves_no_group():
     vm = vm_id()
     Cgroups(layout).add(vm, (1 << 22) - 1, 0)
     assert not any((parent / vm).exists() for parent in layout.parents)
+
+
+def test_empty_groups_that_nobody_came_back_for_are_swept_and_young_ones_are_not(tmp_path):
+    old, young, used = (tmp_path / "nacre" / vm_id() for _ in range(3))
+    for group in (old, young, used):
+        group.mkdir(parents=True)
+    (used / "child").mkdir()
+    for group in (old, used):
+        os.utime(group, (1000, 1000))
+    Cgroups(Layout(1, (tmp_path / "nacre", tmp_path / "none"))).sweep()
+    assert sorted((tmp_path / "nacre").iterdir()) == sorted((young, used))

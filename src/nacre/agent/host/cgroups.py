@@ -21,6 +21,8 @@ _WANTED = ("memory", "cpu", "pids")
 _OVERHEAD = 1024 * MIB
 """What a hypervisor may use besides the guest's memory: translated code, buffers, its own."""
 _BUSY_TRIES = 20
+_ABANDONED_S = 60.0
+"""Another agent of this host may just be making a group: young ones are left alone."""
 
 log = structlog.get_logger()
 
@@ -62,6 +64,14 @@ class Cgroups:
             _remove(parent / vm)
             with contextlib.suppress(OSError):
                 parent.rmdir()  # if it was the last one
+
+    def sweep(self) -> None:
+        """Remove empty groups that nobody came back for, such as those of agents that are no more."""
+        for parent in self.layout.parents:
+            for group in parent.glob("vm-*"):
+                with contextlib.suppress(OSError):
+                    if time.time() - group.stat().st_mtime > _ABANDONED_S:
+                        group.rmdir()  # fails if there is a process in it
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
