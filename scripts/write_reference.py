@@ -11,22 +11,23 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nacre"
 PAGES = ROOT / "docs" / "reference"
 
-PROGRAMS = {
-    "nacre-control": (
-        "control/settings.py",
-        "`nacre-control --config FILE` reads a TOML file. The environment (`NACRE_CONTROL_DATA_DIR`, …) overrides the file, "
-        "flags (`--data-dir`, …) override both. An unknown key is an error. `nacre-control --new-claim` writes a new one-time "
-        "claim for an administrator and ends.",
-    ),
-    "nacre-agent": (
-        "agent/settings.py",
-        "`nacre-agent` reads `/etc/nacre/agent.toml`, else `./agent.toml`, or the file given with `--config FILE`. Flags "
-        "(`--data-dir`, …) override it. An unknown key is an error.",
-    ),
-}
+CONTROL = """\
+`nacre-control --config FILE` reads a TOML file. The environment (`NACRE_CONTROL_DATA_DIR`, …) overrides the file, flags
+(`--data-dir`, …) override both; `database`, which may hold a password, is not a flag. An unknown key is an error.
+`nacre-control --new-claim` writes a new one-time claim for an administrator and ends."""
+
+AGENT = """\
+`nacre-agent` reads `/etc/nacre/agent.toml`, then `./agent.toml`, or only the file given with `--config FILE`. The
+environment (`NACRE_AGENT_DATA_DIR`, …) overrides files, flags (`--data-dir`, …) override both; `join`, a secret,
+is not a flag. An unknown key is an error."""
+
+PROGRAMS = {"nacre-control": ("control/settings.py", CONTROL), "nacre-agent": ("agent/settings.py", AGENT)}
+HEAD = "# Configuration\n\nMade from the code by `scripts/write_reference.py`. Times are in seconds, sizes in bytes.\n"
+
+
 def configuration() -> str:
     """Return the page on settings."""
-    parts = ["# Configuration\n\nMade from the code by `scripts/write_reference.py`. Times are in seconds, sizes in bytes.\n"]
+    parts = [HEAD]
     for program, (path, text) in PROGRAMS.items():
         parts.append(f"## {program}\n\n{text}\n\n| key | default | meaning |\n|---|---|---|")
         parts += [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in fields(SOURCE / path)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from nacre.agent import settings
+from nacre.agent.main import read_settings
 from nacre.agent.settings import load
 from nacre.errors import InvalidInputError
 
@@ -72,3 +73,9 @@ def test_sockets_have_a_short_path_of_their_own_per_data_directory():
     assert long.run != other.run
     assert len(str(long.run)) < 60
     assert load(None, {}, {"run_dir": "/run/mine"}).run == Path("/run/mine")
+
+
+def test_the_join_string_is_no_flag_because_everybody_could_read_it(capsys):
+    with pytest.raises(SystemExit):
+        read_settings(["--join", "nacre-join-secret"])
+    assert "unrecognized arguments" in capsys.readouterr().err

@@ -44,6 +44,10 @@ from nacre.model.images import Role
 from nacre.protocol import join
 from nacre.protocol.join import Join
 
+SECRET_SETTINGS = frozenset({"join"})
+"""Not taken from the command line, where every user of the machine can read it."""
+FROM_STDIN = "-"
+
 log = structlog.get_logger()
 
 GIVE_UP_S = 1.5
@@ -84,12 +88,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings of a command line, the environment and files. Raises InvalidInputError."""
-    parser = argparse.ArgumentParser(prog="nacre-agent", description="The agent of Nacre, one per node.")
+    parser = argparse.ArgumentParser(
+        prog="nacre-agent", description="The agent of Nacre, one per node.", allow_abbrev=False
+    )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings in TOML; else the system's and ./agent.toml"
     )
     for name in Settings.__struct_fields__:
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", default=None)
+        if name not in SECRET_SETTINGS:
+            parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", default=None)
     given: dict[str, object] = vars(parser.parse_args(arguments))
     config = given.pop("config")
     flags = {name: str(value) for name, value in given.items() if value is not None}
@@ -181,6 +188,8 @@ class Agent:
             return join.decode(self._settings.join)
         if not self._settings.join_file:
             return None
+        if self._settings.join_file == FROM_STDIN:
+            return join.decode(await asyncio.to_thread(sys.stdin.readline))
         path = Path(self._settings.join_file)
         waited = False
         while not await asyncio.to_thread(path.exists):

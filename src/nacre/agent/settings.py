@@ -32,9 +32,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     run_dir: str = ""
     """Where sockets are; a short path that need not survive a reboot."""
     join: str = ""
-    """The join string of `nacre node token create`; needed once."""
+    """The join string of `nacre node token create`; needed once. Not a flag: it is a secret."""
     join_file: str = ""
-    """A file with a join string, which may be written after the agent has started."""
+    """A file with a join string, which may be written after the agent has started; `-` reads it from stdin."""
     node_name: str = ""
     """How the node is called when it enrols; empty is the host's name."""
     labels: dict[str, str] = {}

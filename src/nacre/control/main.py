@@ -73,7 +73,9 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 def _read(arguments: Sequence[str]) -> tuple[Settings, bool]:
     """Return the settings, and whether a new claim is all that is wanted."""
-    parser = argparse.ArgumentParser(prog="nacre-control", description="The control plane of Nacre.")
+    parser = argparse.ArgumentParser(
+        prog="nacre-control", description="The control plane of Nacre.", allow_abbrev=False
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
     parser.add_argument(
         "--new-claim", action="store_true", help="write a new one-time claim for an administrator, print where, and end"

@@ -75,7 +75,7 @@ async def issue(
     await store.add(tx, row)
     _tell(tx, row, "node_token.created", "an enrolment token was made", actor, request_id)
     text = join.encode(join.Join(gateway=joining.gateway, ca=joining.ca, secret=secret))
-    return NodeTokenCreated(token=_out(row), join=text, command=f"nacre-agent --join {shlex.quote(text)}")
+    return NodeTokenCreated(token=_out(row), join=text, command=f"echo {shlex.quote(text)} | nacre-agent --join-file -")
 
 
 async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[NodeTokenOut]:
