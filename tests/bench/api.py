@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 
 import httpx2
-from support.guests import tiny_image
 
 from bench.results import Result
+from support.guests import tiny_image
 from support.platform import platform
 
 MACHINES = 1000
