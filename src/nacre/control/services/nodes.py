@@ -93,7 +93,7 @@ async def remove(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = Non
         raise ConflictError(
             "node_has_vms",
             f"node {row.name} has {reserved.vms} machines",
-            hint=f"see them with `nacre vm list --node {row.name}` and delete them first",
+            hint=f"see them with `nacre vm list --filter node={row.name}` and delete them first",
         )
     await store.remove(tx, row.id)
     _tell(tx, row, "node.deleted", f"node {row.name} was removed", actor=caller.actor, request_id=caller.request_id)
