@@ -25,7 +25,7 @@ check: setup  ## format, lint, types, architecture, API document and docs, witho
 	$(RUN) ruff check
 	$(RUN) pyright
 	$(RUN) lint-imports
-	$(RUN) python -m nacre.control.api.openapi --check
+	$(RUN) python -m nacre.control.api --check
 	$(RUN) python scripts/write_reference.py --check
 	$(RUN) zensical build --strict -f mkdocs.yml
 	$(RUN) pytest -q tests/arch
@@ -40,7 +40,7 @@ docs: setup  ## build the documentation site into site/
 	$(RUN) zensical build --strict -f mkdocs.yml
 
 openapi: setup  ## write openapi.yaml from the code
-	$(RUN) python -m nacre.control.api.openapi --write
+	$(RUN) python -m nacre.control.api --write
 
 clean:  ## remove what was built; keeps data directories
 	rm -rf build site dist .ruff_cache .pytest_cache .import_linter_cache

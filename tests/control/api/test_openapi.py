@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nacre.control.api import problems
-from nacre.control.api.openapi import document, main, to_yaml
+from nacre.control.api.__main__ import main
+from nacre.control.api.openapi import document, to_yaml
 from nacre.control.api.routes import build
 from nacre.control.auth.actions import ACTIONS, OWN_ACTIONS
 
@@ -28,7 +29,7 @@ def operations(made: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def test_the_committed_document_is_in_step_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["openapi", "--check"])
-    assert main() == 0, "run: python -m nacre.control.api.openapi --write"
+    assert main() == 0, "run: python -m nacre.control.api --write"
 
 
 def test_a_document_that_is_out_of_step_is_noticed_and_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

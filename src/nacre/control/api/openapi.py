@@ -1,18 +1,12 @@
 """The OpenAPI 3.1 document of the API, made from its routes and types.
 
-`python -m nacre.control.api.openapi --check` says whether the committed `openapi.yaml` is in step; `--write` writes it.
-
-Served at /openapi.json and /openapi.yaml. Everything in it comes from the handlers: path, docstring, parameters, body,
-answer, declared action.
+Served at /openapi.json and /openapi.yaml, and committed as `openapi.yaml` (`python -m nacre.control.api --write`).
+Everything in it comes from the handlers: path, docstring, parameters, body, answer, declared action.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -307,27 +301,3 @@ def _tag(path: str) -> str:
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
     return (annotation,) if get_origin(annotation) in {Response, Stream} else get_args(annotation) or (annotation,)
-
-
-def main() -> int:
-    """Check or write `openapi.yaml` at the root of the repository."""
-    parser = argparse.ArgumentParser(description="Keep openapi.yaml in step with the code.")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="fail if the file is not what the code says")
-    action.add_argument("--write", action="store_true", help="write the file")
-    parser.add_argument("--file", type=Path, default=Path(__file__).parents[4] / "openapi.yaml")
-    arguments = parser.parse_args()
-    from nacre.control.api.routes import build  # it imports this module, to serve the document
-
-    made = to_yaml(document(build(None), version("nacre")))
-    if arguments.write:
-        arguments.file.write_text(made)
-        return 0
-    if arguments.file.exists() and arguments.file.read_text() == made:
-        return 0
-    sys.stderr.write("openapi.yaml is not in step with the code: python -m nacre.control.api.openapi --write\n")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
