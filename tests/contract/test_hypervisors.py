@@ -16,6 +16,7 @@ import pytest
 from nacre.agent.hypervisors import ports, registry
 from nacre.agent.hypervisors.base import GuestState, Handle, Hypervisor, Launch
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.lifecycle import RELEASE_S
 from nacre.lib import processes
 from nacre.model.vms import ExitReason, PublishedPort, TransportProtocol
 from support.guests import tiny_image
@@ -132,6 +133,21 @@ async def test_the_power_button_stops_a_guest_and_it_counts_as_stopped(lab):
     assert gone.exit_reason is ExitReason.STOPPED
     await watch.end()
     assert leftovers(launch) == []
+
+
+async def test_a_guest_that_powered_off_keeps_its_process_until_that_is_on_record(lab):
+    _, guest, watch = await lab.started()
+    watch.releases = False
+    await ready(guest)
+    await guest.shutdown()
+    await watch.until(GuestState.SHUT_DOWN)
+    assert await guest.state() is GuestState.SHUT_DOWN
+    assert processes.is_alive(guest.handle.pid, guest.handle.start_time)
+    at = time.monotonic()
+    await guest.release()
+    await watch.until(GuestState.GONE)
+    assert time.monotonic() - at < RELEASE_S
+    await watch.end()
 
 
 async def test_a_guest_that_powers_itself_off_is_no_crash(lab):

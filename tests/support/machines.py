@@ -83,15 +83,18 @@ async def ready(guest: Guest, times: int = 1, timeout: float = 60) -> None:
 
 
 class Watch:
-    """Collects what a guest tells, as the agent would."""
+    """Collects what a guest tells, and lets it go when it has powered off, as the agent would."""
 
     def __init__(self, guest: Guest) -> None:
         self.events: list[GuestEvent] = []
+        self.releases = True
         self._task = asyncio.create_task(self._collect(guest))
 
     async def _collect(self, guest: Guest) -> None:
         async for event in guest.events():
             self.events.append(event)
+            if event.state is GuestState.SHUT_DOWN and self.releases:
+                await guest.release()
 
     async def until(self, state: GuestState, timeout: float = 20) -> GuestEvent:
         """Wait for an event of this state; return the newest one."""

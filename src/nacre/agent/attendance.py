@@ -78,6 +78,7 @@ class Attendance:
                 machine.presence = Presence.LEAVING
                 if machine.record.ending is None:
                     await _saved(machine, ending=ExitReason.GUEST_SHUTDOWN)
+                await guest.release()
             case GuestState.FAILED:
                 self._failed(machine, event)
             case state:

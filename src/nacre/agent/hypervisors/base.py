@@ -21,7 +21,7 @@ class GuestState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
-    SHUT_DOWN = "shut-down"  # the guest has powered off, its process is about to leave
+    SHUT_DOWN = "shut-down"  # the guest has powered off, its process leaves when released
     FAILED = "failed"  # the hypervisor stopped it (internal error, I/O error)
     GONE = "gone"  # no process
 
@@ -133,6 +133,13 @@ class Guest(Protocol):
 
     async def resume(self) -> None:
         """Let the virtual CPUs run again."""
+        ...
+
+    async def release(self) -> None:
+        """Let the process of a guest in SHUT_DOWN end, now that its power-off is on record. Returns at once.
+
+        Until then it stays for a few seconds: were it gone and nothing written, the power-off would look like a crash.
+        """
         ...
 
     async def kill(self) -> None:

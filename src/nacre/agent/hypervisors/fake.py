@@ -153,6 +153,10 @@ class FakeGuest:
         """Let it run again."""
         await self._ask("resume")
 
+    async def release(self) -> None:
+        """The power-off is on record."""
+        self._life.released.set()
+
     async def kill(self) -> None:
         """End the process and return when it is gone."""
         await self._life.kill()
@@ -202,6 +206,7 @@ class FakeGuest:
             self._quitting = asyncio.create_task(self._quit())
 
     async def _quit(self) -> None:
+        await self._life.may_end()
         with contextlib.suppress(DriverError):
             await self._ask("quit")
         if not await self._life.wait(_QUIT_S):

@@ -16,6 +16,8 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.lib import processes
 from nacre.model.vms import ExitReason
 
+RELEASE_S = 5.0
+"""How long a guest that powered off is kept for an agent that wants to write that down first."""
 _KILL_S = 10.0
 _DRAIN_S = 0.5  # what may still be unread in the hypervisor's socket when its process ends
 
@@ -62,6 +64,8 @@ class Life:
         self.detail = ""
         """What the hypervisor said about its end."""
         self.gone = asyncio.Event()
+        self.released = asyncio.Event()
+        """Whoever must remember that the guest powered off does."""
         self._drain = drain
         self._clean_up = clean_up
         self._queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
@@ -102,6 +106,12 @@ class Life:
             return False
         return True
 
+    async def may_end(self) -> None:
+        """Return when the process of a guest that powered off may end: released, gone by itself, or kept for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                await self.released.wait()
+
     async def leave(self) -> None:
         """Stop watching; the process stays."""
         if self._watcher is not asyncio.current_task():
@@ -124,4 +134,5 @@ class Life:
         )
         self.tell(GuestEvent(state=GuestState.GONE, exit_reason=reason, detail=self.detail or detail))
         self.gone.set()
+        self.released.set()
         self.process.close()

@@ -90,6 +90,10 @@ class QemuGuest:
         """Let the virtual CPUs run, also after an I/O error."""
         await self._execute("cont")
 
+    async def release(self) -> None:
+        """The power-off is on record."""
+        self._life.released.set()
+
     async def kill(self) -> None:
         """End the process and return when it is gone."""
         await self._life.kill()
@@ -218,6 +222,7 @@ class QemuGuest:
 
     async def _quit(self) -> None:
         """The guest is off: end its process, which writes back what it holds first."""
+        await self._life.may_end()
         with contextlib.suppress(DriverError):
             await self._execute("quit")
         if not await self._life.wait(_QUIT_S):
