@@ -165,6 +165,16 @@ def test_the_command_line_says_what_a_machine_waits_for(cloud: Platform) -> None
     assert nacre(cloud, "vm", "delete", "huge", "--wait").returncode == 0
 
 
+def test_the_labels_of_a_node_are_changed_from_the_command_line(cloud: Platform) -> None:
+    assert nacre(cloud, "node", "update", "node-0", "--label", "rack=a1", "--label", "disk=ssd").returncode == 0
+    assert nacre(cloud, "node", "update", "node-0", "--label", "disk-").returncode == 0
+    (node,) = cloud.get("/v1/nodes", label="rack=a1")["items"]
+    assert node["labels"] == {"rack": "a1"}
+    refused = nacre(cloud, "node", "update", "node-0")
+    assert refused.returncode == 2
+    assert "hint:" in refused.stderr
+
+
 def nacre(cloud: Platform, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "NACRE_URL": cloud.url, "NACRE_TOKEN": cloud.token, "NACRE_CONFIG": str(cloud.root / "none")}
     return subprocess.run(

@@ -5,12 +5,12 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from nacre.cli import arguments, output
-from nacre.cli.options import Filters, Labels, NodeName, Sort, Yes
+from nacre.cli.options import ChangedLabels, Filters, Labels, NodeName, Sort, Yes
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.model.units import format_size
-from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut
+from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
 
 token = App(name="token", help="One-time tokens that let a new node join.")
 
@@ -63,6 +63,18 @@ async def show(*names: NodeName, session: Here) -> None:
     if found:
         output.details(session, found, facts)
     finish(failure)
+
+
+@app.command
+async def update(name: NodeName, /, *, label: ChangedLabels = (), session: Here) -> None:
+    """Change the labels of a node."""
+    ref = arguments.ref(name, "node")
+    async with session.client() as nacre:
+        current = await nacre.nodes.show(ref)
+        changes = NodeUpdate(labels=arguments.changed_labels(current.labels, label) if label else None)
+        arguments.check_changes(changes)
+        changed = await nacre.nodes.update(ref, changes, if_match=current.etag)
+    output.outcome(session, [changed], lambda node: f"{node.name}: changed")
 
 
 @app.command

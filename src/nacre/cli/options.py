@@ -16,6 +16,10 @@ OperationName = Annotated[str, Parameter(completer=names.operations, help="Id of
 ContextName = Annotated[str, Parameter(completer=names.contexts, help="Name of a context.")]
 
 Labels = Annotated[tuple[str, ...], Parameter(name="--label", negative=(), help="Label key=value. Repeatable.")]
+ChangedLabels = Annotated[
+    tuple[str, ...],
+    Parameter(name="--label", negative=(), help="Set key=value, or remove with key-. Repeatable."),
+]
 Filters = Annotated[
     tuple[str, ...],
     Parameter(name="--filter", negative=(), help="Only what has this value, such as phase=running. Repeatable."),

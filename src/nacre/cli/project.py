@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from nacre.cli import arguments, output
-from nacre.cli.options import Filters, Labels, ProjectName, Sort, Yes
+from nacre.cli.options import ChangedLabels, Filters, Labels, ProjectName, Sort, Yes
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
@@ -67,10 +67,7 @@ async def update(
     /,
     *,
     description: Annotated[str | None, Parameter(help="What it is for.")] = None,
-    label: Annotated[
-        tuple[str, ...],
-        Parameter(name="--label", negative=(), help="Set key=value, or remove with key-. Repeatable."),
-    ] = (),
+    label: ChangedLabels = (),
     session: Here,
 ) -> None:
     """Change a project."""

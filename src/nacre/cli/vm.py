@@ -10,6 +10,7 @@ from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
     AllProjects,
+    ChangedLabels,
     Filters,
     ImageName,
     Labels,
@@ -139,10 +140,7 @@ async def update(
     memory: Memory = None,
     publish: Publish = (),
     no_publish: Annotated[bool, Parameter(negative=(), help="Publish no port any more.")] = False,
-    label: Annotated[
-        tuple[str, ...],
-        Parameter(name="--label", negative=(), help="Set key=value, or remove with key-. Repeatable."),
-    ] = (),
+    label: ChangedLabels = (),
     restart: Annotated[Restart | None, Parameter(help="When a node starts it again by itself.")] = None,
     stop_timeout: StopTimeout = None,
     waiting: Waiting = NO_WAIT,

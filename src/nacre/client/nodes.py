@@ -3,7 +3,7 @@
 from nacre.client.collection import Collection, segment
 from nacre.client.transport import Transport
 from nacre.schema.common import Page
-from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut
+from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
 
 NODE_TOKENS = "/v1/nodes/tokens"
 
@@ -29,6 +29,10 @@ class Nodes(Collection[NodeOut]):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "/v1/nodes", NodeOut, Page[NodeOut])
         self.tokens = NodeTokens(transport)
+
+    async def update(self, ref: str, changes: NodeUpdate, *, if_match: str | None = None) -> NodeOut:
+        """Change a node's labels; `if_match` makes it fail if the node changed meanwhile."""
+        return await self._transport.change("PATCH", self.at(ref), NodeOut, body=changes, if_match=if_match)
 
     async def cordon(self, ref: str) -> NodeOut:
         """Give the node nothing new; it keeps what it runs."""
