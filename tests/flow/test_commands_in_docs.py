@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nacre.agent.settings import load
 from support.platform import free_port
 
 pytestmark = pytest.mark.host
@@ -130,3 +131,4 @@ def test_the_demo_shows_a_page_from_a_real_guest_and_can_be_removed(tmp_path: Pa
     assert gone.returncode == 0, gone.stderr
     left = subprocess.run(["pgrep", "-af", str(state)], capture_output=True, text=True)
     assert left.stdout == ""
+    assert not load(state / "agent.toml", {}, {}).run.exists()

@@ -4,6 +4,7 @@ Used by the executor. Hears and does not decide: after all that a guest does, th
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -92,6 +93,8 @@ class Attendance:
     async def _gone(self, machine: Machine, event: GuestEvent) -> None:
         told = event.exit_reason or ExitReason.CRASHED
         self._consoles.lost(machine.id)
+        with contextlib.suppress(OSError):  # while it counts as running nobody makes it anew; a start does
+            self._host.run_place(machine.id).rmdir()
         try:
             reason = await machine.ended(told, event.detail)
         except OSError as error:
