@@ -24,6 +24,8 @@ from nacre.model.nodes import (
     Usage,
 )
 from nacre.model.vms import (
+    CopyObserved,
+    CopyRef,
     Desired,
     ExitReason,
     MachineType,
@@ -31,6 +33,7 @@ from nacre.model.vms import (
     Phase,
     PublishedPort,
     RestartPolicy,
+    RetiredVm,
     RunInfo,
     TransportProtocol,
     VmIntent,
@@ -55,6 +58,8 @@ from nacre.protocol.messages import (
     OpenStream,
     Pull,
     Refused,
+    Renew,
+    Renewed,
     Rotate,
     Rotated,
     StreamHeader,
@@ -130,10 +135,14 @@ INTENT = NodeIntent(
             reboot_nonce=3,
             reset_nonce=2,
             force_stop=True,
+            fence=4,
         ),
     ),
     images=(IMAGE,),
     teardown_allowed=True,
+    tenure=2,
+    retired=(RetiredVm(id=VM, fence=3),),
+    discard=(CopyRef(id=VM, fence=1),),
 )
 RUN = RunInfo(
     id=RunId("run-01hzzzzzzzzzzzzzzzzzzzzzzz"),
@@ -172,6 +181,7 @@ FROM_AGENT: tuple[FromAgent, ...] = (
     Enrol(token="secret", csr_pem="-----BEGIN CERTIFICATE REQUEST-----", name="alpha"),
     Hello(newest=1, oldest=1, node=NODE, instance="run-1", facts=FACTS, sent_at=AT),
     Heartbeat(sent_at=AT, usage=USAGE, conditions=(CONDITION,), facts=FACTS),
+    Renew(sequence=3, tenure=2),
     Pull(digest="00ff"),
     Observed(
         sequence=12,
@@ -180,6 +190,7 @@ FROM_AGENT: tuple[FromAgent, ...] = (
         vms=(SEEN,),
         held=(HeldVm(id=VM, name="stray", running=True, since=AT),),
         images=(IMAGE,),
+        copies=(CopyObserved(id=VM, fence=1, exists=True, size_bytes=4096, since=AT),),
     ),
     Rotate(csr_pem="-----BEGIN CERTIFICATE REQUEST-----"),
     StreamHeader(ok=False, code="vm_not_here", message="no such machine", hint="look elsewhere"),
@@ -187,8 +198,9 @@ FROM_AGENT: tuple[FromAgent, ...] = (
 )
 FROM_CONTROL: tuple[FromControl, ...] = (
     Enrolled(node=NODE, certificate_pem="-----BEGIN CERTIFICATE-----", roots_pem="-----BEGIN CERTIFICATE-----"),
-    Welcome(version=1, heartbeat_s=5.0, resync_s=30.0, server_time=AT),
+    Welcome(version=1, heartbeat_s=5.0, resync_s=30.0, server_time=AT, lease_s=35.0, renew_s=2.0),
     Refused(code="node_removed", message="gone", hint="enrol again", retryable=True),
+    Renewed(sequence=3, granted=True),
     Wake(),
     DesiredState(digest="00ff", intent=INTENT),
     ObservedAck(sequence=12),

@@ -12,7 +12,7 @@ import msgspec
 from nacre.control.auth.principals import Caller, Principal
 from nacre.control.gateway import desired, observed
 from nacre.control.reconcilers.vms import Placer
-from nacre.control.services import nodes, projects, vms
+from nacre.control.services import node_signs, projects, vms
 from nacre.control.store import images as image_store
 from nacre.control.store import nodes as node_store
 from nacre.control.store import projects as project_store
@@ -117,7 +117,7 @@ async def make_node(tx: Tx, name: str = "node-1", *, told: NodeFacts | None = No
         updated_at=now,
     )
     await node_store.add(tx, row)
-    await nodes.connected(tx, node, told or facts(), "instance-1")
+    await node_signs.connected(tx, node, told or facts(), "instance-1")
     return node
 
 

@@ -19,6 +19,8 @@ VmId = NewType("VmId", str)
 OperationId = NewType("OperationId", str)
 StreamId = NewType("StreamId", str)
 RunId = NewType("RunId", str)
+MoveId = NewType("MoveId", str)
+DrainId = NewType("DrainId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -32,6 +34,8 @@ PREFIXES = {
     "operation": "op",
     "stream": "str",
     "run": "run",
+    "move": "mov",
+    "drain": "drn",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -14,17 +14,42 @@ class NodeState(StrEnum):
     ENROLLING = "enrolling"  # has a certificate, has not connected yet
     READY = "ready"
     CORDONED = "cordoned"  # keeps what it runs, gets nothing new
+    DRAINING = "draining"  # what it runs is being moved away
+    MAINTENANCE = "maintenance"  # empty, and may be silent without that being news
     OFFLINE = "offline"  # missed its heartbeats
-    FAILED = "failed"
+    FAILED = "failed"  # given up: its lease has ended, and what it ran may run elsewhere
 
+
+class NodeWish(StrEnum):
+    """What an operator wants of a node. Outlives being offline, which the state cannot say."""
+
+    ACTIVE = "active"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+    MAINTENANCE = "maintenance"
+
+
+_HEARD = frozenset({NodeState.READY, NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE})
+_LOST = frozenset({NodeState.OFFLINE, NodeState.FAILED})
 
 MOVES: dict[NodeState, frozenset[NodeState]] = {
-    NodeState.ENROLLING: frozenset({NodeState.READY, NodeState.OFFLINE, NodeState.FAILED}),
-    NodeState.READY: frozenset({NodeState.CORDONED, NodeState.OFFLINE, NodeState.FAILED}),
-    NodeState.CORDONED: frozenset({NodeState.READY, NodeState.OFFLINE, NodeState.FAILED}),
-    NodeState.OFFLINE: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.FAILED}),
-    NodeState.FAILED: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.OFFLINE}),
+    NodeState.ENROLLING: _HEARD | _LOST,
+    NodeState.READY: frozenset({NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE}) | _LOST,
+    NodeState.CORDONED: frozenset({NodeState.READY, NodeState.DRAINING, NodeState.MAINTENANCE}) | _LOST,
+    NodeState.DRAINING: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.MAINTENANCE}) | _LOST,
+    NodeState.MAINTENANCE: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.DRAINING, NodeState.FAILED}),
+    NodeState.OFFLINE: _HEARD | {NodeState.FAILED},
+    NodeState.FAILED: _HEARD,
 }
+"""Which state may follow which. A node in maintenance is never offline: it was told that it may be silent."""
+
+STATE_OF_WISH: dict[NodeWish, NodeState] = {
+    NodeWish.ACTIVE: NodeState.READY,
+    NodeWish.CORDONED: NodeState.CORDONED,
+    NodeWish.DRAINING: NodeState.DRAINING,
+    NodeWish.MAINTENANCE: NodeState.MAINTENANCE,
+}
+"""The state of a node that is heard."""
 
 
 def move(state: NodeState, to: NodeState) -> NodeState:
@@ -43,6 +68,8 @@ class ConditionKind(StrEnum):
 
     MEMORY_PRESSURE = "MemoryPressure"
     DISK_PRESSURE = "DiskPressure"
+    NETWORK_UNAVAILABLE = "NetworkUnavailable"
+    FLAPPING = "Flapping"
     CLOCK_SKEW = "ClockSkew"
     HYPERVISOR_UNAVAILABLE = "HypervisorUnavailable"
     HELD_WORKLOADS = "HeldWorkloads"
@@ -87,6 +114,92 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     abilities: tuple[str, ...] = ()
 
 
+class NumaNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One memory node of a host and its CPUs."""
+
+    id: int
+    cpus: str
+    """As Linux lists them: `0-3,8-11`."""
+    memory_bytes: int
+
+
+class HugePages(msgspec.Struct, frozen=True, kw_only=True):
+    """The huge pages of one size."""
+
+    size_bytes: int
+    total: int
+
+
+class BlockDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk of a host."""
+
+    name: str
+    wwn: str = ""
+    """World Wide Name, or another stable id; empty for disks without one."""
+    model: str = ""
+    size_bytes: int
+    rotational: bool = False
+
+
+class PciDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that could be passed to a guest."""
+
+    address: str
+    """`0000:01:00.0`"""
+    kind: str
+    """`gpu`, `nic`, `nvme` or `other`."""
+    vendor: str
+    device: str
+    driver: str = ""
+    iommu_group: int | None = None
+
+
+class HostNic(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface of a host."""
+
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    up: bool = False
+    speed_mbps: int | None = None
+    addresses: tuple[str, ...] = ()
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host is made of."""
+
+    cpu_model: str = ""
+    cpu_cores: int = 0
+    cpu_threads: int = 0
+    numa: tuple[NumaNode, ...] = ()
+    huge_pages: tuple[HugePages, ...] = ()
+    disks: tuple[BlockDevice, ...] = ()
+    devices: tuple[PciDevice, ...] = ()
+    nics: tuple[HostNic, ...] = ()
+
+
+class ReliabilityPart(StrEnum):
+    """What a node's reliability is judged by."""
+
+    UPTIME = "uptime"
+    RESPONSE = "response"
+    SUCCESS = "success"
+    CAPACITY = "capacity"
+    STABILITY = "stability"
+
+
+class Reliability(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a node can be relied on, 0 to 1, with its parts, each 0 to 1 before weighting."""
+
+    score: float = 0.5
+    parts: dict[str, float] = {}
+    """By `ReliabilityPart`."""
+    discount: float = 1.0
+    """What the weighted sum was multiplied with because the node is new; 1 once it is not."""
+    flaps: float = 0.0
+    """How often it went away and came back lately; halves every five minutes."""
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent says about its host when it connects, and again when it changes."""
 
@@ -101,3 +214,5 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     region: str = ""
     zone: str = ""
+    inventory: Inventory | None = None
+    """Not from agents of version 1 of the protocol."""

@@ -14,6 +14,7 @@ from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId
 from nacre.model.images import ImageManifest
+from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
 from nacre.model.units import MIB
 
 MIN_MEMORY = 64 * MIB
@@ -55,6 +56,13 @@ class RestartPolicy(StrEnum):
     NEVER = "never"
     ON_FAILURE = "on-failure"  # after a crash, not after the guest powered itself off
     ALWAYS = "always"
+
+
+class HaPolicy(StrEnum):
+    """What happens to a machine whose node is lost."""
+
+    NONE = "none"  # it waits for its node
+    RESTART = "restart"  # it is started on another node, once its old node has surely let go of it
 
 
 class MachineType(StrEnum):
@@ -118,6 +126,12 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
     """How long a graceful stop may take before the machine is switched off."""
+    placement: Placement = Placement()
+    ha: HaPolicy = HaPolicy.NONE
+    priority: Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)] = 100
+    """Higher goes first when machines wait for room or are restarted elsewhere."""
+    preemptible: bool = False
+    """May be stopped to make room for a machine of higher priority; it then waits for room itself."""
 
 
 class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +150,42 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """The same for a hard reset."""
     force_stop: bool = False
     """Switch off without asking the guest."""
+    fence: int = 0
+    """The fencing token of this placement: every placement of a machine has a higher one than all before."""
+
+
+class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that has moved away. Placements up to `fence` are to be switched off and set aside with their disks."""
+
+    id: VmId
+    fence: int
+
+
+class CopyState(StrEnum):
+    """What has become of what a machine left behind on a node."""
+
+    RETIRING = "retiring"  # the node has not said yet that it has let go of it
+    KEPT = "kept"  # switched off; its disks are kept until they expire or an operator discards them
+    DISCARDING = "discarding"  # its disks are to be deleted
+
+
+class CopyRef(msgspec.Struct, frozen=True, kw_only=True):
+    """What one placement of a machine left behind on a node."""
+
+    id: VmId
+    fence: int
+
+
+class CopyObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node has of a retired placement."""
+
+    id: VmId
+    fence: int
+    exists: bool
+    """False for a placement that the node was told to retire and has nothing of."""
+    size_bytes: int = 0
+    """What its disks take."""
+    since: datetime | None = None
 
 
 class ExitReason(StrEnum):
@@ -146,6 +196,7 @@ class ExitReason(StrEnum):
     GUEST_SHUTDOWN = "guest-shutdown"  # the guest powered itself off
     CRASHED = "crashed"  # its process died
     HOST_REBOOT = "host-reboot"  # the node went down under it
+    FENCED = "fenced"  # its node could not renew its lease in time
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +210,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int
     memory_bytes: int
     publish: tuple[PublishedPort, ...] = ()
+    guarded: bool = False
+    """Whether its process is held by a guard that fences it when the node's lease ends."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""
@@ -203,7 +256,10 @@ def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
         "memory_bytes": (spec.memory_bytes, run.memory_bytes),
         "publish": (spec.publish, run.publish),
     }
-    return tuple(name for name, (wanted, has) in pairs.items() if wanted != has)
+    changed = [name for name, (wanted, has) in pairs.items() if wanted != has]
+    if spec.ha is HaPolicy.RESTART and not run.guarded:
+        changed.append("ha")
+    return tuple(changed)
 
 
 def check_spec(spec: VmSpec) -> VmSpec:
@@ -248,6 +304,7 @@ def check_spec(spec: VmSpec) -> VmSpec:
             hint="write it on one line",
             field="kernel_args",
         )
+    check_placement(spec.placement)
     return spec
 
 

@@ -12,7 +12,7 @@ import msgspec
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import Role
 from nacre.model.nodes import Condition, NodeFacts, Usage
-from nacre.model.vms import VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, CopyRef, RetiredVm, VmIntent, VmObserved
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
@@ -64,6 +64,10 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     resync_s: float
     """How often the agent asks for its desired state even if nothing rang."""
     server_time: datetime
+    lease_s: float = 0.0
+    """How long a granted lease lasts, counted from when the agent asked; 0 from a control plane that grants none."""
+    renew_s: float = 0.0
+    """How often an agent asks while it has machines that need a lease."""
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
@@ -85,6 +89,26 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Only when they changed since the last message."""
 
 
+class Renew(Message, frozen=True, kw_only=True, tag="renew"):
+    """Agent, every `renew_s` while it is told of machines with `ha: restart`: may I go on running them?
+
+    The lease, if granted, runs from when the agent sent this, on a clock of its own that counts time asleep and that
+    nobody sets. `tenure` is that of the desired state which the agent has on disk.
+    """
+
+    sequence: int
+    tenure: int
+
+
+class Renewed(Message, frozen=True, kw_only=True, tag="renewed"):
+    """Control: the lease that was asked for with `sequence` is on record, or it is not granted because the node's
+    tenure has ended: what it ran may run elsewhere, and the agent must pull.
+    """
+
+    sequence: int
+    granted: bool
+
+
 class Pull(Message, frozen=True, kw_only=True, tag="pull"):
     """Agent: send the desired state. `digest` is what it has, to save bytes."""
 
@@ -103,6 +127,12 @@ class NodeIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Images that must stay in the cache because something here uses them."""
     teardown_allowed: bool = False
     """An operator's word that this sync may tear down more than the blast-radius guard allows."""
+    tenure: int = 0
+    """Raised whenever the control plane gives the node up. Leases are granted for the newest only."""
+    retired: tuple[RetiredVm, ...] = ()
+    """Machines that have moved away and that the node has not said it has let go of."""
+    discard: tuple[CopyRef, ...] = ()
+    """Copies whose disks are to be deleted."""
 
 
 class DesiredState(Message, frozen=True, kw_only=True, tag="desired"):
@@ -131,6 +161,8 @@ class Observed(Message, frozen=True, kw_only=True, tag="observed"):
     vms: tuple[VmObserved, ...] = ()
     held: tuple[HeldVm, ...] = ()
     images: tuple[ImageId, ...] = ()
+    copies: tuple[CopyObserved, ...] = ()
+    """With `complete`: every copy that the node keeps, and what it was told to retire and has nothing of."""
 
 
 class ObservedAck(Message, frozen=True, kw_only=True, tag="observed-ack"):
@@ -198,5 +230,7 @@ class ArtifactHeader(Message, frozen=True, kw_only=True, tag="artifact-header"):
     hint: str = ""
 
 
-FromAgent = Enrol | Hello | Heartbeat | Pull | Observed | Rotate | StreamHeader | GetArtifact
-FromControl = Enrolled | Welcome | Refused | Wake | DesiredState | ObservedAck | Rotated | OpenStream | ArtifactHeader
+FromAgent = Enrol | Hello | Heartbeat | Renew | Pull | Observed | Rotate | StreamHeader | GetArtifact
+FromControl = (
+    Enrolled | Welcome | Refused | Renewed | Wake | DesiredState | ObservedAck | Rotated | OpenStream | ArtifactHeader
+)

@@ -1,6 +1,8 @@
 """The version of the agent protocol, with its history. Both sides accept N and N-1.
 
-1: first version.
+1: first version. Since: leases (`Renew`, `Renewed`), which an agent uses only if `Welcome` says how long they last,
+   and in the desired state tenure, retired and discard, which an older agent does not see and never gets: what needs
+   them is placed only on nodes that advertise the ability `guard`.
 """
 
 from nacre.errors import UnsupportedError

@@ -8,6 +8,7 @@ import msgspec
 from nacre.model.convergence import Conditions
 from nacre.model.ids import NodeId, VmId
 from nacre.model.images import ImageId
+from nacre.model.placement import MAX_PRIORITY, Placement
 from nacre.model.vms import (
     DEFAULT_STOP_TIMEOUT_S,
     MAX_DISK,
@@ -15,6 +16,7 @@ from nacre.model.vms import (
     MIN_DISK,
     MIN_MEMORY,
     Desired,
+    HaPolicy,
     MachineType,
     NicSpec,
     Phase,
@@ -28,6 +30,7 @@ from nacre.schema.common import Body, Out, ProjectRef
 MIB = 1 << 20
 Cpus = Annotated[int, msgspec.Meta(ge=1, le=256)]
 MemoryBytes = Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)]
+Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
 DiskBytes = Annotated[int, msgspec.Meta(ge=MIN_DISK, le=MAX_DISK, multiple_of=512)]
 
 
@@ -50,6 +53,14 @@ class VmCreate(Body, frozen=True, kw_only=True):
     publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
+    placement: Placement = Placement()
+    """Where it may and should go."""
+    ha: HaPolicy = HaPolicy.NONE
+    """What happens to it when its node is lost."""
+    priority: Priority = 100
+    """Higher goes first when machines wait for room or are restarted elsewhere."""
+    preemptible: bool = False
+    """May be stopped to make room for a machine of higher priority."""
 
 
 class VmUpdate(Body, frozen=True, kw_only=True):
@@ -61,6 +72,11 @@ class VmUpdate(Body, frozen=True, kw_only=True):
     publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] | None = None
     restart: RestartPolicy | None = None
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] | None = None
+    placement: Placement | None = None
+    """Judged when it is placed next; a machine that has a node stays there."""
+    ha: HaPolicy | None = None
+    priority: Priority | None = None
+    preemptible: bool | None = None
 
 
 class VmStop(Body, frozen=True, kw_only=True):

@@ -416,7 +416,7 @@ async def test_a_pull_with_the_right_digest_gets_no_state_again(gate: Replica, e
         await say(connection, Pull())
         first = await hear(connection)
         assert isinstance(first, DesiredState)
-        assert first.intent == NodeIntent()
+        assert first.intent == NodeIntent(tenure=1)
         await say(connection, Pull(digest=first.digest))
         assert await hear(connection) == DesiredState(digest=first.digest, intent=None)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nacre.control.reconcilers.nodes import NodeWatch, Silence
-from nacre.control.services import nodes
+from nacre.control.services import node_signs, nodes
 from nacre.control.store.db import Database
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
@@ -52,7 +52,7 @@ async def test_a_node_that_is_heard_stays(database: Database, clock: ManualClock
         await watch.once()
         clock.advance(5)
         async with database.write() as tx:
-            await nodes.heartbeat(tx, platform.agent.node, USAGE, ())
+            await node_signs.heartbeat(tx, platform.agent.node, USAGE, ())
     assert await state(database) is NodeState.READY
 
 

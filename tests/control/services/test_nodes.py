@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nacre.control.gateway import desired
-from nacre.control.services import nodes
+from nacre.control.services import node_signs, nodes
 from nacre.control.services.listing import ListQuery
 from nacre.control.store import nodes as store
 from nacre.control.store.db import Database
@@ -43,14 +43,14 @@ async def silence(database: Database, node: NodeId) -> bool:
     async with database.write() as tx:
         row = await store.get(tx, node)
         assert row is not None
-        return await nodes.silent(tx, node, row.last_seen_at)
+        return await node_signs.silent(tx, node, row.last_seen_at)
 
 
 async def test_a_node_shows_what_its_agent_says_and_what_is_reserved(database: Database) -> None:
     platform = await cloud(database)
     await platform.running("web", memory_bytes=2 * GIB, cpus=2)
     async with database.write() as tx:
-        await nodes.heartbeat(tx, platform.agent.node, USAGE, ())
+        await node_signs.heartbeat(tx, platform.agent.node, USAGE, ())
     node = await shown(database)
     assert (node.state, node.hostname, node.usage) == (NodeState.READY, "host", USAGE)
     assert (node.vms, node.reserved_cpus, node.reserved_memory_bytes) == (1, 2, 2 * GIB)
@@ -95,7 +95,7 @@ async def test_an_operators_label_covers_the_agents(database: Database) -> None:
     assert changed.etag != before.etag
     async with database.write() as tx:
         told = msgspec.structs.replace(facts(), labels={"rack": "2", "disk": "slow"})
-        await nodes.heartbeat(tx, platform.agent.node, USAGE, (), told)
+        await node_signs.heartbeat(tx, platform.agent.node, USAGE, (), told)
         with pytest.raises(PreconditionError):
             await nodes.update(tx, by("node:update"), "node-1", NodeUpdate(labels={}), if_match=before.etag)
     assert (await shown(database)).labels == {"rack": "2", "disk": "fast"}
@@ -109,7 +109,7 @@ async def test_a_cordon_outlives_an_outage(database: Database) -> None:
     assert await silence(database, node)
     assert (await shown(database)).state is NodeState.OFFLINE
     async with database.write() as tx:
-        await nodes.connected(tx, node, facts(), "instance-2")
+        await node_signs.connected(tx, node, facts(), "instance-2")
     assert (await shown(database)).state is NodeState.CORDONED
     async with database.write() as tx:
         assert (await nodes.uncordon(tx, by("node:cordon"), "node-1")).state is NodeState.READY
@@ -123,7 +123,7 @@ async def test_a_machine_on_a_silent_node_is_in_an_unknown_phase_until_the_node_
     assert (vm.phase, vm.conditions.phase, vm.conditions.converged) == (Phase.UNKNOWN, "unknown", False)
     assert vm.node is not None
     async with database.write() as tx:
-        await nodes.heartbeat(tx, platform.agent.node, USAGE, ())
+        await node_signs.heartbeat(tx, platform.agent.node, USAGE, ())
     vm = await platform.vm("web")
     assert (vm.phase, vm.conditions.converged) == (Phase.RUNNING, True)
     assert (await event_types(database, platform.agent.node))[-2:] == ["node.offline", "node.ready"]
@@ -133,12 +133,12 @@ async def test_a_sign_of_life_keeps_a_node_from_being_called_silent(database: Da
     platform = await cloud(database)
     node = platform.agent.node
     async with database.read() as rd:
-        before = (await nodes.last_seen(rd))[node]
+        before = (await node_signs.last_seen(rd))[node]
     clock.advance(5)
     async with database.write() as tx:
-        await nodes.heartbeat(tx, node, USAGE, ())
+        await node_signs.heartbeat(tx, node, USAGE, ())
     async with database.write() as tx:
-        assert not await nodes.silent(tx, node, before)
+        assert not await node_signs.silent(tx, node, before)
     assert (await shown(database)).state is NodeState.READY
 
 
@@ -150,7 +150,7 @@ async def test_conditions_are_told_when_they_come_and_go(database: Database, clo
     )
     for conditions in ((condition,), (condition,), ()):
         async with database.write() as tx:
-            await nodes.heartbeat(tx, node, USAGE, conditions)
+            await node_signs.heartbeat(tx, node, USAGE, conditions)
     assert (await event_types(database, node))[-2:] == ["node.condition_raised", "node.condition_cleared"]
     assert (await events_of(database, node))[-2].details["condition"] == "DiskPressure"
 
@@ -189,9 +189,9 @@ async def test_a_node_with_machines_stays_and_one_without_can_go(database: Datab
     with pytest.raises(NotFoundError):
         await shown(database)
     async with database.write() as tx:
-        assert await nodes.known(tx, {node}) == set()
+        assert await node_signs.known(tx, {node}) == set()
         with pytest.raises(UnauthenticatedError) as unknown:
-            await nodes.connected(tx, node, facts(), "instance-2")
+            await node_signs.connected(tx, node, facts(), "instance-2")
     assert unknown.value.code == "node_removed"
 
 
@@ -199,9 +199,9 @@ async def test_a_restart_of_the_host_is_told(database: Database) -> None:
     platform = await cloud(database)
     node = platform.agent.node
     async with database.write() as tx:
-        await nodes.disconnected(tx, node, "instance-1")
-        await nodes.connected(tx, node, msgspec.structs.replace(facts(), boot_id="boot-2"), "instance-2")
-        await nodes.disconnected(tx, node, "instance-1")
+        await node_signs.disconnected(tx, node, "instance-1")
+        await node_signs.connected(tx, node, msgspec.structs.replace(facts(), boot_id="boot-2"), "instance-2")
+        await node_signs.disconnected(tx, node, "instance-1")
     assert (await event_types(database, node))[-3:] == ["node.disconnected", "node.connected", "node.rebooted"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from nacre.control.reconcilers.vms import Placer
-from nacre.control.services import nodes, operations, vm_room, vms
+from nacre.control.services import node_signs, operations, vm_room, vms
 from nacre.control.services.listing import ListQuery
 from nacre.control.store import published_ports
 from nacre.control.store.db import Database
@@ -72,7 +72,7 @@ async def heartbeats(db: Database, platform: Cloud) -> None:
     for _ in range(15):
         async with db.write() as tx:
             for node in sorted(agent.node for agent in platform.agents):
-                await nodes.heartbeat(tx, node, USAGE, ())
+                await node_signs.heartbeat(tx, node, USAGE, ())
         await asyncio.sleep(0)
 
 

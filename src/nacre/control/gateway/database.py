@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nacre.control.auth.ca import CertificateAuthority, Peer, key_fingerprint, read_request
 from nacre.control.gateway import desired, observed
-from nacre.control.services import enrolments, images, nodes
+from nacre.control.services import enrolments, images, node_signs
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.store import ca as certificates
 from nacre.control.store.db import Database
@@ -30,7 +30,7 @@ class DatabaseLedger:
         async with self._db.write() as tx:
             node = (await enrolments.redeem(tx, request.token, request.name, fingerprint)).id
             issued = await self._ca.issue_node(tx, request.csr_pem, node, self._life_s)
-            await nodes.certified(tx, node, issued.expires_at)
+            await node_signs.certified(tx, node, issued.expires_at)
         return Enrolled(node=node, certificate_pem=issued.certificate_pem, roots_pem=issued.roots_pem)
 
     async def refused(self, peers: Mapping[NodeId, Peer]) -> dict[NodeId, NacreError]:
@@ -39,7 +39,7 @@ class DatabaseLedger:
         A certificate that is merely unknown is good: we signed it, and the database may be a restored older one.
         """
         async with self._db.read() as rd:
-            known = await nodes.known(rd, set(peers))
+            known = await node_signs.known(rd, set(peers))
             rows = await certificates.certificates(rd, [peer.serial for peer in peers.values()])
         refused: dict[NodeId, NacreError] = {}
         for node, peer in peers.items():
@@ -53,19 +53,19 @@ class DatabaseLedger:
     async def connected(self, hello: Hello) -> None:
         """Note that a node has a link."""
         async with self._db.write() as tx:
-            await nodes.connected(tx, hello.node, hello.facts, hello.instance)
+            await node_signs.connected(tx, hello.node, hello.facts, hello.instance)
 
     async def disconnected(self, node: NodeId, instance: str) -> None:
         """Note that a node's link is gone."""
         async with self._db.write() as tx:
-            await nodes.disconnected(tx, node, instance)
+            await node_signs.disconnected(tx, node, instance)
 
     async def heartbeats(self, beats: Mapping[NodeId, Heartbeat]) -> None:
         """Store the newest heartbeats, always in one order, so that no two replicas wait for each other."""
         async with self._db.write() as tx:
             for node in sorted(beats):
                 beat = beats[node]
-                await nodes.heartbeat(tx, node, beat.usage, beat.conditions, beat.facts)
+                await node_signs.heartbeat(tx, node, beat.usage, beat.conditions, beat.facts)
 
     async def desired(self, node: NodeId) -> NodeIntent:
         """Return the node's desired state."""
@@ -80,7 +80,7 @@ class DatabaseLedger:
         """Issue another certificate."""
         async with self._db.write() as tx:
             issued = await self._ca.issue_node(tx, csr_pem, node, self._life_s)
-            await nodes.certified(tx, node, issued.expires_at)
+            await node_signs.certified(tx, node, issued.expires_at)
             await certificates.remove_expired(tx)
         peer = Peer(node=node, serial=issued.serial, expires_at=issued.expires_at)
         return Rotated(certificate_pem=issued.certificate_pem, roots_pem=issued.roots_pem), peer

@@ -1,6 +1,6 @@
 """What a node reports is written, in one transaction per report. Called by the agent's link for each `Observed`."""
 
-from nacre.control.services import nodes, vm_facts
+from nacre.control.services import node_signs, vm_facts
 from nacre.control.store.db import Database
 from nacre.control.store.nodes import accept_observation
 from nacre.model.ids import NodeId
@@ -18,5 +18,5 @@ async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str
             return False
         await vm_facts.observe(tx, node, observed.vms, complete=observed.complete, node_name=name)
         if observed.complete or observed.held:
-            await nodes.synced(tx, node, observed.held)
+            await node_signs.synced(tx, node, observed.held)
         return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from nacre.control.reconcilers.loop import Loop
-from nacre.control.services import nodes
+from nacre.control.services import node_signs
 from nacre.control.store.db import Database
 from nacre.control.wake import NODES
 from nacre.model.ids import NodeId
@@ -44,9 +44,9 @@ class NodeWatch:
     async def once(self) -> float | None:
         """Look at every node."""
         async with self._db.read() as rd:
-            last_seen = await nodes.last_seen(rd)
+            last_seen = await node_signs.last_seen(rd)
         silence = self._silence.note(last_seen, self._db.clock.monotonic())
         for node in sorted(node for node, seconds in silence.items() if seconds >= self._limit_s):
             async with self._db.write() as tx:
-                await nodes.silent(tx, node, last_seen[node])
+                await node_signs.silent(tx, node, last_seen[node])
         return None

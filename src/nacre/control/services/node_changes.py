@@ -5,15 +5,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from nacre.control.store.nodes import NodeRow
-from nacre.model.nodes import Condition, NodeState, move
+from nacre.model.nodes import STATE_OF_WISH, Condition, move
 
 
 def seen(row: NodeRow, now: datetime) -> NodeRow:
-    """Return the row of a node that has just been heard: it takes machines, unless an operator said otherwise."""
-    state = row.state if row.state is NodeState.CORDONED else move(row.state, NodeState.READY)
-    if row.cordoned:
-        state = move(state, NodeState.CORDONED)
-    return replace(row, state=state, last_seen_at=now)
+    """Return the row of a node that has just been heard: it is what its operator wants of it."""
+    return replace(row, state=move(row.state, STATE_OF_WISH[row.wish]), last_seen_at=now)
 
 
 def settled_labels(row: NodeRow) -> NodeRow:

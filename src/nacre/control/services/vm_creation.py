@@ -14,7 +14,7 @@ from nacre.model.ids import VmId
 from nacre.model.images import Role
 from nacre.model.metadata import check_labels, check_name
 from nacre.model.units import format_size
-from nacre.model.vms import DEFAULT_MEMORY, Desired, Phase, VmSpec, check_spec
+from nacre.model.vms import DEFAULT_MEMORY, Desired, HaPolicy, Phase, VmSpec, check_spec
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmCreate, VmOut
 
@@ -93,6 +93,10 @@ def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:
         publish=body.publish,
         restart=body.restart,
         stop_timeout_s=body.stop_timeout_s,
+        placement=body.placement,
+        ha=body.ha,
+        priority=body.priority,
+        preemptible=body.preemptible,
     )
 
 
@@ -116,6 +120,8 @@ async def _insert(
         desired=Desired.RUNNING if body.start else Desired.STOPPED,
         generation=1,
         finalizers=[],
+        ha_since=1 if spec.ha is HaPolicy.RESTART else 0,
+        priority=spec.priority,
         reserved_cpus=spec.cpus,
         reserved_memory_bytes=spec.memory_bytes,
         reserved_disk_bytes=spec.disk_bytes or disk_of(image),

@@ -24,7 +24,7 @@ from nacre.control.wake import VMS, node_topic
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.ids import looks_like_id
 from nacre.model.metadata import check_labels
-from nacre.model.vms import Desired, Phase, VmSpec, check_spec
+from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec, check_spec
 from nacre.schema.common import Accepted, Page
 from nacre.schema.vms import VmOut, VmStop, VmUpdate
 
@@ -193,7 +193,13 @@ async def update(
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
     spec = check_spec(_merged(row.spec, body))
     changed = vm_room.reserve(
-        replace(row, spec=spec, labels=row.labels if body.labels is None else check_labels(body.labels))
+        replace(
+            row,
+            spec=spec,
+            labels=row.labels if body.labels is None else check_labels(body.labels),
+            ha_since=_ha_since(row, spec),
+            priority=spec.priority,
+        )
     )
     if body.publish is not None:
         await vm_ports.check_free(tx, caller, spec.publish, row)
@@ -221,9 +227,26 @@ async def cancel(tx: Tx, caller: Caller, operation: OperationRow) -> None:
 
 
 def _merged(spec: VmSpec, body: VmUpdate) -> VmSpec:
-    names = ("cpus", "memory_bytes", "publish", "restart", "stop_timeout_s")
+    names = (
+        "cpus",
+        "memory_bytes",
+        "publish",
+        "restart",
+        "stop_timeout_s",
+        "placement",
+        "ha",
+        "priority",
+        "preemptible",
+    )
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
     return msgspec.structs.replace(spec, **given)
+
+
+def _ha_since(row: VmRow, spec: VmSpec) -> int:
+    """Return the generation since which the machine is to be restarted elsewhere; 0 if it is not."""
+    if spec.ha is HaPolicy.NONE:
+        return 0
+    return row.ha_since or row.generation + 1
 
 
 def _differences(before: VmRow, after: VmRow) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Table, Text, delete, insert, select, update
+from sqlalchemy import Column, Integer, Table, Text, delete, insert, select, update
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
@@ -19,6 +19,8 @@ enrolments = Table(
     Column("node_name", Text),
     Column("region", Text, nullable=False),
     Column("zone", Text, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("used", Integer, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("expires_at", Timestamp, nullable=False),
@@ -43,6 +45,9 @@ class EnrolmentRow:
     node_name: str | None
     region: str
     zone: str
+    uses: int = 1
+    """How many nodes may join with it."""
+    used: int = 0
     created_by: str
     created_at: datetime
     expires_at: datetime

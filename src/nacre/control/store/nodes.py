@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, Table, Text, delete, insert, or_, select, update
+from sqlalchemy import BigInteger, Column, Float, Integer, Table, Text, delete, insert, or_, select, update
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
@@ -13,7 +13,8 @@ from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import ConflictError
 from nacre.model.ids import NodeId
-from nacre.model.nodes import Condition, NodeFacts, NodeState, Usage
+from nacre.model.nodes import Condition, NodeFacts, NodeState, NodeWish, Reliability, Usage
+from nacre.model.placement import Taint
 
 nodes = Table(
     "nodes",
@@ -21,7 +22,8 @@ nodes = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("state", Choice(NodeState), nullable=False),
-    Column("cordoned", Boolean, nullable=False),
+    Column("wish", Choice(NodeWish), nullable=False),
+    Column("taints", Model(tuple[Taint, ...]), nullable=False),
     Column("labels", Labels, nullable=False),
     Column("own_labels", Labels, nullable=False),
     Column("region", Text, nullable=False),
@@ -33,6 +35,12 @@ nodes = Table(
     Column("instance", Text, nullable=False),
     Column("observed_sequence", BigInteger, nullable=False),
     Column("key_fingerprint", Text, nullable=False, index=True),
+    Column("enrolment", Text, nullable=False),
+    Column("tenure", Integer, nullable=False),
+    Column("renewals", BigInteger, nullable=False),
+    Column("lease_s", Float, nullable=False),
+    Column("reliability", Model(Reliability)),
+    Column("revision", BigInteger, nullable=False),
     Column("teardown_allowed_at", Timestamp),
     Column("last_seen_at", Timestamp),
     Column("certificate_expires_at", Timestamp),
@@ -56,8 +64,9 @@ class NodeRow:
     id: NodeId
     name: str
     state: NodeState
-    cordoned: bool = False
-    """An operator's wish; outlives being offline, which `state` cannot say."""
+    wish: NodeWish = NodeWish.ACTIVE
+    """An operator's; outlives being offline, which `state` cannot say."""
+    taints: tuple[Taint, ...] = ()
     labels: dict[str, str]
     """What is shown and selected by: the agent's own labels, overridden by the operator's."""
     own_labels: dict[str, str]
@@ -76,6 +85,17 @@ class NodeRow:
     """The newest observation of `instance` that is stored."""
     key_fingerprint: str
     """Of the key that it enrolled with."""
+    enrolment: str = ""
+    """The token that it joined with."""
+    tenure: int = 1
+    """Raised whenever the node is given up; leases are granted for the newest only."""
+    renewals: int = 0
+    """How many leases were granted. One more means that the node was heard asking."""
+    lease_s: float = 0.0
+    """How long the newest lease lasts."""
+    reliability: Reliability | None = None
+    revision: int = 0
+    """Raised with every change that matters to the scheduler."""
     teardown_allowed_at: datetime | None = None
     last_seen_at: datetime | None = None
     certificate_expires_at: datetime | None = None
@@ -132,10 +152,15 @@ async def add(tx: Tx, row: NodeRow) -> None:
     await insert_unique(tx, insert(nodes).values(**vars(row)), taken=taken)
 
 
+_SCHEDULED_BY = frozenset({"state", "taints", "labels", "region", "zone", "facts", "reliability", "conditions"})
+
+
 async def save(tx: Tx, before: NodeRow, after: NodeRow) -> None:
     """Store what has changed of a node that this transaction has locked."""
     old = vars(before)
     values = {name: value for name, value in vars(after).items() if value != old[name]}
+    if _SCHEDULED_BY & values.keys():
+        values["revision"] = before.revision + 1
     if values:
         await tx.connection.execute(update(nodes).where(nodes.c.id == after.id).values(**values))
 

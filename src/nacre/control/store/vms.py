@@ -39,8 +39,9 @@ from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
 from nacre.model.convergence import Failure
-from nacre.model.ids import ImageId, NodeId, ProjectId, VmId, looks_like_id
+from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, VmId, looks_like_id
 from nacre.model.nodes import NodeState
+from nacre.model.placement import Decision
 from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
 
 vms = Table(
@@ -61,6 +62,11 @@ vms = Table(
     Column("delete_requested_by", Text),
     Column("finalizers", JSON, nullable=False),
     Column("node", Text, ForeignKey("nodes.id")),
+    Column("fence", Integer, nullable=False),
+    Column("moving", Text),
+    Column("ha_since", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("decision", Model(Decision)),
     Column("reserved_cpus", Integer, nullable=False),
     Column("reserved_memory_bytes", BigInteger, nullable=False),
     Column("reserved_disk_bytes", BigInteger, nullable=False),
@@ -104,6 +110,15 @@ class VmRow:
     finalizers: list[str]
     """Who must still let go of it before a deleted machine's row may go."""
     node: NodeId | None = None
+    fence: int = 0
+    """The token of the newest placement; raised by every one."""
+    moving: MoveId | None = None
+    """The move that is taking it off its node. Until it has left, its node is told that it should be off."""
+    ha_since: int = 0
+    """The generation since which it is to be restarted elsewhere; 0 if it is not."""
+    priority: int = 100
+    decision: Decision | None = None
+    """Why it is where it is, or nowhere yet."""
     reserved_cpus: int
     reserved_memory_bytes: int
     reserved_disk_bytes: int
@@ -198,7 +213,7 @@ async def place(tx: Tx, vm: VmId, generation: int, node: NodeId) -> bool:
     statement = (
         update(vms)
         .where(vms.c.id == vm, vms.c.node.is_(None), vms.c.generation == generation)
-        .values(node=node, failure=None, since=tx.now(), finalizers=["node"])
+        .values(node=node, fence=vms.c.fence + 1, failure=None, since=tx.now(), finalizers=["node"])
     )
     return (await tx.connection.execute(statement)).rowcount > 0
 
