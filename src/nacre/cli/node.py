@@ -1,23 +1,19 @@
-"""`nacre node …`: the machines that run things, and letting new ones in."""
+"""`nacre node …`: the machines that run things. Letting new ones in is in `node_token`."""
 
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from nacre.cli import arguments, output
+from nacre.cli import arguments, node_token, output
 from nacre.cli.options import ChangedLabels, Filters, Labels, NodeName, Sort, Yes
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.model.units import format_size
-from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
-
-token = App(name="token", help="One-time tokens that let a new node join.")
+from nacre.schema.nodes import NodeOut, NodeUpdate
 
 
 def _with_tokens() -> App:
     made = App(name="node", help="Nodes that run machines.")
-    made.command(token)
+    made.command(node_token.app)
     return made
 
 
@@ -32,14 +28,6 @@ COLUMNS: list[Column[NodeOut]] = [
     Column("HYPERVISORS", lambda node: ", ".join(h.name for h in node.hypervisors if h.available) or "-"),
     Column("SEEN", lambda node: age(node.last_seen_at)),
     Column("CONDITIONS", lambda node: ", ".join(c.kind.value for c in node.conditions) or "-"),
-]
-
-TOKEN_COLUMNS: list[Column[NodeTokenOut]] = [
-    Column("ID", lambda known: known.id),
-    Column("NODE", lambda known: known.node_name or "any"),
-    Column("BY", lambda known: known.created_by),
-    Column("EXPIRES", lambda known: moment(known.expires_at)),
-    Column("USED", lambda known: f"{moment(known.used_at)} by {known.used_by}" if known.used_at else "-"),
 ]
 
 
@@ -126,53 +114,6 @@ async def delete(*names: NodeName, yes: Yes = False, session: Here) -> None:
     finish(failure)
 
 
-@token.command(name="create")
-async def token_create(
-    *,
-    node_name: Annotated[
-        str | None, Parameter(name=["--node", "--name"], help="Only a node of this name may join with it.")
-    ] = None,
-    ttl: Annotated[str, Parameter(help="How long it is good for.")] = "24h",
-    region: Annotated[str, Parameter(help="Region of the node that joins.")] = "",
-    zone: Annotated[str, Parameter(help="Zone of the node that joins.")] = "",
-    session: Here,
-) -> None:
-    """Make a one-time token and say how a node joins with it. It is shown once."""
-    body = NodeTokenCreate(
-        ttl_s=arguments.lifetime(ttl, least=60, most=30 * 86400),
-        node_name=None if node_name is None else arguments.new_name(node_name),
-        region=region,
-        zone=zone,
-    )
-    async with session.client() as nacre:
-        made = await nacre.nodes.tokens.create(body)
-    output.details(session, [made], _joining)
-
-
-@token.command(name="list")
-async def token_list(*, session: Here) -> None:
-    """List enrolment tokens, without their secrets."""
-    async with session.client() as nacre:
-        found = await nacre.nodes.tokens.all()
-    output.items(session, found, TOKEN_COLUMNS, empty="no enrolment tokens")
-
-
-@token.command(name=["revoke", "delete"])
-async def token_revoke(*ids: Annotated[str, Parameter(help="Id of an enrolment token.")], session: Here) -> None:
-    """Make enrolment tokens useless."""
-    wanted = arguments.refs(ids, "token")
-    async with session.client() as nacre:
-
-        async def one(ref: str) -> str:
-            await nacre.nodes.tokens.revoke(ref)
-            return ref
-
-        done, failure = await on_each(wanted, one)
-    if done:
-        output.outcome(session, done, lambda ref: f"{ref}: revoked")
-    finish(failure)
-
-
 def facts(node: NodeOut) -> list[tuple[str, str]]:
     """Return everything about a node."""
     hypervisors = [
@@ -210,12 +151,3 @@ def _memory(node: NodeOut) -> str:
 
 def _state(node: NodeOut) -> str:
     return f"{node.name}: {node.state}"
-
-
-def _joining(made: NodeTokenCreated) -> list[tuple[str, str]]:
-    return [
-        ("id", made.token.id),
-        ("good until", moment(made.token.expires_at)),
-        ("run on the node", made.command),
-        ("join string", made.join),
-    ]
