@@ -16,18 +16,36 @@ from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
 from nacre.model.nodes import (
+    BlockDevice,
     Capacity,
     Condition,
     ConditionKind,
+    HostNic,
+    HugePages,
     HypervisorInfo,
+    Inventory,
     NodeFacts,
+    NumaNode,
+    PciDevice,
     Usage,
+)
+from nacre.model.placement import (
+    AffinityTerm,
+    NodePreference,
+    Placement,
+    SpreadConstraint,
+    Strategy,
+    TaintEffect,
+    Toleration,
+    Topology,
+    Weights,
 )
 from nacre.model.vms import (
     CopyObserved,
     CopyRef,
     Desired,
     ExitReason,
+    HaPolicy,
     MachineType,
     NicSpec,
     Phase,
@@ -100,6 +118,36 @@ FACTS = NodeFacts(
     labels={"rack": "a1"},
     region="eu",
     zone="eu-1",
+    inventory=Inventory(
+        cpu_model="Some CPU",
+        cpu_cores=4,
+        cpu_threads=8,
+        numa=(NumaNode(id=0, cpus="0-7", memory_bytes=1 << 34),),
+        huge_pages=(HugePages(size_bytes=1 << 21, total=16),),
+        disks=(BlockDevice(name="sda", wwn="0x5000c500a1b2c3d4", model="Disk", size_bytes=1 << 40, rotational=True),),
+        devices=(
+            PciDevice(
+                address="0000:01:00.0", kind="gpu", vendor="10de", device="2204", driver="vfio-pci", iommu_group=7
+            ),
+        ),
+        nics=(
+            HostNic(
+                name="eth0", mac="52:54:00:00:00:01", mtu=1500, up=True, speed_mbps=10000, addresses=("192.0.2.1",)
+            ),
+        ),
+    ),
+)
+PLACEMENT = Placement(
+    node_labels={"disk": "ssd"},
+    regions=("eu",),
+    zones=("eu-1", "eu-2"),
+    tolerations=(Toleration(key="gpu", value="yes", effect=TaintEffect.NO_SCHEDULE),),
+    prefer=(NodePreference(labels={"rack": "a1"}, weight=70),),
+    affinity=(AffinityTerm(labels={"app": "db"}, topology=Topology.ZONE, required=False, weight=10),),
+    anti_affinity=(AffinityTerm(labels={"app": "web"}, topology=Topology.REGION, required=False, weight=20),),
+    spread=(SpreadConstraint(labels={"app": "web"}, topology=Topology.REGION, max_skew=2, required=True),),
+    strategy=Strategy.WEIGHTED,
+    weights=Weights(locality=1.5, reliability=2.5, cost=3.5, utilization=4.5, network=5.5),
 )
 SPEC = VmSpec(
     image=IMAGE,
@@ -113,6 +161,10 @@ SPEC = VmSpec(
     publish=(PORT,),
     restart=RestartPolicy.ALWAYS,
     stop_timeout_s=12.5,
+    placement=PLACEMENT,
+    ha=HaPolicy.RESTART,
+    priority=200,
+    preemptible=True,
 )
 MANIFEST = ImageManifest(
     id=IMAGE,
@@ -152,6 +204,7 @@ RUN = RunInfo(
     cpus=2,
     memory_bytes=1 << 30,
     publish=(PORT,),
+    guarded=True,
     exited_at=AT + timedelta(seconds=9),
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",
@@ -284,4 +337,4 @@ def test_the_digest_of_a_desired_state_is_what_it_has_always_been() -> None:
     assert message.intent is not None
     assert codec.digest(message.intent) == codec.digest(INTENT)
     assert codec.digest(INTENT) != codec.digest(NodeIntent())
-    assert codec.digest(NodeIntent()) == "b2f079e501590b984e91b95d9b0d2475"
+    assert codec.digest(NodeIntent()) == "5168b453b8294a2d09fca0da1c64c32a"

@@ -4,48 +4,48 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine.interfaces import ReflectedIndex
 
 from nacre.control.services import projects
+from nacre.control.store import nodes
 from nacre.control.store.db import Database
-from nacre.control.store.migrations import prepare_schema
+from nacre.control.store.migrations import prepare_schema, upgrade
 from nacre.control.store.migrations.draft import draft
 from nacre.control.store.tables import metadata
 from nacre.control.wake import Wakes
 from nacre.errors import NotFoundError, UnsupportedError
 from nacre.lib.clock import ManualClock
+from nacre.model.nodes import NodeWish
 from support.access import admin
 from support.database import opened
 from support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 
-_SQLITE = (
-    "SELECT type || ' ' || name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND name NOT LIKE 'sqlite_%'"
-)
-_POSTGRESQL = """
-    SELECT 'column ' || table_name || '.' || ordinal_position,
-           column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '')
-      FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
-    UNION ALL
-    SELECT 'index ' || indexname, indexdef FROM pg_indexes
-     WHERE schemaname = 'public' AND tablename <> 'alembic_version'
-    UNION ALL
-    SELECT 'constraint ' || conname, conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
-     WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
-"""
+
+def _schema(connection: Connection) -> dict[str, dict[str, object]]:
+    """What a database is made of. The order of columns and defaults for rows from before a revision do not matter."""
+    found = inspect(connection)
+    return {
+        table: {
+            "columns": {c["name"]: (str(c["type"]), c["nullable"]) for c in found.get_columns(table)},
+            "primary key": found.get_pk_constraint(table),
+            "unique": sorted(map(str, found.get_unique_constraints(table))),
+            "foreign keys": sorted(map(str, found.get_foreign_keys(table))),
+            "indexes": sorted(map(_index, found.get_indexes(table))),
+        }
+        for table in found.get_table_names()
+        if table != "alembic_version"
+    }
 
 
-def _schema(connection: Connection) -> dict[str, str]:
-    query = _SQLITE if connection.dialect.name == "sqlite" else _POSTGRESQL
-    rows = {name: " ".join((sql or "").split()) for name, sql in connection.execute(text(query))}
-    if connection.dialect.name == "postgresql":
-        return rows
-    # SQLite keeps the text of a statement, in which constraints of a table may stand in any order.
-    return {name: " ".join(sorted(sql.replace(",", " ").split())) for name, sql in rows.items()}
+def _index(index: ReflectedIndex) -> str:
+    where = {name: str(option) for name, option in index.get("dialect_options", {}).items()}
+    return f"{index['name']} {index['column_names']} {index['unique']} {where}"
 
 
-async def _schema_of(database: Database) -> dict[str, str]:
+async def _schema_of(database: Database) -> dict[str, dict[str, object]]:
     async with database.writer.connect() as connection:
         return await connection.run_sync(_schema)
 
@@ -95,3 +95,28 @@ async def test_a_database_of_a_newer_version_is_left_alone(database: Database) -
     with pytest.raises(UnsupportedError) as refused:
         await prepare_schema(database)
     assert refused.value.code == "database_is_newer"
+
+
+async def test_a_fleet_of_before_the_fleet_is_as_it_was(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    cluster: Cluster = request.getfixturevalue("postgres_cluster")
+    for url in (f"sqlite:///{tmp_path / 'old.sqlite'}", cluster.url(await cluster.create())):
+        async with opened(url, ManualClock(), Wakes()) as old:
+            async with old.writer.begin() as connection:
+                await connection.run_sync(upgrade, "0001")
+                for name, cordoned in (("at-work", "false"), ("set-aside", "true")):
+                    await connection.execute(text(_OLD_NODE.format(name=name, cordoned=cordoned)))
+            await prepare_schema(old)
+            async with old.read() as rd:
+                rows = {row.name: row for row in await nodes.every(rd)}
+        assert {name: row.wish for name, row in rows.items()} == {
+            "at-work": NodeWish.ACTIVE,
+            "set-aside": NodeWish.CORDONED,
+        }
+        assert {(row.tenure, row.renewals, row.taints) for row in rows.values()} == {(1, 0, ())}
+
+
+_OLD_NODE = """
+    INSERT INTO nodes (id, name, state, cordoned, labels, own_labels, region, zone, conditions, instance,
+                       observed_sequence, key_fingerprint, version, created_at, updated_at)
+    VALUES ('{name}', '{name}', 'ready', {cordoned}, '{{}}', '{{}}', '', '', '[]', '', 0, '{name}', 1, 0, 0)
+"""

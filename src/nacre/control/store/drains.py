@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Index, Integer, Table, Text
+from sqlalchemy import Column, Index, Integer, Table, Text, text
 
 from nacre.control.store.db import metadata
 from nacre.control.store.types import Choice, Timestamp
@@ -26,13 +26,13 @@ drains = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("deadline", Timestamp),
     Column("ended_at", Timestamp),
-)
-Index(
-    "uq_drains_node",
-    drains.c.node,
-    unique=True,
-    sqlite_where=drains.c.ended_at.is_(None),
-    postgresql_where=drains.c.ended_at.is_(None),
+    Index(
+        "uq_drains_node",
+        "node",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
 )
 
 

@@ -6,7 +6,7 @@ A machine is in at most one move that has not ended, which a unique index sees t
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Index, Table, Text
+from sqlalchemy import Column, Index, Table, Text, text
 
 from nacre.control.store.db import metadata
 from nacre.control.store.types import Choice, Timestamp
@@ -31,16 +31,16 @@ moves = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("ended_at", Timestamp),
+    Index(
+        "uq_moves_vm",
+        "vm",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     Index("ix_moves_drain", "drain"),
     Index("ix_moves_source_ended_at", "source", "ended_at"),
     Index("ix_moves_target_ended_at", "target", "ended_at"),
-)
-Index(
-    "uq_moves_vm",
-    moves.c.vm,
-    unique=True,
-    sqlite_where=moves.c.ended_at.is_(None),
-    postgresql_where=moves.c.ended_at.is_(None),
 )
 
 

@@ -54,11 +54,11 @@ async def prepare_schema(database: Database) -> None:
         log.info("schema.upgraded", before=before, after=after)
 
 
-def upgrade(connection: Connection) -> tuple[str | None, str | None]:
-    """Apply what is missing and return the revisions before and after."""
+def upgrade(connection: Connection, to: str | None = None) -> tuple[str | None, str | None]:
+    """Apply what is missing up to a revision (None: the newest) and return the revisions before and after."""
     context = MigrationContext.configure(connection)
     scripts = ScriptDirectory(FOLDER)
-    before, head = context.get_current_revision(), scripts.get_current_head()
+    before, head = context.get_current_revision(), to or scripts.get_current_head()
     if before == head:
         return before, head
     try:
