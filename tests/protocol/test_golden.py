@@ -228,6 +228,7 @@ SEEN = VmObserved(
         attempts=2,
         next_try_at=AT + timedelta(seconds=1),
     ),
+    fence=4,
 )
 
 FROM_AGENT: tuple[FromAgent, ...] = (

@@ -184,6 +184,7 @@ class Agent:
             run=run,
             reboot_nonce=intent.reboot_nonce,
             reset_nonce=intent.reset_nonce,
+            fence=intent.fence,
         )
 
 

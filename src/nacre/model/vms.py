@@ -232,6 +232,8 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     """How often this agent has started the machine again after a crash since its intent last changed."""
     failure: Failure | None = None
+    fence: int = 0
+    """The placement that this is about: one that has ended says nothing about the machine any more."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:

@@ -1,5 +1,7 @@
 """What nodes report becomes rows, events and ended operations."""
 
+from dataclasses import replace
+
 import pytest
 
 from nacre.control.store import vms as store
@@ -165,3 +167,21 @@ async def _row(database: Database, vm: VmId) -> store.VmRow:
         row = await store.get(rd, vm)
     assert row is not None
     return row
+
+
+async def test_a_report_about_a_placement_that_has_ended_changes_nothing(database: Database) -> None:
+    platform = await cloud(database)
+    vm = await platform.running()
+    agent = platform.agent
+    seen = agent.has[vm.id]
+    async with database.write() as tx:
+        row = await store.get(tx, vm.id, lock=True)
+        assert row is not None
+        assert seen.fence == row.fence == 1
+        await store.save(tx, replace(row, fence=3, observed_generation=0, phase=Phase.PENDING, run=None))
+    for complete in (False, True):
+        await agent.report(seen, complete=complete)
+        async with database.read() as rd:
+            row = await store.get(rd, vm.id)
+        assert row is not None
+        assert (row.phase, row.run, row.observed_generation) == (Phase.PENDING, None, 0)

@@ -219,6 +219,7 @@ class Machine:
             reset_nonce=record.reset_nonce,
             restarts=record.restarts,
             failure=self.failure,
+            fence=self.record.intent.fence if self.record.intent is not None else 0,
         )
 
     def _phase(self) -> Phase:

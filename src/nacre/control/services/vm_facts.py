@@ -36,7 +36,10 @@ async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: 
     rows = await store.on_node(tx, node, None if complete else list(seen), lock=True)
     actor = Actor(kind=ActorKind.NODE, id=node, name=node_name)
     for row in rows:
-        await _follow(tx, node, actor, row, seen.get(row.id))
+        observed = seen.get(row.id)
+        if observed is not None and observed.fence not in {0, row.fence}:
+            continue  # about a placement that has ended; the node is still to hear of the one that began here since
+        await _follow(tx, node, actor, row, observed)
 
 
 async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: VmObserved | None) -> None:
