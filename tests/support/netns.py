@@ -1,0 +1,251 @@
+"""A lab of hosts that are network namespaces: their links can be cut and their power can be taken away.
+
+A host has an interface on one or two networks, `control` and `data`, which are bridges in a namespace of their own, so
+nothing of the machine that runs the tests is touched. Names carry the process that made them: what a killed test left
+behind is removed when the next lab is made. Needs root; `hindrance` says what is in the way.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from nacre.lib import processes
+
+T = TypeVar("T")
+
+NETWORKS = {"control": "10.77.1", "data": "10.77.2"}
+_RUN = Path("/run/netns")
+_PREFIX = "nacre-lab"
+_CLONE_NEWNET = 0x40000000
+_numbers = itertools.count()
+
+
+def hindrance() -> str:
+    """Why there can be no lab here; empty if there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if lacking := [name for name in ("ip", "nft", "nsenter", "unshare") if shutil.which(name) is None]:
+        return f"{', '.join(lacking)} not installed"
+    probe = f"{_PREFIX}-{_me()}-probe"
+    tried = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
+    if tried.returncode == 0:
+        tried = subprocess.run(
+            ["nsenter", f"--net={_RUN / probe}", "nft", "-f", "-"], input=_rules(set()), capture_output=True, text=True
+        )
+        subprocess.run(["ip", "netns", "del", probe], check=True)
+    return tried.stderr.strip()
+
+
+class Host:
+    """One host. Its programs are whatever runs in its namespace, whoever started it."""
+
+    def __init__(self, lab: "Lab", name: str, number: int, networks: Sequence[str]) -> None:
+        self.name = name
+        self.namespace = f"{lab.prefix}-{name}"
+        self.addresses = {network: f"{NETWORKS[network]}.{number}" for network in networks}
+        self._cuts: set[tuple[str, str]] = set()
+        _run("ip", "netns", "add", self.namespace)
+        self._ip("link", "set", "lo", "up")
+        for network in networks:
+            port = f"{name}-{network[0]}"
+            _run(*f"ip link add {network} netns {self.namespace} type veth peer {port} netns {lab.switch}".split())
+            _run(*f"ip -n {lab.switch} link set {port} master {network} up".split())
+            self._ip("addr", "add", f"{self.addresses[network]}/24", "dev", network)
+            self._ip("link", "set", network, "up")
+
+    def words(self, *words: str, boot_id: Path | None = None) -> list[str]:
+        """The command line that runs `words` on this host; the process that it becomes is that of the program.
+
+        With a file `boot_id`, the program sees its content as the id of the host's boot.
+        """
+        inside = ["nsenter", f"--net={_RUN / self.namespace}", "--"]
+        if boot_id is not None:
+            script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+            inside += ["unshare", "--mount", "--", "sh", "-c", script, str(boot_id)]
+        return [*inside, *words]
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """Do something in this host's network, such as making a socket, and return what came of it."""
+        found: list[T] = []
+        failed: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                enter_namespace(self.namespace)
+                found.append(work())
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    def cut(self, network: str, *directions: str) -> None:
+        """Drop what goes `out` or comes `in` over a network; both by default. Connections stay half open, as in life."""
+        self._cuts |= {(network, direction) for direction in directions or ("in", "out")}
+        self._filter()
+
+    def heal(self, *networks: str) -> None:
+        """Undo the cuts of these networks, or all."""
+        self._cuts = {cut for cut in self._cuts if networks and cut[0] not in networks}
+        self._filter()
+
+    def link(self, state: str) -> None:
+        """All cables `up` or `down`."""
+        for network in self.addresses:
+            self._ip("link", "set", network, state)
+
+    def pids(self) -> list[int]:
+        """Every process of this host."""
+        return pids_in(self.namespace)
+
+    def power_off(self) -> None:
+        """Everything at once: no cable, no process. Returns when the last process is gone."""
+        self.link("down")
+        kill_all(self.pids)
+
+    def remove(self) -> None:
+        """End every process and give the namespace back."""
+        kill_all(self.pids)
+        _run("ip", "netns", "del", self.namespace)
+
+    def _filter(self) -> None:
+        words = ["nsenter", f"--net={_RUN / self.namespace}", "nft", "-f", "-"]
+        subprocess.run(words, input=_rules(self._cuts), text=True, check=True, capture_output=True)
+
+    def _ip(self, *words: str) -> None:
+        _run("ip", "-n", self.namespace, *words)
+
+
+class Lab:
+    """Hosts on two networks, and a folder that goes with them."""
+
+    def __init__(self) -> None:
+        sweep()
+        self.prefix = f"{_PREFIX}-{_me()}-{next(_numbers)}"
+        self.root = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
+        self.switch = f"{self.prefix}-switch"
+        self.hosts: dict[str, Host] = {}
+        _run("ip", "netns", "add", self.switch)
+        for network in NETWORKS:
+            _run("ip", "-n", self.switch, "link", "add", network, "type", "bridge")
+            _run("ip", "-n", self.switch, "link", "set", network, "up")
+
+    def host(self, name: str, number: int, *networks: str) -> Host:
+        """Add a host, whose addresses end in `number`."""
+        self.hosts[name] = Host(self, name, number, networks or tuple(NETWORKS))
+        return self.hosts[name]
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for host in self.hosts.values():
+            host.remove()
+        _run("ip", "netns", "del", self.switch)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lab() -> Iterator[Lab]:
+    """A lab for the length of a block."""
+    made = Lab()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def sweep() -> None:
+    """Remove the labs of processes that are no more."""
+    for path in [*_RUN.glob(f"{_PREFIX}-*"), *Path(tempfile.gettempdir()).glob(f"{_PREFIX}-*")]:
+        pid, started = path.name.removeprefix(f"{_PREFIX}-").split("-")[:2]
+        if processes.start_time(int(pid)) == int(started):
+            continue
+        if path.parent == _RUN:
+            kill_all(lambda name=path.name: pids_in(name))
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def kill_all(pids: Callable[[], Sequence[int]], timeout: float = 10) -> None:
+    """SIGKILL until none is left: a process may have made another one in between."""
+    deadline = time.monotonic() + timeout
+    while found := pids():
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert time.monotonic() < deadline, f"not to be killed: {found}"
+        time.sleep(0.002)
+
+
+def pids_in(namespace: str) -> list[int]:
+    """Every process whose network is this namespace, zombies aside."""
+    try:
+        wanted = f"net:[{(_RUN / namespace).stat().st_ino}]"
+    except FileNotFoundError:
+        return []
+    found: list[int] = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{entry.name}/ns/net") == wanted and not _ended(int(entry.name)):  # noqa: PTH115
+                    found.append(int(entry.name))
+    return found
+
+
+def enter_namespace(namespace: str) -> None:
+    """Move the calling thread, and nothing else of this process, into a namespace. For good."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (_RUN / namespace).open("rb") as file:
+        if libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+
+
+@contextlib.contextmanager
+def udp_socket(host: Host, port: int = 0) -> Generator[socket.socket]:
+    """A UDP socket on the data network of a host."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        made.bind((host.addresses["data"], port))
+        return made
+
+    with host.inside(make) as made:
+        yield made
+
+
+def _ended(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+def _rules(cuts: set[tuple[str, str]]) -> str:
+    lines = ["table inet lab", "delete table inet lab", "table inet lab {"]
+    for chain, match in (("in", "iifname"), ("out", "oifname")):
+        hook = f"type filter hook {chain}put priority 0;"
+        drops = [f"{match} {network} drop" for network, direction in sorted(cuts) if direction == chain]
+        lines += [f"chain cut_{chain} {{", hook, *drops, "}"]
+    return "\n".join([*lines, "}", ""])
+
+
+def _me() -> str:
+    return f"{os.getpid()}-{processes.start_time(os.getpid())}"
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
