@@ -11,6 +11,8 @@ from contextlib import contextmanager
 VMS = "vms"
 IMAGES = "images"
 NODES = "nodes"
+MOVES = "moves"
+"""A move or a drain may have something to do next."""
 EVENTS = "events"
 OPERATIONS = "operations"
 STREAMS = "streams"

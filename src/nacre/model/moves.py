@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from nacre.errors import ConflictError
+
 
 class MoveReason(StrEnum):
     """Why a machine is moved."""
@@ -37,6 +39,26 @@ class MoveState(StrEnum):
 
 
 MOVE_ENDS = frozenset({MoveState.DONE, MoveState.ABORTED, MoveState.FAILED})
+
+MOVE_STEPS: dict[MoveState, frozenset[MoveState]] = {
+    MoveState.PENDING: frozenset({MoveState.STOPPING, MoveState.ABORTED, MoveState.FAILED}),
+    # Back to pending when the target is lost; done without a target when the machine only had to make room.
+    MoveState.STOPPING: frozenset({MoveState.PENDING, MoveState.STARTING}) | MOVE_ENDS,
+    MoveState.STARTING: MOVE_ENDS,
+    **{end: frozenset[MoveState]() for end in MOVE_ENDS},
+}
+"""Which state of a move may follow which. What has ended stays as it is."""
+
+
+def step(state: MoveState, to: MoveState) -> MoveState:
+    """Return `to` if the table allows it (staying put is always allowed). Raises ConflictError."""
+    if to is not state and to not in MOVE_STEPS[state]:
+        raise ConflictError(
+            "illegal_move_state",
+            f"a move that is {state} cannot become {to}",
+            hint="look at the move's state, and ask for another move if it has ended",
+        )
+    return to
 
 
 class DrainState(StrEnum):

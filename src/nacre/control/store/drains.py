@@ -56,3 +56,59 @@ class DrainRow:
     deadline: datetime | None = None
     """When it gives up."""
     ended_at: datetime | None = None
+
+
+async def get(rd: Read, drain: DrainId, *, lock: bool = False) -> DrainRow | None:
+    """Return a drain."""
+    query = select(drains).where(drains.c.id == drain)
+    if lock:
+        query = query.with_for_update()
+    row = (await rd.connection.execute(query)).one_or_none()
+    return None if row is None else load(DrainRow, row)
+
+
+async def many(rd: Read, ids: Iterable[DrainId]) -> dict[DrainId, DrainRow]:
+    """Return these drains, by id."""
+    query = select(drains).where(drains.c.id.in_(list(ids)))
+    rows = [load(DrainRow, row) for row in await rd.connection.execute(query)]
+    return {row.id: row for row in rows}
+
+
+async def running(rd: Read) -> list[DrainRow]:
+    """Return the drains that have not ended, oldest first."""
+    query = select(drains).where(drains.c.ended_at.is_(None)).order_by(drains.c.created_at, drains.c.id)
+    return [load(DrainRow, row) for row in await rd.connection.execute(query)]
+
+
+async def of_node(rd: Read, node: NodeId, *, lock: bool = False) -> DrainRow | None:
+    """Return the drain of a node that has not ended. Lock the node's row first."""
+    query = select(drains).where(drains.c.node == node, drains.c.ended_at.is_(None))
+    if lock:
+        query = query.with_for_update()
+    row = (await rd.connection.execute(query)).one_or_none()
+    return None if row is None else load(DrainRow, row)
+
+
+async def newest(rd: Read, nodes: Iterable[NodeId]) -> dict[NodeId, DrainRow]:
+    """Return the newest drain of each of these nodes, whether it has ended or not. Ids sort by when they were made."""
+    last = select(func.max(drains.c.id)).where(drains.c.node.in_(list(nodes))).group_by(drains.c.node)
+    rows = [load(DrainRow, row) for row in await rd.connection.execute(select(drains).where(drains.c.id.in_(last)))]
+    return {row.node: row for row in rows}
+
+
+async def add(tx: Tx, row: DrainRow) -> None:
+    """Insert a drain. The node's row must be locked."""
+    await tx.connection.execute(insert(drains).values(**vars(row)))
+
+
+async def save(tx: Tx, before: DrainRow, after: DrainRow) -> None:
+    """Store what has changed of a drain that this transaction has locked."""
+    old = vars(before)
+    values = {name: value for name, value in vars(after).items() if value != old[name]}
+    if values:
+        await tx.connection.execute(update(drains).where(drains.c.id == after.id).values(**values))
+
+
+async def forget(tx: Tx, before: datetime) -> int:
+    """Delete drains that ended before `before`."""
+    return (await tx.connection.execute(delete(drains).where(drains.c.ended_at < before))).rowcount

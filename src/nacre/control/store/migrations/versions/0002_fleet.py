@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_drains")),
     )
+    op.create_index("ix_drains_node", "drains", ["node"], unique=False)
     op.create_index(
         "uq_drains_node",
         "drains",
@@ -61,6 +62,7 @@ def upgrade() -> None:
         sa.Column("target", sa.Text(), nullable=True),
         sa.Column("pinned", sa.Text(), nullable=True),
         sa.Column("drain", sa.Text(), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
