@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.control.scheduler.placement import NoPlacement, Placement, place
+from nacre.control.scheduler.former import NoPlacement, Placement, place
 from nacre.control.scheduler.snapshot import CPU_OVERCOMMIT, NodeRoom, Request, Snapshot, TakenPort
 from nacre.model.ids import NodeId, ProjectId, VmId
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeState

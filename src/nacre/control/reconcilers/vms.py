@@ -5,7 +5,7 @@ still has room, both checked under locks. A second decider loses its time and no
 """
 
 from nacre.control.reconcilers.loop import Loop
-from nacre.control.scheduler.placement import NoPlacement, place
+from nacre.control.scheduler.former import NoPlacement, place
 from nacre.control.scheduler.snapshot import Snapshot
 from nacre.control.services import vm_placement
 from nacre.control.services.vm_placement import Placed, Refused, Waiting

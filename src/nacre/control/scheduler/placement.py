@@ -1,60 +1,41 @@
-"""Choose a node for a machine. Called by the reconcilers. Pure: no clock, no database."""
+"""Choose a node for a machine, and say why. Called by the reconcilers. Pure: no clock, no database."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from nacre.control.scheduler import filters
-from nacre.control.scheduler.filters import Reason
-from nacre.control.scheduler.snapshot import CPU_OVERCOMMIT, MEMORY_OVERCOMMIT, NodeRoom, Request, Snapshot
-from nacre.model.ids import NodeId
+from nacre.control.scheduler.reasons import Reason, fits
+from nacre.control.scheduler.snapshot import Fleet
+from nacre.control.scheduler.values import NodeRoom, Request
+from nacre.model.placement import Candidate, Decision, Rejection
 
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """The node for a machine."""
-
-    node: NodeId
+__all__ = ["fits", "place"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoPlacement:
-    """No node can take the machine, and why each cannot."""
+def place(request: Request, fleet: Fleet, *, random: Callable[[], float], explain: bool = True) -> Decision:
+    """Return the node that suits the machine best, or why none can take it. Changes nothing.
 
-    reasons: dict[NodeId, tuple[Reason, ...]]
-
-    @property
-    def code(self) -> str:
-        """The reason that all nodes share, or `no_placement` if they differ."""
-        if not self.reasons:
-            return "no_nodes"
-        shared = set[str].intersection(*({reason.code for reason in of_node} for of_node in self.reasons.values()))
-        return min(shared) if shared else "no_placement"
-
-    @property
-    def message(self) -> str:
-        """One sentence without the names of nodes, which not everybody may know."""
-        if not self.reasons:
-            return "there is no node"
-        counted = Counter(reason.message for of_node in self.reasons.values() for reason in of_node)
-        if len(self.reasons) == 1:
-            return f"the only node cannot take it: {'; '.join(counted)}"
-        parts = [f"{message} ({count} of {len(self.reasons)} nodes)" for message, count in counted.most_common(5)]
-        return f"no node can take it: {'; '.join(parts)}"
+    `random` returns numbers from 0 up to 1; with the same numbers and the same fleet the answer is the same.
+    Without `explain` neither the reasons nor the other candidates are worked out.
+    """
+    del random, explain
+    rooms = [room for room in fleet.rooms() if request.only in {None, room.id}]
+    against = {room.id: fits(request, room, fleet.policy) for room in rooms}
+    fitting = sorted((room for room in rooms if not against[room.id]), key=lambda room: (_load(request, room), room.id))
+    counted = Counter[Reason](reason for of_node in against.values() for reason in of_node)
+    rejected = [Rejection(code=reason.code, message=reason.message, nodes=count) for reason, count in counted.items()]
+    return Decision(
+        node=fitting[0].id if fitting else None,
+        strategy=request.placement.strategy or fleet.policy.strategy,
+        considered=len(rooms),
+        fitting=len(fitting),
+        rejected=tuple(sorted(rejected, key=lambda one: (-one.nodes, one.code, one.message))),
+        candidates=tuple(
+            Candidate(node=room.id, name=room.name, score=1 - _load(request, room)) for room in fitting[:5]
+        ),
+    )
 
 
-def place(request: Request, snapshot: Snapshot) -> Placement | NoPlacement:
-    """Return the least loaded node that can take the machine, or why none can."""
-    against = {node.id: filters.reasons(request, node) for node in snapshot.nodes}
-    fitting = [node for node in snapshot.nodes if not against[node.id]]
-    if not fitting:
-        return NoPlacement(reasons=against)
-    return Placement(node=min(fitting, key=lambda node: (load_after(request, node), node.id)).id)
-
-
-def load_after(request: Request, node: NodeRoom) -> float:
-    """Return how full the node would be with the machine: the scarcer of memory and CPUs, 0 to 1."""
-    if node.capacity is None:
+def _load(request: Request, room: NodeRoom) -> float:
+    if room.capacity is None:
         return 1.0
-    memory = (node.memory_bytes + request.memory_bytes) / max(1.0, node.capacity.memory_bytes * MEMORY_OVERCOMMIT)
-    cpus = (node.cpus + request.cpus) / max(1.0, node.capacity.cpus * CPU_OVERCOMMIT)
-    return max(memory, cpus)
+    return (room.memory_bytes + request.memory_bytes) / max(1, room.capacity.memory_bytes)

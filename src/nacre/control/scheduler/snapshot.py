@@ -1,13 +1,16 @@
-"""What the scheduler sees: nodes with what is left of them, and what a machine asks for. Pure values.
+"""What the scheduler decides upon: a fleet of nodes with what is left of them, and the machines that live there. Pure.
 
-Made by `services.vm_placement` from rows; taken by `placement` and `filters`.
+Filled by services from rows and kept true by them; read by `placement`, `packing`, `preemption` and `rebalance`.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from nacre.model.ids import NodeId, ProjectId, VmId
-from nacre.model.nodes import Capacity, HypervisorInfo, NodeState
-from nacre.model.vms import PublishedPort
+from nacre.control.scheduler.values import NodeRoom, Request, Resident, TakenPort
+from nacre.model.ids import NodeId, VmId
+from nacre.model.placement import Policy
+
+__all__ = ["Fleet", "NodeRoom", "Request", "Resident", "TakenPort"]
 
 CPU_OVERCOMMIT = 4.0
 MEMORY_OVERCOMMIT = 1.0
@@ -15,56 +18,65 @@ DISK_OVERCOMMIT = 2.0
 """Disks are thin: how much may be promised of what a node has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a machine needs of a node."""
+class Fleet:
+    """All nodes and their machines. Mutable, and owned by one decider: nothing here is safe for several threads."""
 
-    vm: VmId
-    project: ProjectId
-    cpus: int
-    memory_bytes: int
-    disk_bytes: int
-    hypervisor: str
-    machine: str
-    publish: tuple[PublishedPort, ...] = ()
+    def __init__(self, policy: Policy, nodes: Iterable[NodeRoom] = (), residents: Iterable[Resident] = ()) -> None:
+        self.policy = policy
+        self._rooms: dict[NodeId, NodeRoom] = {}
+        self._residents: dict[VmId, Resident] = {}
+        for node in nodes:
+            self.put(node)
+        for resident in residents:
+            self.settle(resident)
+
+    def put(self, node: NodeRoom) -> None:
+        """Add a node, or replace what is known of it, its reservations included."""
+        self._rooms[node.id] = node
+
+    def remove(self, node: NodeId) -> None:
+        """Forget a node and who lives there. A node that is not there is no error."""
+        self._rooms.pop(node, None)
+        self._residents = {vm: resident for vm, resident in self._residents.items() if resident.node != node}
+
+    def settle(self, resident: Resident) -> None:
+        """Count a machine in as one that others may want to be near to or apart from; its resources are the node's."""
+        self._residents[resident.vm] = resident
+
+    def leave(self, vm: VmId) -> None:
+        """Undo `settle`. A machine that is not there is no error."""
+        self._residents.pop(vm, None)
+
+    def take(self, node: NodeId, request: Request) -> None:
+        """Reserve what `request` asks for on `node` and settle it there: it has been placed."""
+        self.put(self._rooms[node].with_machine(request))
+        self.settle(resident_of(request, node))
+
+    def room(self, node: NodeId) -> NodeRoom:
+        """Return what is known of a node. Raises KeyError for one that is not there."""
+        return self._rooms[node]
+
+    def rooms(self) -> Iterable[NodeRoom]:
+        """Return what is known of every node, in the order of their ids."""
+        return [self._rooms[node] for node in sorted(self._rooms)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TakenPort:
-    """A port of a node and the machine that holds it."""
-
-    port: PublishedPort
-    vm: VmId
-    vm_name: str
-    project: ProjectId
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeRoom:
-    """A node and what its machines have reserved."""
-
-    id: NodeId
-    name: str
-    state: NodeState
-    capacity: Capacity | None
-    hypervisors: tuple[HypervisorInfo, ...] = ()
-    cpus: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    ports: tuple[TakenPort, ...] = ()
-
-    def with_machine(self, request: Request) -> "NodeRoom":
-        """Return the node as it is once `request` has been placed on it."""
-        taken = tuple(
-            TakenPort(port=port, vm=request.vm, vm_name="", project=request.project) for port in request.publish
-        )
-        return replace(
-            self,
-            cpus=self.cpus + request.cpus,
-            memory_bytes=self.memory_bytes + request.memory_bytes,
-            disk_bytes=self.disk_bytes + request.disk_bytes,
-            ports=self.ports + taken,
-        )
+def resident_of(request: Request, node: NodeId) -> Resident:
+    """Return `request` as a machine that lives on `node`."""
+    return Resident(
+        vm=request.vm,
+        name=request.name,
+        project=request.project,
+        node=node,
+        labels=request.labels,
+        cpus=request.cpus,
+        memory_bytes=request.memory_bytes,
+        disk_bytes=request.disk_bytes,
+        priority=request.priority,
+        preemptible=request.preemptible,
+        anti_affinity=tuple(term for term in request.placement.anti_affinity if term.required),
+        request=request,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ checked again here under the lock of the node, so that no node is overcommitted 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nacre.control.scheduler import filters
-from nacre.control.scheduler.placement import NoPlacement
+from nacre.control.scheduler import former as filters
+from nacre.control.scheduler.former import NoPlacement
 from nacre.control.scheduler.snapshot import Request, Snapshot
 from nacre.control.services import events, operations, vm_room
 from nacre.control.store import published_ports
@@ -124,7 +124,7 @@ async def refuse(tx: Tx, refused: Sequence[Refused]) -> None:
 
 
 _HINTS = {
-    "no_nodes": "add a node with `nacre node token`",
+    "no_nodes": "add a node with `nacre node token create`",
     "node_not_ready": "wait for a node to come back, or uncordon one with `nacre node uncordon`",
     "port_in_use": "publish another port, or delete the machine that holds it",
     "no_hypervisor": "add a node with this hypervisor, or choose another",

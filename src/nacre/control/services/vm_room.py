@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from nacre.control.scheduler import filters
+from nacre.control.scheduler import former as filters
 from nacre.control.scheduler.snapshot import NodeRoom, Request, Snapshot, TakenPort
 from nacre.control.store import nodes, published_ports
 from nacre.control.store import vms as store
