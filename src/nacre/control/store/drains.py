@@ -1,11 +1,13 @@
 """The table of drains and its queries: each empties one node. Its results are the moves that belong to it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Index, Integer, Table, Text, text
+from sqlalchemy import Column, Index, Integer, Table, Text, delete, func, insert, select, text, update
 
-from nacre.control.store.db import metadata
+from nacre.control.store.db import Read, Tx, metadata
+from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
 from nacre.model.ids import DrainId, NodeId
 from nacre.model.moves import DrainState
@@ -33,6 +35,7 @@ drains = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
+    Index("ix_drains_node", "node"),
 )
 
 

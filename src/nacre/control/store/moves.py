@@ -3,15 +3,25 @@
 A machine is in at most one move that has not ended, which a unique index sees to.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Column, Index, Table, Text, text
+from sqlalchemy import Column, Index, Select, Table, Text, delete, func, insert, or_, select, text, update
 
-from nacre.control.store.db import metadata
-from nacre.control.store.types import Choice, Timestamp
-from nacre.model.ids import DrainId, MoveId, NodeId, ProjectId, VmId
+from nacre.control.store.conflicts import insert_unique
+from nacre.control.store.db import Read, Tx, metadata
+from nacre.control.store.listing import Listed, ListQuery, fetch
+from nacre.control.store.nodes import nodes
+from nacre.control.store.projects import projects
+from nacre.control.store.rows import load
+from nacre.control.store.types import Choice, Model, Timestamp
+from nacre.control.store.vms import Reserved, vms
+from nacre.errors import ConflictError
+from nacre.model.ids import DrainId, MoveId, NodeId, ProjectId, VmId, looks_like_id
 from nacre.model.moves import MoveReason, MoveState
+from nacre.model.placement import Decision
 
 moves = Table(
     "moves",
