@@ -67,6 +67,7 @@ vms = Table(
     Column("ha_since", BigInteger, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("decision", Model(Decision)),
+    Column("nominated", Text),
     Column("reserved_cpus", Integer, nullable=False),
     Column("reserved_memory_bytes", BigInteger, nullable=False),
     Column("reserved_disk_bytes", BigInteger, nullable=False),
@@ -119,6 +120,8 @@ class VmRow:
     priority: int = 100
     decision: Decision | None = None
     """Why it is where it is, or nowhere yet."""
+    nominated: NodeId | None = None
+    """Where room is being made for it while it waits, and kept from all others."""
     reserved_cpus: int
     reserved_memory_bytes: int
     reserved_disk_bytes: int

@@ -108,3 +108,4 @@ def upgrade() -> None:
     op.add_column("vms", sa.Column("ha_since", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("vms", sa.Column("priority", sa.Integer(), nullable=False, server_default="100"))
     op.add_column("vms", sa.Column("decision", sa.Text(), nullable=True))
+    op.add_column("vms", sa.Column("nominated", sa.Text(), nullable=True))
