@@ -39,7 +39,7 @@ async def ensure_enrolled(files: IdentityFiles, join: Join | None, name: str, ra
         raise InvalidInputError(
             "not_enrolled",
             "this node belongs to no control plane yet",
-            hint="give it the join string that `nacre node token` prints",
+            hint="give it the join string that `nacre node token create` prints",
             field="join",
         )
     backoff = Backoff(first=0.25, cap=15.0, random=random)

@@ -59,6 +59,6 @@ def _invalid(why: str) -> InvalidInputError:
     return InvalidInputError(
         "invalid_join",
         f"the join string is not valid: {why}",
-        hint="copy the whole string that `nacre node token` printed",
+        hint="copy the whole string that `nacre node token create` printed",
         field="join",
     )

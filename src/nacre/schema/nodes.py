@@ -45,13 +45,15 @@ class NodeUpdate(Body, frozen=True, kw_only=True):
 
 
 class NodeTokenCreate(Body, frozen=True, kw_only=True):
-    """A one-time enrolment token."""
+    """An enrolment token: for one node, or for as many as `uses` says."""
 
     ttl_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 86400
     node_name: str | None = None
     """Bind the token to this node name; null lets the agent propose its host name."""
     region: str = ""
     zone: str = ""
+    uses: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    """How many nodes may join with it."""
 
 
 class NodeTokenOut(Out, frozen=True, kw_only=True):
@@ -61,11 +63,16 @@ class NodeTokenOut(Out, frozen=True, kw_only=True):
     node_name: str | None
     region: str
     zone: str
+    uses: int
+    used: int
+    """How many nodes have joined with it."""
     created_by: str
     created_at: datetime
     expires_at: datetime
     used_at: datetime | None
+    """When it was used last."""
     used_by: NodeId | None
+    """By whom it was used last."""
 
 
 class NodeTokenCreated(Out, frozen=True, kw_only=True):
@@ -74,3 +81,4 @@ class NodeTokenCreated(Out, frozen=True, kw_only=True):
     token: NodeTokenOut
     join: str
     command: str
+    """To run on the new node. It asks for `join`."""

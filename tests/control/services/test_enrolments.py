@@ -1,4 +1,6 @@
-"""Enrolment tokens: good once, for one key."""
+"""Enrolment tokens: good as often as they say, and never for anyone else."""
+
+import asyncio
 
 import pytest
 
@@ -6,14 +8,15 @@ from nacre.control.services import enrolments, nodes
 from nacre.control.services.enrolments import Joining, node_name_of
 from nacre.control.services.listing import ListQuery
 from nacre.control.store import enrolments as store
+from nacre.control.store import nodes as node_store
 from nacre.control.store.db import Database
 from nacre.control.store.nodes import NodeRow
-from nacre.errors import ConflictError, ForbiddenError, NotFoundError, UnauthenticatedError
+from nacre.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError, UnauthenticatedError
 from nacre.lib.clock import ManualClock
 from nacre.model.access import Role
 from nacre.model.metadata import check_name
 from nacre.protocol import join
-from nacre.schema.nodes import NodeTokenCreate, NodeTokenCreated
+from nacre.schema.nodes import NodeTokenCreate, NodeTokenCreated, NodeTokenOut
 from support.access import user
 from support.cloud import by
 from support.ledger import event_types, events_of
@@ -37,7 +40,8 @@ async def test_a_join_string_says_where_whom_to_trust_and_the_secret(database: D
     made = await token(database)
     parts = join.decode(made.join)
     assert (parts.gateway, parts.ca) == (JOINING.gateway, JOINING.ca)
-    assert made.join in made.command
+    assert join.decode(made.join).secret not in made.command
+    assert made.command == "curl -fsSL http://127.0.0.1:7480/install.sh | sudo sh"
 
 
 async def test_the_secret_is_nowhere_in_the_database(database: Database) -> None:
@@ -57,15 +61,73 @@ async def test_a_token_lets_one_node_in_and_the_same_key_again(database: Databas
     with pytest.raises(UnauthenticatedError) as refused:
         await redeem(database, made, key="key-2")
     assert refused.value.code == "enrolment_token_used"
-    async with database.read() as rd:
-        shown = await enrolments.show(rd, by("node:enrol"), made.token.id)
-    assert shown.used_by == node.id
+    seen = await shown(database, made)
+    assert (seen.used_by, seen.used, seen.uses) == (node.id, 1, 1)
     assert await event_types(database, node.id) == ["node.enrolled"]
+
+
+async def shown(database: Database, made: NodeTokenCreated) -> NodeTokenOut:
+    async with database.read() as rd:
+        return await enrolments.show(rd, by("node:enrol"), made.token.id)
 
 
 async def test_a_known_key_keeps_its_node_with_a_new_token(database: Database) -> None:
     first = await redeem(database, await token(database))
-    assert (await redeem(database, await token(database))).id == first.id
+    newer = await token(database)
+    for _ in range(2):
+        node = await redeem(database, newer)
+        assert (node.id, node.enrolment) == (first.id, newer.token.id)
+    assert (await shown(database, newer)).used == 1
+
+
+async def test_a_token_for_several_nodes_counts_each_of_them_once(database: Database) -> None:
+    made = await token(database, uses=2, zone="b")
+    first = await redeem(database, made, key="key-1")
+    assert (first.zone, first.enrolment) == ("b", made.token.id)
+    assert (await redeem(database, made, key="key-1")).id == first.id
+    seen = await shown(database, made)
+    assert (seen.used, seen.uses, seen.used_by) == (1, 2, first.id)
+    second = await redeem(database, made, key="key-2")
+    with pytest.raises(UnauthenticatedError) as refused:
+        await redeem(database, made, key="key-3")
+    assert refused.value.code == "enrolment_token_used"
+    assert "all of its 2 nodes" in refused.value.message
+    for key, node in (("key-1", first), ("key-2", second)):
+        assert (await redeem(database, made, key=key)).id == node.id
+    seen = await shown(database, made)
+    assert (seen.used, seen.used_by) == (2, second.id)
+
+
+async def test_of_many_that_race_for_the_last_uses_as_many_win_as_there_are(database: Database) -> None:
+    made = await token(database, uses=3)
+
+    async def race(number: int) -> NodeRow | UnauthenticatedError:
+        try:
+            return await redeem(database, made, f"host-{number}", f"key-{number}")
+        except UnauthenticatedError as error:
+            return error
+
+    ends = await asyncio.gather(*(race(number) for number in range(8)))
+    winners = [end for end in ends if isinstance(end, NodeRow)]
+    assert len({node.id for node in winners}) == 3
+    assert {end.code for end in ends if isinstance(end, UnauthenticatedError)} == {"enrolment_token_used"}
+    assert (await shown(database, made)).used == 3
+    async with database.read() as rd:
+        assert len(await node_store.every(rd)) == 3
+
+
+async def test_a_use_is_not_lost_when_the_node_cannot_be_made(database: Database) -> None:
+    await redeem(database, await token(database, node_name="rack-1"), key="key-1")
+    second = await token(database, node_name="rack-1")
+    with pytest.raises(ConflictError):
+        await redeem(database, second, key="key-2")
+    assert (await shown(database, second)).used == 0
+
+
+async def test_one_name_for_several_nodes_is_refused(database: Database) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        await token(database, uses=2, node_name="rack-1")
+    assert (refused.value.code, refused.value.field) == ("name_for_many_nodes", "node_name")
 
 
 async def test_a_token_that_is_wrong_old_or_revoked_lets_nobody_in(database: Database, clock: ManualClock) -> None:

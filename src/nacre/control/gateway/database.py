@@ -100,4 +100,4 @@ class DatabaseLedger:
 
 
 def _no_entry(code: str, message: str) -> UnauthenticatedError:
-    return UnauthenticatedError(code, message, hint="enrol it again with a new token from `nacre node token`")
+    return UnauthenticatedError(code, message, hint="enrol it again with a new token from `nacre node token create`")

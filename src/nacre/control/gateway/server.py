@@ -252,7 +252,7 @@ class Gateway:
             raise UnauthenticatedError(
                 "certificate_expired",
                 "the certificate of the node has expired",
-                hint="make a new join string with `nacre node token` and enrol the node again",
+                hint="make a new join string with `nacre node token create` and enrol the node again",
             )
 
     async def _check_welcome(self, peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""Enrolment tokens: how a new node is let in, once.
+"""Enrolment tokens: how new nodes are let in, each as often as it says.
 
 Made for operators through `api`, and by `main` for an agent on the same machine; redeemed by `gateway` for an agent
 that has no certificate yet.
@@ -21,7 +21,7 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.enrolments import EnrolmentRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.wake import NODES
-from nacre.errors import NotFoundError, UnauthenticatedError
+from nacre.errors import InvalidInputError, NotFoundError, UnauthenticatedError
 from nacre.model.events import SYSTEM, Actor, ActorKind
 from nacre.model.ids import EnrolmentId, NodeId, looks_like_id
 from nacre.model.metadata import check_name
@@ -41,6 +41,8 @@ class Joining:
     """`host:port` that agents dial."""
     ca: str
     """SHA-256 of the root certificate (DER), in hex."""
+    api: str = "http://127.0.0.1:7480"
+    """Where nodes fetch the installer: the address of the API."""
 
 
 async def create(tx: Tx, caller: Caller, body: NodeTokenCreate, joining: Joining) -> NodeTokenCreated:
@@ -61,6 +63,13 @@ async def issue(
     """Make a token without asking whether the actor may."""
     if body.node_name is not None:
         check_name(body.node_name, field="node_name")
+        if body.uses > 1:
+            raise InvalidInputError(
+                "name_for_many_nodes",
+                f"{body.uses} nodes cannot all be called {body.node_name}",
+                hint="leave the name out: each node is then called as its host is",
+                field="node_name",
+            )
     secret = secrets.token_urlsafe(32)
     row = EnrolmentRow(
         id=EnrolmentId(tx.new_id("enrolment")),
@@ -68,6 +77,7 @@ async def issue(
         node_name=body.node_name,
         region=body.region,
         zone=body.zone,
+        uses=body.uses,
         created_by=actor.name,
         created_at=tx.now(),
         expires_at=tx.now() + timedelta(seconds=body.ttl_s),
@@ -75,7 +85,7 @@ async def issue(
     await store.add(tx, row)
     _tell(tx, row, "node_token.created", "an enrolment token was made", actor, request_id)
     text = join.encode(join.Join(gateway=joining.gateway, ca=joining.ca, secret=secret))
-    return NodeTokenCreated(token=_out(row), join=text, command=f"echo {shlex.quote(text)} | nacre-agent --join-file -")
+    return NodeTokenCreated(token=_out(row), join=text, command=install_command(joining.api))
 
 
 async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[NodeTokenOut]:
@@ -95,26 +105,40 @@ async def revoke(tx: Tx, caller: Caller, enrolment: str) -> None:
     """Make a token useless. A node that joined with it stays."""
     policy.require(caller, PLATFORM)
     row = await _find(tx, enrolment, lock=True)
-    await store.save(tx, replace(row, revoked_at=tx.now()))
+    await store.revoke(tx, row.id)
     _tell(tx, row, "node_token.revoked", "an enrolment token was revoked", caller.actor, caller.request_id)
 
 
+def install_command(api: str) -> str:
+    """Return what to run on a host to make it a node. It asks for the join string, which belongs into no command."""
+    return f"curl -fsSL {shlex.quote(f'{api}/install.sh')} | sudo sh"
+
+
 async def redeem(tx: Tx, secret: str, name: str, public_key_fingerprint: str) -> NodeRow:
-    """Return the node that this token lets in. The same token and key give the same node again.
+    """Return the node that this token lets in. The same token and key give the same node again, and cost one use.
 
     A key that is known already keeps its node with a new token too. Raises UnauthenticatedError, ConflictError.
     """
-    row = _usable(tx, await store.by_secret(tx, _digest(secret)), public_key_fingerprint)
-    again = await nodes.get(tx, row.used_by) if row.used_by is not None else None
-    if row.used_by is not None and again is None:
-        raise _refusal("used", "has been used, and the node was removed since")
-    node = again or await nodes.by_key(tx, public_key_fingerprint)
-    if node is None:
-        node = await _new_node(tx, row, name, public_key_fingerprint)
-    if row.used_at is None:
-        used = replace(row, used_at=tx.now(), used_by=node.id, key_fingerprint=public_key_fingerprint)
-        await store.save(tx, used)
-    return node
+    row = await store.by_secret(tx, _digest(secret))
+    if row is None:
+        raise _refusal("unknown", "is not one of this platform")
+    if row.revoked_at is not None:
+        raise _refusal("revoked", "was revoked")
+    known = await nodes.by_key(tx, public_key_fingerprint)
+    if known is not None and (known.enrolment == row.id or row.key_fingerprint == known.key_fingerprint):
+        return known
+    if row.used >= row.uses:
+        raise _refusal("used", _used_up(row, public_key_fingerprint))
+    if row.expires_at <= tx.now():
+        raise _refusal("expired", "has expired")
+    node = known or await _new_node(tx, row, name, public_key_fingerprint)
+    if not await store.use(tx, row, node.id, public_key_fingerprint):
+        raise _refusal("used", _used_up(row, public_key_fingerprint))
+    if known is None:
+        return node
+    again = replace(known, enrolment=row.id)
+    await nodes.save(tx, known, again)
+    return again
 
 
 def node_name_of(proposal: str) -> str:
@@ -124,23 +148,15 @@ def node_name_of(proposal: str) -> str:
     return f"n-{name[: _MAX_NAME - 2]}".strip("-") if looks_like_id(name) else name
 
 
-def _usable(tx: Tx, row: EnrolmentRow | None, fingerprint: str) -> EnrolmentRow:
-    if row is None:
-        raise _refusal("unknown", "is not one of this platform")
-    if row.revoked_at is not None:
-        raise _refusal("revoked", "was revoked")
-    if row.used_at is not None:
-        if row.key_fingerprint != fingerprint:
-            raise _refusal("used", "has been used by another node")
-        return row
-    if row.expires_at <= tx.now():
-        raise _refusal("expired", "has expired")
-    return row
+def _used_up(row: EnrolmentRow, fingerprint: str) -> str:
+    if row.key_fingerprint == fingerprint:
+        return "has been used, and the node was removed since"
+    return "has been used by another node" if row.uses == 1 else f"has let in all of its {row.uses} nodes"
 
 
 def _refusal(why: str, message: str) -> UnauthenticatedError:
     return UnauthenticatedError(
-        f"enrolment_token_{why}", f"the enrolment token {message}", hint="make a new one with `nacre node token`"
+        f"enrolment_token_{why}", f"the enrolment token {message}", hint="make a new one with `nacre node token create`"
     )
 
 
@@ -161,6 +177,7 @@ async def _new_node(tx: Tx, token: EnrolmentRow, proposal: str, fingerprint: str
         region=token.region,
         zone=token.zone,
         key_fingerprint=fingerprint,
+        enrolment=token.id,
         created_at=now,
         updated_at=now,
     )
@@ -201,6 +218,8 @@ def _out(row: EnrolmentRow) -> NodeTokenOut:
         node_name=row.node_name,
         region=row.region,
         zone=row.zone,
+        uses=row.uses,
+        used=row.used,
         created_by=row.created_by,
         created_at=row.created_at,
         expires_at=row.expires_at,
@@ -220,5 +239,5 @@ def _tell(tx: Tx, row: EnrolmentRow, event: str, message: str, actor: Actor, req
         project=None,
         message=message,
         request_id=request_id,
-        details={"expires_at": row.expires_at.isoformat(), "node_name": row.node_name},
+        details={"expires_at": row.expires_at.isoformat(), "node_name": row.node_name, "uses": row.uses},
     )

@@ -126,6 +126,6 @@ async def require(tx: Tx, node: NodeId) -> NodeRow:
         raise UnauthenticatedError(
             "node_removed",
             "this node is not part of the platform any more",
-            hint="enrol it again with a new token from `nacre node token`",
+            hint="enrol it again with a new token from `nacre node token create`",
         )
     return row

@@ -48,10 +48,12 @@ class EnrolmentRow:
     uses: int = 1
     """How many nodes may join with it."""
     used: int = 0
+    """How many have."""
     created_by: str
     created_at: datetime
     expires_at: datetime
     used_at: datetime | None = None
+    """When it was used last, by which node and with which key."""
     used_by: NodeId | None = None
     key_fingerprint: str | None = None
     revoked_at: datetime | None = None
@@ -78,10 +80,16 @@ async def add(tx: Tx, row: EnrolmentRow) -> None:
     await tx.connection.execute(insert(enrolments).values(**vars(row)))
 
 
-async def save(tx: Tx, row: EnrolmentRow) -> None:
-    """Store what became of a token."""
-    values = {name: getattr(row, name) for name in ("used_at", "used_by", "key_fingerprint", "revoked_at")}
-    await tx.connection.execute(update(enrolments).where(enrolments.c.id == row.id).values(**values))
+async def use(tx: Tx, row: EnrolmentRow, node: NodeId, key_fingerprint: str) -> bool:
+    """Count a use of a token and say whether there was one left. Of two who race for the last one, one gets it."""
+    left = (enrolments.c.id == row.id) & (enrolments.c.used < enrolments.c.uses) & enrolments.c.revoked_at.is_(None)
+    values = {"used": enrolments.c.used + 1, "used_at": tx.now(), "used_by": node, "key_fingerprint": key_fingerprint}
+    return (await tx.connection.execute(update(enrolments).where(left).values(**values))).rowcount == 1
+
+
+async def revoke(tx: Tx, enrolment: EnrolmentId) -> None:
+    """Make a token useless."""
+    await tx.connection.execute(update(enrolments).where(enrolments.c.id == enrolment).values(revoked_at=tx.now()))
 
 
 async def revoke_unused(tx: Tx, created_by: str) -> None:
