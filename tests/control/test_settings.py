@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.control.settings import Settings, load, split_address
+from nacre.control.settings import Settings, load
 from nacre.errors import InvalidInputError
 
 
@@ -64,6 +64,10 @@ def test_a_data_directory_is_needed() -> None:
         ({"heartbeat_s": "six"}, "invalid_setting"),
         ({"heartbeat_s": "0"}, "invalid_setting"),
         ({"heartbeat_s": "10"}, "offline_too_early"),
+        ({"lease_s": "15"}, "lease_too_short"),
+        ({"renew_s": "7.1"}, "lease_too_short"),
+        ({"failover_per_s": "0"}, "invalid_setting"),
+        ({"failover_max_share": "1.1"}, "invalid_setting"),
         ({"listen": "7480"}, "invalid_address"),
         ({"listen": ":7480"}, "invalid_address"),
         ({"listen": "127.0.0.1:99999"}, "invalid_address"),
@@ -82,11 +86,6 @@ def test_a_file_that_is_not_there_or_not_toml_is_refused(tmp_path: Path) -> None
     bad = tmp_path / "bad.toml"
     bad.write_text("listen: x\n")
     assert refused(bad).code == "unreadable_settings"
-
-
-def test_addresses_of_both_families_are_split() -> None:
-    assert split_address("127.0.0.1:7480", field="listen") == ("127.0.0.1", 7480)
-    assert split_address("[::1]:7480", field="listen") == ("::1", 7480)
 
 
 def test_every_setting_can_be_given_as_text() -> None:

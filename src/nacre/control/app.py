@@ -37,13 +37,14 @@ from nacre.control.services.enrolments import Joining
 from nacre.control.services.housekeeping import Keep
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
-from nacre.control.settings import Settings, split_address
+from nacre.control.settings import Settings
 from nacre.control.store import notifications
 from nacre.control.store.db import Database
 from nacre.control.store.migrations import prepare_schema
 from nacre.control.wake import Wakes
 from nacre.errors import UnavailableError
 from nacre.lib.clock import SystemClock
+from nacre.lib.configuration import split_address
 from nacre.lib.files import write_atomically
 from nacre.schema.nodes import NodeTokenCreate
 

@@ -19,10 +19,11 @@ import uvloop
 
 from nacre.control.app import Control, control_plane, opened
 from nacre.control.auth.claim import renew_claim
-from nacre.control.settings import Settings, load, split_address
+from nacre.control.settings import Settings, load
 from nacre.control.wake import EVENTS, OPERATIONS
 from nacre.errors import ConflictError, NacreError
 from nacre.lib import logs
+from nacre.lib.configuration import split_address
 
 log = structlog.get_logger()
 

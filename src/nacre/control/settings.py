@@ -3,16 +3,16 @@
 Read once by `main`, passed to what needs it. Unknown keys are an error, so a typing mistake is not a silent default.
 """
 
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from nacre.errors import InvalidInputError
+from nacre.lib import configuration
+from nacre.lib.configuration import split_address
 from nacre.protocol.identity import DEFAULT_DOMAIN
 
 ENVIRONMENT_PREFIX = "NACRE_CONTROL_"
@@ -49,6 +49,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often agents say that they live."""
     offline_after_s: Seconds = 15.0
     """A node is offline after this silence: at least three heartbeats."""
+    lease_s: Seconds = 35.0
+    """How long a node may go on running machines with `ha: restart` after it last asked whether it may. They start
+    elsewhere no sooner than this after it has fallen silent. What a node was granted before it was made shorter is
+    still waited for until the node has been given up once."""
+    renew_s: Seconds = 2.0
+    """How often a node that has such machines asks: at most a fifth of `lease_s`."""
+    failover_per_s: Seconds = 5.0
+    """How many machines of lost nodes are started elsewhere per second, over all replicas."""
+    failover_max_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """If more than this share of the nodes that were at work fell silent at once, nothing is started elsewhere: it is
+    rather the control plane that is cut off. `nacre failover confirm` gives up single nodes all the same."""
     resync_s: Seconds = 30.0
     """How often agents ask for their desired state although nothing rang."""
     node_certificate_s: Seconds = 90 * 86400.0
@@ -84,17 +95,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     """Return the settings of a file, overridden by the environment, then by flags. Raises InvalidInputError."""
-    values: dict[str, Any] = _read(path) if path is not None else {}
-    for name, text in (_from_environment(environment) | dict(flags)).items():
-        values[name] = _listed(text) if name in _LISTS else text
-    for name in values:
-        _known(name)
-    try:
-        settings = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(
-            "invalid_setting", str(error), hint="see the configuration reference for names and types"
-        ) from error
+    settings = configuration.load(
+        Settings,
+        files=() if path is None else (path,),
+        environment=environment,
+        prefix=ENVIRONMENT_PREFIX,
+        flags=flags,
+        parse=lambda name, text: configuration.listed(text) if name in _LISTS else text,
+        example='listen = "127.0.0.1:7480"',
+    )
     return check(settings)
 
 
@@ -113,6 +122,7 @@ def check(settings: Settings) -> Settings:
             hint=f"use {3 * settings.heartbeat_s:g} or more, so that one lost heartbeat is not an outage",
             field="offline_after_s",
         )
+    _check_leases(settings)
     for index, network in enumerate(settings.fetch_allow):
         try:
             ip_network(network)
@@ -123,62 +133,23 @@ def check(settings: Settings) -> Settings:
                 hint="write it as 10.0.0.0/8 or fd00::/8",
                 field=f"fetch_allow[{index}]",
             ) from error
-    if settings.log_level not in {"debug", "info", "warning", "error"}:
-        raise InvalidInputError(
-            "invalid_log_level",
-            f"{settings.log_level!r} is not a log level",
-            hint="use debug, info, warning or error",
-            field="log_level",
-        )
+    configuration.check_log_level(settings.log_level)
     return settings
 
 
-def split_address(address: str, *, field: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[v6]:port`. Raises InvalidInputError."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+def _check_leases(settings: Settings) -> None:
+    """Raise InvalidInputError unless a node that is well keeps its lease, and is missed before its lease has ended."""
+    if settings.lease_s <= settings.offline_after_s:
         raise InvalidInputError(
-            "invalid_address",
-            f"{address!r} is not an address to listen on",
-            hint="write host:port, such as 127.0.0.1:7480 or [::1]:7480",
-            field=field,
+            "lease_too_short",
+            f"lease_s is {settings.lease_s:g}, which is not more than offline_after_s, {settings.offline_after_s:g}",
+            hint="use more, so that a node is known to be offline before what it ran is started elsewhere",
+            field="lease_s",
         )
-    return host, int(port)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
+    if settings.lease_s < 5 * settings.renew_s:
         raise InvalidInputError(
-            "unreadable_settings", f"{path}: {error.strerror}", hint="give an existing file with --config"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            "unreadable_settings", f"{path} is not TOML: {error}", hint='write lines such as listen = "127.0.0.1:7480"'
-        ) from error
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
-    }
-
-
-def _known(name: str) -> None:
-    if name in Settings.__struct_fields__:
-        return
-    near = get_close_matches(name, Settings.__struct_fields__, n=1)
-    raise InvalidInputError(
-        "unknown_setting",
-        f"there is no setting {name!r}",
-        hint=f"did you mean {near[0]}?" if near else f"settings are: {', '.join(Settings.__struct_fields__)}",
-        field=name,
-    )
-
-
-def _listed(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
+            "lease_too_short",
+            f"lease_s is {settings.lease_s:g}, less than five times renew_s, {settings.renew_s:g}",
+            hint=f"use {5 * settings.renew_s:g} or more, so that a few lost messages freeze no machine",
+            field="lease_s",
+        )
