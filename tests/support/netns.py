@@ -7,6 +7,7 @@ behind is removed when the next lab is made. Needs root; `hindrance` says what i
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import os
 import shutil
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ _CLONE_NEWNET = 0x40000000
 _numbers = itertools.count()
 
 
+@functools.cache
 def hindrance() -> str:
     """Why there can be no lab here; empty if there can."""
     if os.geteuid() != 0:
@@ -38,13 +40,15 @@ def hindrance() -> str:
     if lacking := [name for name in ("ip", "nft", "nsenter", "unshare") if shutil.which(name) is None]:
         return f"{', '.join(lacking)} not installed"
     probe = f"{_PREFIX}-{_me()}-probe"
-    tried = subprocess.run(["ip", "netns", "add", probe], capture_output=True, text=True)
-    if tried.returncode == 0:
-        tried = subprocess.run(
-            ["nsenter", f"--net={_RUN / probe}", "nft", "-f", "-"], input=_rules(set()), capture_output=True, text=True
-        )
-        subprocess.run(["ip", "netns", "del", probe], check=True)
-    return tried.stderr.strip()
+    try:
+        _run("ip", "netns", "add", probe)
+        try:
+            _nft(probe, _rules("lo", "drop"))
+        finally:
+            _run("ip", "netns", "del", probe)
+    except AssertionError as error:
+        return str(error).strip()
+    return ""
 
 
 class Host:
@@ -54,7 +58,7 @@ class Host:
         self.name = name
         self.namespace = f"{lab.prefix}-{name}"
         self.addresses = {network: f"{NETWORKS[network]}.{number}" for network in networks}
-        self._cuts: set[tuple[str, str]] = set()
+        self._switch = lab.switch
         _run("ip", "netns", "add", self.namespace)
         self._ip("link", "set", "lo", "up")
         for network in networks:
@@ -95,14 +99,15 @@ class Host:
         return found[0]
 
     def cut(self, network: str, *directions: str) -> None:
-        """Drop what goes `out` or comes `in` over a network; both by default. Connections stay half open, as in life."""
-        self._cuts |= {(network, direction) for direction in directions or ("in", "out")}
-        self._filter()
+        """Drop what goes `out` or comes `in` over a network, both by default. Nobody is told, as with a cut cable."""
+        for direction in directions or ("in", "out"):
+            self._filter(network, direction, "drop")
 
     def heal(self, *networks: str) -> None:
         """Undo the cuts of these networks, or all."""
-        self._cuts = {cut for cut in self._cuts if networks and cut[0] not in networks}
-        self._filter()
+        for network in networks or self.addresses:
+            for direction in ("in", "out"):
+                self._filter(network, direction, "accept")
 
     def link(self, state: str) -> None:
         """All cables `up` or `down`."""
@@ -123,9 +128,12 @@ class Host:
         kill_all(self.pids)
         _run("ip", "netns", "del", self.namespace)
 
-    def _filter(self) -> None:
-        words = ["nsenter", f"--net={_RUN / self.namespace}", "nft", "-f", "-"]
-        subprocess.run(words, input=_rules(self._cuts), text=True, check=True, capture_output=True)
+    def _filter(self, network: str, direction: str, verdict: str) -> None:
+        # What goes out is dropped where it comes in at the switch: a drop on the way out would be told to the sender.
+        if direction == "in":
+            _nft(self.namespace, _rules(network, verdict))
+        else:
+            _nft(self._switch, _rules(f"{self.name}-{network[0]}", verdict))
 
     def _ip(self, *words: str) -> None:
         _run("ip", "-n", self.namespace, *words)
@@ -215,31 +223,28 @@ def enter_namespace(namespace: str) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
 
 
-@contextlib.contextmanager
-def udp_socket(host: Host, port: int = 0) -> Generator[socket.socket]:
-    """A UDP socket on the data network of a host."""
-
-    def make() -> socket.socket:
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        made.bind((host.addresses["data"], port))
-        return made
-
-    with host.inside(make) as made:
-        yield made
+def bound(address: str, port: int = 0) -> socket.socket:
+    """A UDP socket with room for many datagrams, to be made on a host: `host.inside(lambda: bound(...))`."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    made.bind((address, port))
+    return made
 
 
 def _ended(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def _rules(cuts: set[tuple[str, str]]) -> str:
-    lines = ["table inet lab", "delete table inet lab", "table inet lab {"]
-    for chain, match in (("in", "iifname"), ("out", "oifname")):
-        hook = f"type filter hook {chain}put priority 0;"
-        drops = [f"{match} {network} drop" for network, direction in sorted(cuts) if direction == chain]
-        lines += [f"chain cut_{chain} {{", hook, *drops, "}"]
-    return "\n".join([*lines, "}", ""])
+def _rules(device: str, verdict: str) -> str:
+    table = f"table netdev {device}"
+    chain = f'chain in {{\ntype filter hook ingress device "{device}" priority 0; policy {verdict};\n}}'
+    return f"{table}\ndelete {table}\n{table} {{\n{chain}\n}}\n"
+
+
+def _nft(namespace: str, rules: str) -> None:
+    words = ["nsenter", f"--net={_RUN / namespace}", "nft", "-f", "-"]
+    done = subprocess.run(words, input=rules, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def _me() -> str:

@@ -5,16 +5,16 @@ sent again, so the order in which claims arrive is the order in which they were 
 the lab; the judgement is pure.
 """
 
+import itertools
 import re
 import select
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from support.netns import Host, udp_socket
+from support.netns import Host, bound
 
 PORT = 9999
 EVERY_S = 0.2
@@ -75,7 +75,7 @@ def lives(claims: Iterable[Claim]) -> dict[str, list[Life]]:
                 last=times[-1],
                 claims=len(made),
                 lost=made[-1].counter - made[0].counter + 1 - len(made),
-                silence=max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0),
+                silence=max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0),
             )
         )
     return dict(by_machine)
@@ -97,7 +97,7 @@ def doubles(claims: Sequence[Claim]) -> list[Double]:
 def gaps(claims: Iterable[Claim], machine: str, *, longer_than: float) -> list[tuple[float, float]]:
     """Return when a machine was not heard, whatever its boot: start and end of every silence of that length."""
     times = [claim.at for claim in claims if claim.machine == machine]
-    return [(one, two) for one, two in zip(times, times[1:], strict=False) if two - one > longer_than]
+    return [(one, two) for one, two in itertools.pairwise(times) if two - one > longer_than]
 
 
 class Recorder:
@@ -107,8 +107,7 @@ class Recorder:
         self.address = f"{host.addresses['data']}:{PORT}"
         self._claims: list[Claim] = []
         self._ended = threading.Event()
-        self._stack = ExitStack()
-        self._socket = self._stack.enter_context(udp_socket(host, PORT))
+        self._socket = host.inside(lambda: bound(host.addresses["data"], PORT))
         self._thread = threading.Thread(target=self._listen, name="recorder")
         self._thread.start()
 
@@ -138,7 +137,7 @@ class Recorder:
         """Stop listening. What was heard stays."""
         self._ended.set()
         self._thread.join()
-        self._stack.close()
+        self._socket.close()
 
     def _listen(self) -> None:
         while not self._ended.is_set():
