@@ -106,7 +106,7 @@ async def replica(
         port=int(address.rpartition(":")[2]),
         advertise=address,
         hosts=certificate_hosts(address, address),
-        terms=Terms(heartbeat_s=heartbeat_s, resync_s=resync_s),
+        terms=Terms(heartbeat_s=heartbeat_s, resync_s=resync_s, lease_s=35.0, renew_s=2.0),
         heartbeat_window_s=0.02,
     )
     gateway = Gateway(settings, db, ca, DatabaseLedger(db, ca, depot, certificate_s))

@@ -151,7 +151,12 @@ def _gateway(settings: Settings, db: Database, ca: CertificateAuthority, ledger:
         port=port,
         advertise=settings.gateway_address,
         hosts=certificate_hosts(settings.gateway_address, settings.gateway_listen),
-        terms=Terms(heartbeat_s=settings.heartbeat_s, resync_s=settings.resync_s),
+        terms=Terms(
+            heartbeat_s=settings.heartbeat_s,
+            resync_s=settings.resync_s,
+            lease_s=settings.lease_s,
+            renew_s=settings.renew_s,
+        ),
     )
     return Gateway(configuration, db, ca, ledger)
 

@@ -1,6 +1,6 @@
 """The gateway's ledger over the database: each method is one transaction around the services' rules. Built by `app`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from nacre.control.auth.ca import CertificateAuthority, Peer, key_fingerprint, read_request
@@ -8,6 +8,7 @@ from nacre.control.gateway import desired, observed
 from nacre.control.services import enrolments, images, node_signs
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.store import ca as certificates
+from nacre.control.store import node_leases
 from nacre.control.store.db import Database
 from nacre.errors import NacreError, NotFoundError, UnauthenticatedError
 from nacre.model.ids import ImageId, NodeId
@@ -66,6 +67,11 @@ class DatabaseLedger:
             for node in sorted(beats):
                 beat = beats[node]
                 await node_signs.heartbeat(tx, node, beat.usage, beat.conditions, beat.facts)
+
+    async def renew(self, asked: Collection[tuple[NodeId, int]], lease_s: float) -> frozenset[tuple[NodeId, int]]:
+        """Put leases on record."""
+        async with self._db.write() as tx:
+            return await node_leases.renew(tx, asked, lease_s)
 
     async def desired(self, node: NodeId) -> NodeIntent:
         """Return the node's desired state."""

@@ -3,7 +3,7 @@
 Implemented over the database by `gateway/database.py`, passed in by `app`. Every method is a transaction of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,13 @@ class Ledger(Protocol):
 
     async def heartbeats(self, beats: Mapping[NodeId, Heartbeat]) -> None:
         """Store the newest heartbeat of each of many nodes."""
+        ...
+
+    async def renew(self, asked: Collection[tuple[NodeId, int]], lease_s: float) -> frozenset[tuple[NodeId, int]]:
+        """Put leases of `lease_s` seconds on record, durably, and return those of the nodes and tenures that have one.
+
+        The others are not granted: the tenure of the node has ended, or there is no such node.
+        """
         ...
 
     async def desired(self, node: NodeId) -> NodeIntent:

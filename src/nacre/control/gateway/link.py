@@ -15,6 +15,7 @@ from websockets.asyncio.server import ServerConnection
 
 from nacre.control.auth.ca import Peer
 from nacre.control.gateway import wire
+from nacre.control.gateway.leases import Renewals
 from nacre.control.gateway.ledger import Ledger
 from nacre.control.wake import Bell
 from nacre.errors import ForbiddenError, NacreError
@@ -31,6 +32,8 @@ from nacre.protocol.messages import (
     Observed,
     ObservedAck,
     Pull,
+    Renew,
+    Renewed,
     Rotate,
     Wake,
     Welcome,
@@ -48,6 +51,10 @@ class Terms:
 
     heartbeat_s: float
     resync_s: float
+    lease_s: float = 0.0
+    """How long a granted lease lasts."""
+    renew_s: float = 0.0
+    """How often an agent asks for one while it needs one."""
 
 
 def check_hello(hello: Hello, peer: Peer) -> int:
@@ -70,6 +77,7 @@ class Link:
         peer: Peer,
         hello: Hello,
         ledger: Ledger,
+        renewals: Renewals,
         clock: Clock,
         on_heartbeat: Callable[[NodeId, Heartbeat], None],
     ) -> None:
@@ -77,6 +85,7 @@ class Link:
         self.instance = hello.instance
         self._connection = connection
         self._ledger = ledger
+        self._renewals = renewals
         self._clock = clock
         self._on_heartbeat = on_heartbeat
         self._skewed_since: datetime | None = None
@@ -106,6 +115,8 @@ class Link:
             heartbeat_s=terms.heartbeat_s,
             resync_s=terms.resync_s,
             server_time=self._clock.now(),
+            lease_s=terms.lease_s,
+            renew_s=terms.renew_s,
         )
         await self.send(welcome)
         ringing = asyncio.create_task(self._ring(bell), name=f"ring {self.node}")
@@ -136,6 +147,8 @@ class Link:
         match message:
             case Heartbeat():
                 self._on_heartbeat(self.node, self._with_skew(message))
+            case Renew():
+                await self._renew(message)
             case Pull(digest=digest):
                 await self.send(await self._desired(digest))
             case Observed():
@@ -145,6 +158,11 @@ class Link:
                 await self._rotate(csr_pem)
             case _:
                 raise wire.unexpected(message)
+
+    async def _renew(self, message: Renew) -> None:
+        granted = await self._renewals.ask(self.node, message.tenure)
+        if granted is not None:
+            await self.send(Renewed(sequence=message.sequence, granted=granted))
 
     async def _desired(self, known: str) -> DesiredState:
         intent = await self._ledger.desired(self.node)

@@ -20,6 +20,7 @@ from websockets.http11 import Request
 from nacre.control.auth.ca import CertificateAuthority, Peer
 from nacre.control.auth.tls import ServerTls
 from nacre.control.gateway import artifacts, wire
+from nacre.control.gateway.leases import Renewals
 from nacre.control.gateway.ledger import Ledger
 from nacre.control.gateway.link import Link, Terms, check_hello
 from nacre.control.gateway.streams import Streams
@@ -63,6 +64,7 @@ class Gateway:
         self._db = db
         self._ca = ca
         self._ledger = ledger
+        self._renewals = Renewals(ledger, settings.terms.lease_s)
         self._tls = ServerTls(ca, settings.hosts, db.clock.now())
         self._links: dict[NodeId, Link] = {}
         self._arrivals = itertools.count()
@@ -118,7 +120,7 @@ class Gateway:
                     write_limit=codec.CHUNK_BYTES,
                 )
             )
-            for work in (self._store_heartbeats, self._look_after, self._forward_streams):
+            for work in (self._store_heartbeats, self._renewals.run, self._look_after, self._forward_streams):
                 task = asyncio.create_task(work(), name=work.__name__)
                 stack.push_async_callback(_finish, task)
             stack.callback(self._close)
@@ -199,7 +201,7 @@ class Gateway:
         arrival = next(self._arrivals)
         hello = await wire.first(connection, Hello)
         agreed = check_hello(hello, peer)
-        link = Link(connection, peer, hello, self._ledger, self._db.clock, self._on_heartbeat)
+        link = Link(connection, peer, hello, self._ledger, self._renewals, self._db.clock, self._on_heartbeat)
         with self._db.wakes.listen(node_topic(link.node)) as bell:
             # One at a time, so that the instance in the database is the one whose link is kept.
             async with self._admitting.setdefault(link.node, asyncio.Lock()):
