@@ -10,7 +10,7 @@ from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
 from nacre.model.ids import DrainId, NodeId
-from nacre.model.moves import DrainState
+from nacre.model.moves import DrainState, MoveReason
 from nacre.model.nodes import NodeWish
 
 drains = Table(
@@ -20,6 +20,7 @@ drains = Table(
     Column("node", Text, nullable=False),
     Column("node_name", Text, nullable=False),
     Column("state", Choice(DrainState), nullable=False),
+    Column("reason", Choice(MoveReason), nullable=False),
     Column("wish_before", Choice(NodeWish), nullable=False),
     Column("wish_after", Choice(NodeWish), nullable=False),
     Column("parallel", Integer, nullable=False),
@@ -47,6 +48,8 @@ class DrainRow:
     node: NodeId
     node_name: str
     state: DrainState
+    reason: MoveReason = MoveReason.DRAIN
+    """`drain`, or `evacuation`, which asks no guest."""
     wish_before: NodeWish
     """What the operator wanted of the node before; an abort goes back to it."""
     wish_after: NodeWish

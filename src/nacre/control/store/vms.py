@@ -183,6 +183,12 @@ async def on_node(rd: Read, node: NodeId, among: Collection[VmId] | None = None,
     return [load(VmRow, row) for row in await rd.connection.execute(query)]
 
 
+async def many(rd: Read, among: Collection[VmId]) -> list[VmRow]:
+    """Return those of these machines that exist."""
+    query = select(vms).where(vms.c.id.in_(among)).order_by(vms.c.id)
+    return [load(VmRow, row) for row in await rd.connection.execute(query)]
+
+
 async def any_absent(rd: Read, node: NodeId) -> bool:
     """Whether a node still has machines that should be absent."""
     query = select(vms.c.id).where(vms.c.node == node, vms.c.desired == Desired.ABSENT).limit(1)

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("node_name", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("wish_before", sa.Text(), nullable=False),
         sa.Column("wish_after", sa.Text(), nullable=False),
         sa.Column("parallel", sa.Integer(), nullable=False),
