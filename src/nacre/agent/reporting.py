@@ -10,6 +10,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.executor import Executor
 from nacre.agent.host import inventory
 from nacre.agent.host.conditions import Conditions, Signs
+from nacre.agent.host.network import NetworkWatch, Running, running_interfaces
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.observer import Observer
@@ -40,7 +41,10 @@ class Reporting:
         consoles: Consoles,
         hypervisors: dict[str, Hypervisor],
         clock: Clock,
+        root: Path = Path("/"),
+        running: Running = running_interfaces,
     ) -> None:
+        """`root` is where the host's /proc and /sys are found, `running` tells which interfaces run."""
         self._settings = settings
         self._records = records
         self._executor = executor
@@ -49,6 +53,9 @@ class Reporting:
         self._consoles = consoles
         self._hypervisors = hypervisors
         self._conditions = Conditions(clock)
+        self._inventory = inventory.HostInventory(clock, root)
+        self._network = NetworkWatch(root, running)
+        self._off_network = ""
         self._digest = ""
         self._facts: NodeFacts | None = None
         self._usage: Usage | None = None
@@ -74,12 +81,14 @@ class Reporting:
             labels=settings.labels,
             region=settings.region,
             zone=settings.zone,
+            made_of=await in_thread(self._inventory.current),
         )
         return self._facts
 
     async def usage(self) -> Usage:
         """What is in use on this host now."""
         self._usage = await in_thread(inventory.usage, self._settings.data)
+        self._off_network = await in_thread(self._network.trouble)
         return self._usage
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -91,6 +100,7 @@ class Reporting:
                 capacity=self._facts.capacity,
                 usage=self._usage,
                 hypervisors=self._facts.hypervisors,
+                network=self._off_network,
                 refused=len(self._executor.refused),
             )
         )

@@ -21,6 +21,8 @@ class Signs:
     capacity: Capacity
     usage: Usage
     hypervisors: Sequence[HypervisorInfo]
+    network: str = ""
+    """Why the host is off the network; empty if it is on it."""
     refused: int = 0
     """How many machines were to be torn down at once, and were not."""
 
@@ -40,6 +42,12 @@ def judge(signs: Signs) -> Iterator[tuple[ConditionKind, str, str]]:
             ConditionKind.DISK_PRESSURE,
             f"only {format_size(max(0, disk))} of disk are free",
             "delete what is not needed on the node, or give it more storage",
+        )
+    if signs.network:
+        yield (
+            ConditionKind.NETWORK_UNAVAILABLE,
+            signs.network,
+            "look at the node's cables, interfaces and routes: `ip link`, `ip route`",
         )
     missing = [each for each in signs.hypervisors if not each.available]
     if missing:

@@ -10,12 +10,55 @@ from pathlib import Path
 
 import psutil
 
+from nacre.agent.host import inventory_devices, inventory_processors
 from nacre.lib import processes
-from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, Usage
+from nacre.lib.clock import Clock
+from nacre.model.nodes import Capacity, HypervisorInfo, Inventory, NodeFacts, Usage
+
+REREAD_S = 60.0
+"""What a host is made of seldom changes, and reading it costs some milliseconds."""
+
+
+class HostInventory:
+    """What this host is made of, read again now and then. Blocking."""
+
+    def __init__(self, clock: Clock, root: Path = Path("/")) -> None:
+        self._clock = clock
+        self._root = root
+        self._read_at = 0.0
+        self._known: Inventory | None = None
+
+    def current(self) -> Inventory:
+        """Return the inventory, at most a minute old. What is equal has not changed."""
+        now = self._clock.monotonic()
+        if self._known is None or now - self._read_at >= REREAD_S:
+            self._known, self._read_at = read(self._root), now
+        return self._known
+
+
+def read(root: Path, addresses: inventory_devices.Addresses | None = None) -> Inventory:
+    """Read what a host is made of from its /proc and /sys under `root`; addresses are this host's unless given."""
+    model, cores, threads = inventory_processors.processors(root)
+    return Inventory(
+        cpu_model=model,
+        cpu_cores=cores,
+        cpu_threads=threads,
+        numa=inventory_processors.numa(root),
+        huge_pages=inventory_processors.huge_pages(root),
+        disks=inventory_devices.disks(root),
+        devices=inventory_devices.devices(root),
+        nics=inventory_devices.nics(root, inventory_devices.addresses_here() if addresses is None else addresses),
+    )
 
 
 def facts(
-    data: Path, hypervisors: Iterable[HypervisorInfo], *, labels: dict[str, str], region: str, zone: str
+    data: Path,
+    hypervisors: Iterable[HypervisorInfo],
+    *,
+    labels: dict[str, str],
+    region: str,
+    zone: str,
+    made_of: Inventory | None = None,
 ) -> NodeFacts:
     """Describe this host. What is equal has not changed."""
     system = platform.uname()
@@ -35,6 +78,7 @@ def facts(
         labels=labels,
         region=region,
         zone=zone,
+        inventory=made_of,
     )
 
 
