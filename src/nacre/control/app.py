@@ -26,9 +26,11 @@ from nacre.control.auth.sealing import load_sealer
 from nacre.control.gateway.database import DatabaseLedger
 from nacre.control.gateway.link import Terms
 from nacre.control.gateway.server import Gateway, GatewaySettings, certificate_hosts
+from nacre.control.reconcilers.drains import DrainReconciler
 from nacre.control.reconcilers.housekeeping import Housekeeper
 from nacre.control.reconcilers.images import ImageReconciler
 from nacre.control.reconcilers.loop import Loop
+from nacre.control.reconcilers.moves import MoveReconciler
 from nacre.control.reconcilers.nodes import NodeWatch
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
@@ -109,6 +111,8 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
     loops = (
         Placer(db).loop(),
         NodeWatch(db, offline_after_s=settings.offline_after_s).loop(),
+        MoveReconciler(db).loop(),
+        DrainReconciler(db).loop(),
         Housekeeper(db, secrets.token_hex(8), Keep()).loop(),
     )
     requests = Requests(db, stopping)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from nacre.control.services import node_views
+from nacre.control.services import moves, node_views
 from nacre.control.services.node_changes import changed_conditions, seen, settled_labels
 from nacre.control.services.node_events import tell, tell_state
 from nacre.control.store import nodes as store
@@ -86,6 +86,7 @@ async def silent(tx: Tx, node: NodeId, last_seen_at: datetime | None) -> bool:
         return False
     changed = replace(row, state=move(row.state, NodeState.OFFLINE))
     await store.save(tx, row, changed)
+    await moves.node_lost(tx, node)
     tell_state(tx, row, changed)
     tx.wake(NODES)
     return True

@@ -14,7 +14,7 @@ from nacre.control.services.vm_judgement import Told, absent, forgotten, judge
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
-from nacre.control.wake import VMS, node_topic
+from nacre.control.wake import MOVES, VMS, node_topic
 from nacre.model.convergence import FailureClass
 from nacre.model.events import Actor, ActorKind
 from nacre.model.ids import NodeId
@@ -62,6 +62,8 @@ async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: V
         tx.wake(node_topic(node), VMS)
     elif after.generation != before.generation:
         tx.wake(node_topic(node))
+    if after.moving is not None or after.fence > 1:
+        tx.wake(MOVES)  # it may be off where it leaves, or run where it has come to
 
 
 async def _store(tx: Tx, before: VmRow, after: VmRow) -> None:
