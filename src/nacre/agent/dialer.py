@@ -38,7 +38,9 @@ class RefusedError(NacreError):
 class Dialer:
     """Dials with the node's certificate, the newest one at any time."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, connection: type[ClientConnection] = ClientConnection) -> None:
+        """`connection` is what connections are made of."""
+        self._connection = connection
         self.use(identity)
 
     def use(self, identity: Identity) -> None:
@@ -58,7 +60,7 @@ class Dialer:
     @asynccontextmanager
     async def dial(self, address: str, path: str) -> AsyncGenerator[ClientConnection]:
         """Open a connection to a path of the gateway at `address`. Raises UnavailableError and UnauthenticatedError."""
-        async with opened(address, path, self._context) as connection:
+        async with opened(address, path, self._context, self._connection) as connection:
             yield connection
 
 
@@ -81,9 +83,11 @@ def unverified() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def opened(address: str, path: str, context: ssl.SSLContext) -> AsyncGenerator[ClientConnection]:
+async def opened(
+    address: str, path: str, context: ssl.SSLContext, kind: type[ClientConnection] = ClientConnection
+) -> AsyncGenerator[ClientConnection]:
     """Open a connection. Raises UnavailableError and UnauthenticatedError for what goes wrong while it opens."""
-    connection = await _open(address, path, context)
+    connection = await _open(address, path, context, kind)
     try:
         yield connection
     finally:
@@ -140,7 +144,7 @@ def silent() -> UnavailableError:
     )
 
 
-async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConnection:
+async def _open(address: str, path: str, context: ssl.SSLContext, kind: type[ClientConnection]) -> ClientConnection:
     _check(address)
     try:
         return await connect(
@@ -154,6 +158,7 @@ async def _open(address: str, path: str, context: ssl.SSLContext) -> ClientConne
             ping_timeout=_PONG_S,
             max_size=codec.MAX_MESSAGE_BYTES,
             write_limit=codec.CHUNK_BYTES,
+            create_connection=kind,
         )
     except ssl.SSLCertVerificationError as error:
         raise UnauthenticatedError(

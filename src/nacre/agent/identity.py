@@ -77,8 +77,10 @@ class SigningKey:
 class IdentityFiles:
     """The folder of an identity."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        """What is not `durable` may be lost when the host crashes: for nodes that are only simulated."""
         self._folder = folder
+        self._durable = durable
         self._pair = folder / "node.pem"
         self._roots = folder / "roots.pem"
         self._gateways = folder / "gateways"
@@ -151,8 +153,11 @@ class IdentityFiles:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if self._durable:
+                os.fsync(file.fileno())
         draft.replace(path)
+        if not self._durable:
+            return
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

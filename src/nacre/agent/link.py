@@ -55,9 +55,10 @@ class Link:
         clock: Clock,
         random: Callable[[], float],
         instance: str,
+        dialer: Dialer | None = None,
     ) -> None:
         """`instance` must sort after those of earlier starts: an id of `model.ids.make_id`."""
-        self._dialer = Dialer(identity)
+        self._dialer = dialer or Dialer(identity)
         self._rotation = Rotation(files, self._dialer, clock)
         self._handler = handler
         self._clock = clock
@@ -132,7 +133,7 @@ class Link:
             raise UnauthenticatedError(
                 "certificate_expired",
                 "the node's certificate has expired, because it was away from its control plane for too long",
-                hint="remove the identity folder of the agent's data directory and enrol with a new `nacre node token`",
+                hint="remove the identity folder of the agent's data directory and enrol with `nacre node token create`",
             )
         async with self._dialer.dial(address, paths.AGENT) as connection:
             session = Session(

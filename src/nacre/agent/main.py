@@ -28,12 +28,14 @@ from nacre.agent.hypervisors import registry
 from nacre.agent.identity import IdentityFiles
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.instance import new_instance
+from nacre.agent.joining import join_of
 from nacre.agent.link import Link
 from nacre.agent.metrics import Metrics
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
 from nacre.agent.settings import Settings, load
+from nacre.agent.simulation.fleet import Fleet
 from nacre.agent.storage.directory import DirectoryStorage
 from nacre.agent.vms.host import Host
 from nacre.errors import NacreError, UnavailableError
@@ -41,19 +43,15 @@ from nacre.lib import logs
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId
 from nacre.model.images import Role
-from nacre.protocol import join
-from nacre.protocol.join import Join
 
 SECRET_SETTINGS = frozenset({"join"})
 """Not taken from the command line, where every user of the machine can read it."""
-FROM_STDIN = "-"
 
 log = structlog.get_logger()
 
 GIVE_UP_S = 1.5
 """After this the program leaves, whatever still hangs: guests and records are safe at any moment."""
 _LOOK_AGAIN_S = 30.0
-_JOIN_POLL_S = 0.2
 
 
 def main() -> None:
@@ -72,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     logs.set_up(settings.log_level, program="nacre-agent")
     try:
         with places.held(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Agent(settings).run())
+            runner.run(simulated(settings) if settings.simulate else Agent(settings).run())
     except NacreError as error:
         _complain(error)
         return 1
@@ -101,6 +99,16 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     config = given.pop("config")
     flags = {name: str(value) for name, value in given.items() if value is not None}
     return load(config if isinstance(config, Path) else None, os.environ, flags)
+
+
+async def simulated(settings: Settings) -> None:
+    """Be a fleet of simulated nodes until SIGTERM or SIGINT."""
+    fleet = asyncio.create_task(Fleet(settings).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, fleet.cancel)
+    await asyncio.wait({fleet})
+    if not fleet.cancelled():
+        fleet.result()
 
 
 class Agent:
@@ -176,30 +184,12 @@ class Agent:
     async def _connect(self) -> None:
         """Enrol if that is still to be done, then keep the link up."""
         name = self._settings.node_name or socket.gethostname()
-        identity = await ensure_enrolled(self._files, await self._join(), name, self._random)
+        join = await join_of(self._settings, lambda: self._files.load() is not None)
+        identity = await ensure_enrolled(self._files, join, name, self._random)
         instance = new_instance(self._settings.data, self._clock)
         self._link = Link(identity, self._files, self._reporting, self._clock, self._random, instance)
         self._observer.connect(self._link.observe)
         await self._link.run()
-
-    async def _join(self) -> Join | None:
-        """Return the join string that the settings give; waits for its file only if the node needs it."""
-        if self._settings.join:
-            return join.decode(self._settings.join)
-        if not self._settings.join_file:
-            return None
-        if self._settings.join_file == FROM_STDIN:
-            return join.decode(await asyncio.to_thread(sys.stdin.readline))
-        path = Path(self._settings.join_file)
-        waited = False
-        while not await asyncio.to_thread(path.exists):
-            if self._files.load() is not None:
-                return None
-            if not waited:
-                waited = True
-                log.info("join.awaited", file=str(path))
-            await asyncio.sleep(_JOIN_POLL_S)
-        return join.decode(await asyncio.to_thread(path.read_text))
 
     async def _look_again(self) -> None:
         """Look at every machine now and then although nothing rang: a lost bell costs time, nothing else."""

@@ -33,6 +33,11 @@ class Observer:
         """Drop a machine that there is nothing of any more."""
         self._newest.pop(vm, None)
 
+    def clear(self) -> None:
+        """Drop everything: the host has lost all that it ran."""
+        self._newest.clear()
+        self._send = None
+
     def all(self) -> tuple[VmObserved, ...]:
         """Return the newest facts of every machine."""
         return tuple(self._newest[vm] for vm in sorted(self._newest))

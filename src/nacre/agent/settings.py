@@ -19,7 +19,7 @@ from nacre.errors import InvalidInputError
 ENVIRONMENT_PREFIX = "NACRE_AGENT_"
 SYSTEM_FILE = Path("/etc/nacre/agent.toml")
 LOCAL_FILE = Path("agent.toml")
-_LISTS = frozenset({"hypervisors"})
+_LISTS = frozenset({"hypervisors", "simulate_zones"})
 _TABLES = frozenset({"labels"})
 _LEVELS = frozenset({"debug", "info", "warning", "error"})
 
@@ -53,6 +53,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address to serve metrics on; empty is nowhere."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
+    simulate: Annotated[int, msgspec.Meta(ge=0, le=20000)] = 0
+    """Be this many nodes instead of one: all in this process, with machines that are not there. 0 is a real agent."""
+    simulate_capacity: str = "cpus=16,memory=64GiB,disk=1TiB"
+    """What each simulated node has."""
+    simulate_zones: tuple[str, ...] = ()
+    """Where simulated nodes are, in turn: `region/zone`, such as `eu/a,eu/b`."""
+    simulate_boot_s: Annotated[float, msgspec.Meta(ge=0)] = 2.0
+    """How long a simulated machine takes to start, on average."""
+    simulate_failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    """Which share of the starts of simulated machines fails."""
+    simulate_socket: str = ""
+    """Where a simulation takes orders; empty is `simulation.sock` in the run directory."""
 
     @property
     def data(self) -> Path:

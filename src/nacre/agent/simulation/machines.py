@@ -1,0 +1,325 @@
+"""The machines of one simulated node: the real planner decides, and what it asks for takes time and may fail.
+
+Stands in for the executor and the recipes. No processes, no files, no tasks: a machine is a few values and at most one
+timer, so that tens of thousands fit. A node's machines end with the simulation, as in a power cut.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from nacre.agent import planner
+from nacre.agent.planner import Known, Step
+from nacre.agent.vms.presence import Presence
+from nacre.lib.backoff import Backoff
+from nacre.lib.clock import Clock
+from nacre.model.convergence import Failure, FailureClass
+from nacre.model.ids import RunId, VmId, make_id
+from nacre.model.vms import Desired, ExitReason, Phase, RunInfo, VmIntent, VmObserved
+from nacre.protocol.messages import HeldVm, NodeIntent
+
+_STOP_SHARE = 0.25
+"""How long a stop takes, compared with a start."""
+_PRESENT = {
+    Presence.STARTING: Phase.STARTING,
+    Presence.RUNNING: Phase.RUNNING,
+    Presence.PAUSED: Phase.PAUSED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Physics:
+    """How simulated machines behave."""
+
+    boot_s: float
+    """On average; each start takes from half to one and a half times as long."""
+    failure_rate: float
+    """Which share of starts fails."""
+    random: Callable[[], float]
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """One machine."""
+
+    id: VmId
+    found_at: datetime
+    failures: Backoff
+    intent: VmIntent | None = None
+    presence: Presence = Presence.NONE
+    deleted: bool = False
+    reboot_nonce: int = 0
+    reset_nonce: int = 0
+    run: RunInfo | None = None
+    ended_under: int = 0
+    failure: Failure | None = None
+    retry_at: float = 0.0
+    doing: Step | None = None
+    shown: tuple[Phase, datetime] | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def wait(self, timer: asyncio.TimerHandle | None) -> None:
+        """Have this timer and no other."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = timer
+
+
+class Machines:
+    """All machines of one simulated node."""
+
+    def __init__(
+        self,
+        physics: Physics,
+        clock: Clock,
+        *,
+        told: Callable[[VmObserved], None],
+        forgotten: Callable[[VmId], None],
+    ) -> None:
+        """`told` hears of every change, `forgotten` of machines that are no more."""
+        self._physics = physics
+        self._clock = clock
+        self._told = told
+        self._forgotten = forgotten
+        self._machines: dict[VmId, Machine] = {}
+        self._intent: NodeIntent | None = None
+        self._wanted: dict[VmId, VmIntent] = {}
+        self._refused: frozenset[VmId] = frozenset()
+
+    def want(self, intent: NodeIntent) -> None:
+        """Work towards this desired state from now on."""
+        wanted = {vm.id: vm for vm in intent.vms}
+        refused = planner.refused(intent, self._known()) if self._machines else frozenset[VmId]()
+        changed = {vm for vm in wanted.keys() | self._wanted.keys() if wanted.get(vm) != self._wanted.get(vm)}
+        changed |= refused ^ self._refused
+        if self._intent is None:
+            changed |= self._machines.keys()
+        self._intent, self._wanted, self._refused = intent, wanted, refused
+        for vm in sorted(changed):
+            machine = self._machines.get(vm)
+            if machine is not None and machine.doing is not None and planner.interrupts(machine.doing, wanted.get(vm)):
+                self._abandon(machine)
+            self._look(vm)
+
+    def power_off(self) -> None:
+        """Lose every machine, as in a power cut."""
+        for machine in self._machines.values():
+            machine.wait(None)
+        self._machines.clear()
+        self._intent, self._wanted, self._refused = None, {}, frozenset()
+
+    @property
+    def refused(self) -> frozenset[VmId]:
+        """Machines that were to be torn down, too many at once."""
+        return self._refused
+
+    @property
+    def running(self) -> list[RunInfo]:
+        """The lives that there are now."""
+        alive = (machine.run for machine in self._machines.values() if machine.presence is not Presence.NONE)
+        return [run for run in alive if run is not None]
+
+    def held(self) -> tuple[HeldVm, ...]:
+        """Machines that are here and that the desired state does not name."""
+        if not self._machines:
+            return ()
+        here = (self._machines[vm] for vm in planner.held(self._intent, self._known()))
+        return tuple(
+            HeldVm(
+                id=machine.id,
+                name=machine.intent.name if machine.intent is not None else "",
+                running=machine.presence is not Presence.NONE,
+                since=machine.found_at,
+            )
+            for machine in here
+        )
+
+    # One machine
+
+    def _look(self, vm: VmId) -> None:
+        """Begin what is to be done next, unless something is being done."""
+        while True:
+            machine = self._machines.get(vm)
+            if machine is not None and machine.doing is not None:
+                return
+            step = planner.decide(
+                self._wanted.get(vm),
+                _known(machine) if machine is not None else None,
+                self._clock.monotonic(),
+                synced=self._intent is not None,
+                refused=vm in self._refused,
+            )
+            if isinstance(step, planner.Nothing):
+                break
+            if machine is None:
+                machine = self._make(vm)
+            if not self._begin(machine, step):
+                break
+        if machine is not None:
+            self._tell(machine)
+
+    def _begin(self, machine: Machine, step: Step) -> bool:
+        """Carry out a step or begin one that takes time. Says whether to look again at once."""
+        match step:
+            case planner.Accept(intent=intent):
+                if machine.intent is None:
+                    machine.reboot_nonce, machine.reset_nonce = intent.reboot_nonce, intent.reset_nonce
+                machine.intent, machine.deleted = intent, False
+                machine.failure, machine.retry_at = None, 0.0
+                machine.failures.reset()
+            case planner.RetryAt(at=at):
+                self._later(machine, at - self._clock.monotonic(), self._look)
+                return False
+            case planner.Start():
+                self._take_time(machine, step, self._physics.boot_s, Presence.STARTING)
+                return False
+            case planner.Stop() | planner.Reboot():
+                self._take_time(machine, step, self._physics.boot_s * _STOP_SHARE, machine.presence)
+                return False
+            case planner.Pause():
+                machine.presence = Presence.PAUSED
+            case planner.Resume():
+                machine.presence = Presence.RUNNING
+            case planner.Reset(nonce=nonce):
+                machine.reset_nonce = nonce
+            case planner.RecordNonces(reboot=reboot, reset=reset):
+                machine.reboot_nonce, machine.reset_nonce = reboot, reset
+            case planner.Delete():
+                self._end(machine, ExitReason.KILLED)
+                machine.deleted = True
+            case planner.Forget():
+                machine.wait(None)
+                del self._machines[machine.id]
+                self._forgotten(machine.id)
+            case _:
+                return False
+        return True
+
+    def _take_time(self, machine: Machine, step: Step, seconds: float, meanwhile: Presence) -> None:
+        machine.doing, machine.presence = step, meanwhile
+        self._later(machine, seconds * (0.5 + self._physics.random()), self._finish)
+
+    def _later(self, machine: Machine, seconds: float, then: Callable[[VmId], None]) -> None:
+        machine.wait(asyncio.get_running_loop().call_later(max(0.0, seconds), then, machine.id))
+
+    def _finish(self, vm: VmId) -> None:
+        """What took time has ended, one way or another."""
+        machine = self._machines[vm]
+        step, machine.doing = machine.doing, None
+        match step:
+            case planner.Start(intent=intent):
+                self._started(machine, intent)
+            case planner.Stop(force=force):
+                self._end(machine, ExitReason.KILLED if force else ExitReason.STOPPED)
+            case planner.Reboot(intent=intent):
+                self._end(machine, ExitReason.STOPPED)
+            case _:
+                pass
+        self._look(vm)
+
+    def _abandon(self, machine: Machine) -> None:
+        """Leave off what is being done: a newer intent wants something else."""
+        if isinstance(machine.doing, planner.Start):
+            machine.presence = Presence.NONE
+        machine.doing = None
+        machine.wait(None)
+
+    def _started(self, machine: Machine, intent: VmIntent) -> None:
+        if self._physics.random() < self._physics.failure_rate:
+            self._failed(machine)
+            return
+        now = self._clock.now()
+        machine.presence = Presence.RUNNING
+        machine.failure = None
+        machine.failures.reset()
+        machine.reboot_nonce, machine.reset_nonce = intent.reboot_nonce, intent.reset_nonce
+        machine.run = RunInfo(
+            id=RunId(make_id("run", now, secrets.token_bytes(10))),
+            started_at=now,
+            accelerator="none",
+            accelerator_reason="the node is simulated",
+            cpus=intent.spec.cpus,
+            memory_bytes=intent.spec.memory_bytes,
+            publish=intent.spec.publish,
+        )
+
+    def _failed(self, machine: Machine) -> None:
+        machine.presence = Presence.NONE
+        delay = machine.failures.next()
+        now = self._clock.now()
+        machine.retry_at = self._clock.monotonic() + delay
+        machine.failure = Failure(
+            failure_class=FailureClass.TRANSIENT,
+            code="simulated_failure",
+            message="the simulated machine did not start",
+            hint="it is tried again by itself; the simulation was told to let some starts fail",
+            generation=machine.intent.generation if machine.intent is not None else 0,
+            at=machine.failure.at if machine.failure is not None else now,
+            attempts=machine.failures.attempts,
+            next_try_at=now + timedelta(seconds=delay),
+        )
+
+    def _end(self, machine: Machine, reason: ExitReason) -> None:
+        machine.presence = Presence.NONE
+        run = machine.run
+        if run is not None and run.exited_at is None:
+            machine.run = msgspec.structs.replace(run, exited_at=self._clock.now(), exit_reason=reason)
+            machine.ended_under = machine.intent.generation if machine.intent is not None else 0
+
+    def _make(self, vm: VmId) -> Machine:
+        backoff = Backoff(first=0.5, cap=60.0, random=self._physics.random)
+        machine = self._machines[vm] = Machine(id=vm, found_at=self._clock.now(), failures=backoff)
+        return machine
+
+    def _known(self) -> dict[VmId, Known]:
+        return {vm: _known(machine) for vm, machine in self._machines.items()}
+
+    def _tell(self, machine: Machine) -> None:
+        if machine.intent is None or machine.id not in self._machines:
+            return
+        phase = _phase(machine)
+        if machine.shown is None or machine.shown[0] is not phase:
+            machine.shown = (phase, self._clock.now())
+        self._told(
+            VmObserved(
+                id=machine.id,
+                generation=machine.intent.generation,
+                phase=phase,
+                since=machine.shown[1],
+                run=machine.run,
+                reboot_nonce=machine.reboot_nonce,
+                reset_nonce=machine.reset_nonce,
+                failure=machine.failure,
+                fence=machine.intent.fence,
+            )
+        )
+
+
+def _known(machine: Machine) -> Known:
+    run = machine.run
+    return Known(
+        intent=machine.intent,
+        presence=machine.presence,
+        deleted=machine.deleted,
+        reboot_nonce=machine.reboot_nonce,
+        reset_nonce=machine.reset_nonce,
+        exit_reason=run.exit_reason if run is not None else None,
+        ended_under=machine.ended_under,
+        failure=machine.failure.failure_class if machine.failure is not None else None,
+        retry_at=machine.retry_at,
+    )
+
+
+def _phase(machine: Machine) -> Phase:
+    if machine.deleted:
+        return Phase.ABSENT
+    if isinstance(machine.doing, planner.Stop | planner.Reboot):
+        return Phase.STOPPING
+    if machine.presence in _PRESENT:
+        return _PRESENT[machine.presence]
+    wanted = machine.intent is not None and machine.intent.desired in {Desired.RUNNING, Desired.PAUSED}
+    return Phase.PREPARING if wanted and machine.run is None else Phase.STOPPED
