@@ -88,7 +88,7 @@ async def test_a_node_pulls_reports_and_lives(
     node = enrolled[0].node
     async with linked(gate, *enrolled, host) as link:
         await until(lambda: host.told)
-        assert host.intent == NodeIntent()
+        assert host.intent == NodeIntent(tenure=1)
         assert link.is_up
         host.wrong = (Condition(kind=ConditionKind.DISK_PRESSURE, message="full", hint="make room", since=clock.now()),)
         host.facts_now = facts(cpus=77)
