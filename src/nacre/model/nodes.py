@@ -30,13 +30,14 @@ class NodeWish(StrEnum):
 
 
 _HEARD = frozenset({NodeState.READY, NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE})
-_LOST = frozenset({NodeState.OFFLINE, NodeState.FAILED})
+LOST = frozenset({NodeState.OFFLINE, NodeState.FAILED})
+"""Out of reach: nobody knows what it does."""
 
 MOVES: dict[NodeState, frozenset[NodeState]] = {
-    NodeState.ENROLLING: _HEARD | _LOST,
-    NodeState.READY: frozenset({NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE}) | _LOST,
-    NodeState.CORDONED: frozenset({NodeState.READY, NodeState.DRAINING, NodeState.MAINTENANCE}) | _LOST,
-    NodeState.DRAINING: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.MAINTENANCE}) | _LOST,
+    NodeState.ENROLLING: _HEARD | LOST,
+    NodeState.READY: frozenset({NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE}) | LOST,
+    NodeState.CORDONED: frozenset({NodeState.READY, NodeState.DRAINING, NodeState.MAINTENANCE}) | LOST,
+    NodeState.DRAINING: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.MAINTENANCE}) | LOST,
     NodeState.MAINTENANCE: frozenset({NodeState.READY, NodeState.CORDONED, NodeState.DRAINING, NodeState.FAILED}),
     NodeState.OFFLINE: _HEARD | {NodeState.FAILED},
     NodeState.FAILED: _HEARD,

@@ -55,6 +55,7 @@ async def detach(
         node=to,
         fence=row.fence if to is None else row.fence + 1,
         moving=None,
+        ha_since=min(row.ha_since, 1),  # no node that it is on from now on has known it without
         generation=row.generation + 1,
         observed_generation=row.generation + 1 if stopped else 0,
         phase=Phase.STOPPED if stopped else Phase.PENDING,

@@ -6,7 +6,7 @@ from nacre.control.store.db import Read
 from nacre.control.store.vms import VmRow, VmView
 from nacre.model.convergence import Conditions, derive
 from nacre.model.ids import VmId
-from nacre.model.nodes import NodeState
+from nacre.model.nodes import LOST
 from nacre.model.vms import Phase, restart_required, satisfies
 from nacre.schema.common import ProjectRef
 from nacre.schema.vms import ImageRef, NodeRef, VmOut
@@ -19,7 +19,7 @@ async def shown(rd: Read, vm: VmId) -> VmOut:
 
 def out(view: VmView) -> VmOut:
     """Show a row. A machine whose node is out of reach is in an unknown phase, whatever was last seen."""
-    conditions = conditions_of(view, reachable=view.node_state is not NodeState.OFFLINE)
+    conditions = conditions_of(view, reachable=view.node_state not in LOST)
     return VmOut(
         id=view.id,
         name=view.name,

@@ -40,7 +40,7 @@ from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
 from nacre.model.convergence import Failure
 from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, VmId, looks_like_id
-from nacre.model.nodes import NodeState
+from nacre.model.nodes import LOST, NodeState
 from nacre.model.placement import Decision
 from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
 
@@ -86,7 +86,7 @@ vms = Table(
     Index("ix_vms_image", "image"),
 )
 
-_shown_phase: ColumnElement[Any] = case((nodes.c.state == NodeState.OFFLINE, Phase.UNKNOWN.value), else_=vms.c.phase)
+_shown_phase: ColumnElement[Any] = case((nodes.c.state.in_(LOST), Phase.UNKNOWN.value), else_=vms.c.phase)
 """A machine on a node out of reach: nobody knows."""
 
 
