@@ -18,7 +18,7 @@ from support.witness import doubles
 ROUNDS = int(os.environ.get("NACRE_BENCH_HA_ROUNDS", "20"))
 NAME = "survivor"
 HOW = (
-    "power-off of the node (links down, SIGKILL of all its processes) until the recorder hears the machine's next boot; "
+    "power-off of the node (links down, SIGKILL of all its processes) until the recorder hears its next boot; "
     "default settings (lease 35 s), 3 nodes in network namespaces, QEMU under TCG"
 )
 
