@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from nacre.control.reconcilers.vms import Placer, decide
-from nacre.control.scheduler.snapshot import CPU_OVERCOMMIT, MEMORY_OVERCOMMIT
+from nacre.control.reconcilers.vms import BATCH, Placer, decide
 from nacre.control.services import nodes, vm_placement, vm_room, vms
+from nacre.control.services.fleet import LiveFleet
+from nacre.control.services.vm_placement import Decided, Outcome
 from nacre.control.store import published_ports
 from nacre.control.store import vms as store
 from nacre.control.store.db import Database
@@ -51,20 +52,21 @@ async def test_a_hundred_creations_at_once_overcommit_no_node_and_share_no_port(
 
     await asyncio.gather(*(create(number) for number in range(100)))
     for replica_ in replicas:
-        while await Placer(replica_).once() == 0.0:
+        while await Placer(replica_).once() is not None:
             pass
 
     async with database.read() as rd:
-        room = await vm_room.snapshot(rd)
+        rooms = await vm_room.rooms(rd)
+        policy = await vm_room.policy(rd)
         held = await published_ports.held(rd)
         placed = [row for agent in platform.agents for row in await store.on_node(rd, agent.node)]
         waiting = await store.unplaced(rd)
     assert len(placed) + len(waiting) == 100
     assert len(placed) == 36, "three nodes of 12 GiB are full"
-    for node in room.nodes:
+    for node in rooms:
         assert node.capacity is not None
-        assert node.memory_bytes <= node.capacity.memory_bytes * MEMORY_OVERCOMMIT
-        assert node.cpus <= node.capacity.cpus * CPU_OVERCOMMIT
+        assert node.memory_bytes <= node.capacity.memory_bytes * policy.memory_overcommit
+        assert node.cpus <= node.capacity.cpus * policy.cpu_overcommit
     assert len(held) == len(placed)
     for index, one in enumerate(held):
         clash = [two for two in held[:index] if two.node == one.node and ports_overlap(one.port, two.port)]
@@ -90,19 +92,32 @@ async def test_of_many_who_want_the_only_nodes_port_one_gets_it(database: Databa
     assert answers == {"accepted": 1, "port_in_use": 19}
 
 
+async def decided(database: Database, live: LiveFleet, *names: str) -> list[Decided]:
+    """What a decider that looks now would do with these machines, or with all."""
+    async with database.read() as rd:
+        waiting = [one for one in await vm_placement.waiting(rd, limit=BATCH) if not names or one.row.name in names]
+        fleet = await live.refresh(rd)
+    return (await decide(waiting, fleet, {}, random))[0]
+
+
+async def write(database: Database, live: LiveFleet, chosen: list[Decided]) -> Outcome:
+    async with database.write() as tx:
+        return await vm_placement.place(tx, chosen, live, random=random)
+
+
+def random() -> float:
+    return 0.0
+
+
 async def test_a_decision_that_another_has_overtaken_is_not_written(database: Database) -> None:
     platform = await cloud(database, told=facts(memory_bytes=2 * GIB))
+    slow, quick = LiveFleet(), LiveFleet()
     await platform.create("one", memory_bytes=2 * GIB)
-    async with database.read() as rd:
-        placed, _ = decide(await vm_placement.waiting(rd), await vm_placement.room(rd))
+    placed = await decided(database, slow)
     await platform.create("two", memory_bytes=2 * GIB)
-    async with database.read() as rd:
-        overtaking = [one for one in await vm_placement.waiting(rd) if one.row.name == "two"]
-        first, _ = decide(overtaking, await vm_placement.room(rd))
-    async with database.write() as tx:
-        assert await vm_placement.place(tx, first) == 0
-    async with database.write() as tx:
-        assert await vm_placement.place(tx, placed) == 1
+    first = await decided(database, quick, "two")
+    assert await write(database, quick, first) == Outcome(placed=1, lost=0)
+    assert await write(database, slow, placed) == Outcome(placed=0, lost=1)
     assert (await platform.vm("one")).node is None
     assert (await platform.vm("two")).node is not None
 
@@ -110,11 +125,10 @@ async def test_a_decision_that_another_has_overtaken_is_not_written(database: Da
 async def test_a_decision_for_an_intent_that_has_changed_is_not_written(database: Database) -> None:
     platform = await cloud(database)
     await platform.create()
-    async with database.read() as rd:
-        placed, _ = decide(await vm_placement.waiting(rd), await vm_placement.room(rd))
+    live = LiveFleet()
+    placed = await decided(database, live)
     await platform.verb("stop")
-    async with database.write() as tx:
-        assert await vm_placement.place(tx, placed) == 0
+    assert await write(database, live, placed) == Outcome(placed=0, lost=0)
     assert (await platform.vm("web")).node is None
 
 

@@ -105,11 +105,11 @@ async def test_everybody_at_once_blocks_nobody_and_ends_in_what_was_asked_last(
         await settled.converge()
     async with database.read() as rd:
         rows = (await vms.list_(rd, by("vm:list"), ListQuery())).items
-        room = await vm_room.snapshot(rd)
+        rooms = await vm_room.rooms(rd)
         held = await published_ports.held(rd)
         running = (await operations.list_(rd, by("operation:list"), ListQuery(filters={"state": "running"}))).items
     waiting = {vm.id for vm in rows if vm.node is None and vm.desired is not Desired.STOPPED}
     assert [vm.name for vm in rows if not vm.conditions.converged and vm.id not in waiting] == []
     assert {operation.object_id for operation in running} <= waiting
-    assert all(node.capacity is not None and node.memory_bytes <= node.capacity.memory_bytes for node in room.nodes)
+    assert all(node.capacity is not None and node.memory_bytes <= node.capacity.memory_bytes for node in rooms)
     assert len({(one.node, one.port.host_port) for one in held}) == len(held)

@@ -1,59 +1,139 @@
 """Machines that wait for a node get one. Run by `main` in every replica; of two that choose, one transaction wins.
 
 There is no claim to take: a placement is written only if the machine still waits with the same generation and the node
-still has room, both checked under locks. A second decider loses its time and nothing else.
+still has room, both checked under locks (see `services.vm_placement`). A second decider loses nothing but its time.
 """
 
+import asyncio
+import random
+from collections.abc import Callable
+
 from nacre.control.reconcilers.loop import Loop
-from nacre.control.scheduler.former import NoPlacement, place
-from nacre.control.scheduler.snapshot import Snapshot
+from nacre.control.scheduler.placement import place
+from nacre.control.scheduler.snapshot import Fleet
 from nacre.control.services import vm_placement
-from nacre.control.services.vm_placement import Placed, Refused, Waiting
+from nacre.control.services.fleet import LiveFleet
+from nacre.control.services.vm_placement import Decided, Waiting, without_own
 from nacre.control.store.db import Database
 from nacre.control.wake import NODES, VMS
+from nacre.model.placement import Decision, Placement
 
-BATCH = 50
-"""Placements in one transaction, so that none is long."""
+BATCH = 250
+"""Machines that are decided upon and written in one transaction, so that none is long."""
+AGAIN_S = 0.2
+"""When a round has placed nothing because others were quicker."""
+
+Shape = tuple[object, ...]
 
 
 class Placer:
     """Gives nodes to machines."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(
+        self, db: Database, live: LiveFleet | None = None, *, chance: Callable[[], float] = random.random
+    ) -> None:
         self._db = db
+        self._live = live or LiveFleet()
+        self._chance = chance
 
     def loop(self) -> Loop:
         """Return the loop to run."""
         return Loop("vms", self._db.wakes, (VMS, NODES), self.once)
 
     async def once(self) -> float | None:
-        """Place what can be placed. Due again at once if another took the room meanwhile."""
-        async with self._db.read() as rd:
-            waiting = await vm_placement.waiting(rd)
-            if not waiting:
-                return None
-            room = await vm_placement.room(rd)
-        placed, refused = decide(waiting, room)
-        lost = 0
-        for start in range(0, len(placed), BATCH):
-            async with self._db.write() as tx:
-                lost += await vm_placement.place(tx, placed[start : start + BATCH])
-        news = [one for one in refused if vm_placement.is_news(one)]
-        for start in range(0, len(news), BATCH):
-            async with self._db.write() as tx:
-                await vm_placement.refuse(tx, news[start : start + BATCH])
-        return 0.0 if lost else None
+        """Place what can be placed, page by page. Due again soon if another took the room meanwhile."""
+        placed, lost = 0, 0
+        last: Waiting | None = None
+        hopeless: dict[Shape, Decision] = {}
+        while True:
+            async with self._live.lock:
+                async with self._db.read() as rd:
+                    page = await vm_placement.waiting(rd, last, limit=BATCH)
+                    if page:
+                        await self._live.refresh(rd)
+                if not page:
+                    break
+                outcome = await self._page(page, hopeless)
+            placed, lost = placed + outcome.placed, lost + outcome.lost
+            if len(page) < BATCH:
+                break
+            last = page[-1]
+        if not lost:
+            return None
+        return 0.0 if placed else AGAIN_S
+
+    async def _page(self, page: list[Waiting], hopeless: dict[Shape, Decision]) -> vm_placement.Outcome:
+        """Decide and write one page. Whatever interrupts it, nothing is believed that was not written."""
+        outcome = vm_placement.Outcome(placed=0, lost=0)
+        try:
+            chosen, refused = await decide(page, self._live.fleet, hopeless, self._chance)
+            if chosen:
+                async with self._db.write() as tx:
+                    outcome = await vm_placement.place(tx, chosen, self._live, random=self._chance)
+            news = [one for one in refused if vm_placement.is_news(one)]
+            if news:
+                async with self._db.write() as tx:
+                    await vm_placement.refuse(tx, news)
+        except BaseException:
+            self._live.forget()
+            raise
+        return outcome
 
 
-def decide(waiting: list[Waiting], room: Snapshot) -> tuple[list[Placed], list[Refused]]:
-    """Choose for each machine in turn, counting in those placed before it. Pure."""
-    placed: list[Placed] = []
-    refused: list[Refused] = []
-    for one in waiting:
-        choice = place(one.request, room)
-        if isinstance(choice, NoPlacement):
-            refused.append(Refused(waiting=one, why=choice))
+async def decide(
+    page: list[Waiting], fleet: Fleet, hopeless: dict[Shape, Decision], chance: Callable[[], float]
+) -> tuple[list[Decided], list[Decided]]:
+    """Choose for each machine in turn, counting in those placed before it, and let others work in between.
+
+    What fits nowhere is remembered in `hopeless`: during a round room only gets less, so that a second machine that
+    asks for the same need not be tried.
+    """
+    chosen: list[Decided] = []
+    refused: list[Decided] = []
+    for one in page:
+        shape = _shape(one)
+        known = hopeless.get(shape) if shape is not None else None
+        decision = known or _decide(one, fleet, chance)
+        if decision.node is not None:
+            chosen.append(Decided(waiting=one, decision=decision))
         else:
-            placed.append(Placed(waiting=one, node=choice.node))
-            room = room.with_machine(choice.node, one.request)
-    return placed, refused
+            refused.append(Decided(waiting=one, decision=decision))
+            if shape is not None:
+                hopeless[shape] = decision
+        await asyncio.sleep(0)
+    return chosen, refused
+
+
+def _decide(one: Waiting, fleet: Fleet, chance: Callable[[], float]) -> Decision:
+    """A machine for which room is being made sees that room as free; it is kept from all others."""
+    row, kept = one.row, None
+    if row.nominated is not None:
+        kept = next((room for room in fleet.rooms() if room.id == row.nominated), None)
+    if kept is not None:
+        fleet.put(without_own(kept, row))
+    decision = place(one.request, fleet, random=chance)
+    if kept is not None and decision.node != kept.id:
+        fleet.put(kept)
+    if decision.node is not None:
+        fleet.take(decision.node, one.request)
+    return decision
+
+
+def _shape(one: Waiting) -> Shape | None:
+    """What decides whether a machine fits somewhere; None for one that depends on where others are."""
+    asked, request = one.request.placement, one.request
+    if one.row.nominated is not None or asked.affinity or asked.spread or request.publish:
+        return None
+    if asked == Placement() and not request.labels:
+        return (request.cpus, request.memory_bytes, request.disk_bytes, request.hypervisor, request.machine, request.ha)
+    return (
+        request.project,
+        frozenset(request.labels.items()),
+        request.cpus,
+        request.memory_bytes,
+        request.disk_bytes,
+        request.hypervisor,
+        request.machine,
+        request.ha,
+        repr(asked),
+    )

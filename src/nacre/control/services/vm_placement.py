@@ -1,24 +1,45 @@
 """Machines without a node: which there are, and writing down where they go or why nowhere yet.
 
-Called by `reconcilers.vms`, which decides between the two. A decision was made from a snapshot that may be old: it is
-checked again here under the lock of the node, so that no node is overcommitted and no port given twice.
+Called by `reconcilers.vms`, which decides between the two. A decision was made from a view that may be old, and several
+replicas decide at once; what is written holds nevertheless:
+
+* **No node is overcommitted and no port given twice.** The chosen nodes are locked (in the order of their ids), then
+  what is promised of them is summed up and each machine checked again, counting in those of the same batch. Whoever
+  else adds to a node, be it a placement, a move's reservation or a growing machine, holds the same lock.
+* **Required anti-affinity and spread hold, across nodes too.** A machine can break such a rule only if it has one
+  itself or carries labels that another's rule speaks of; rules never reach beyond a project. So a batch first takes the
+  project's group lock: exclusively if one of its machines in that project has a required rule, shared if they merely
+  have labels. Of two deciders that could hurt each other at least one has a rule, hence holds the lock exclusively, and
+  the other waits for its commit. With the lock held, whatever others have placed in the project since our view was
+  read (`LiveFleet.strangers`: exact, because events are numbered in the order of commits) is let into the view, and if
+  there is any, the machines are decided again against it. Nobody can add more until we commit. SQLite has one writer.
+* **Nothing is placed twice.** The machine's row is locked last and must still want a node with the same intent.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from nacre.control.scheduler import former as filters
-from nacre.control.scheduler.former import NoPlacement
-from nacre.control.scheduler.snapshot import Request, Snapshot
+import msgspec
+
+from nacre.control.scheduler.explain import summary
+from nacre.control.scheduler.placement import fits
+from nacre.control.scheduler.placement import place as decide
+from nacre.control.scheduler.snapshot import NodeRoom, Request, Resident
 from nacre.control.services import events, operations, vm_room
-from nacre.control.store import published_ports
-from nacre.control.store import vms as store
+from nacre.control.services.fleet import LiveFleet
+from nacre.control.services.vm_advice import hint_of
+from nacre.control.store import placements, published_ports
 from nacre.control.store.db import Read, Tx
+from nacre.control.store.placements import Written, WrittenRefusal
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import node_topic
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.events import SYSTEM
-from nacre.model.ids import NodeId
+from nacre.model.ids import NodeId, ProjectId, VmId
+from nacre.model.placement import Decision
+
+PREEMPTING = "preempting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,47 +51,226 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """A machine and the node that was chosen for it."""
+class Decided:
+    """A machine and what the scheduler says of it. With a node it is to be placed, without one it waits."""
 
     waiting: Waiting
-    node: NodeId
+    decision: Decision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
-    """A machine that no node can take now."""
+class Outcome:
+    """What became of a batch."""
 
-    waiting: Waiting
-    why: NoPlacement
-
-
-async def waiting(rd: Read) -> list[Waiting]:
-    """Return the machines that wait for a node, longest first."""
-    return [Waiting(row=row, request=vm_room.request_of(row)) for row in await store.unplaced(rd)]
+    placed: int
+    lost: int
+    """Decisions that did not hold any more and are to be made again."""
 
 
-async def room(rd: Read) -> Snapshot:
-    """Return all nodes with what is left of them."""
-    return await vm_room.snapshot(rd)
+async def waiting(rd: Read, after: Waiting | None = None, *, limit: int) -> list[Waiting]:
+    """Return machines that wait for a node, the most important and longest waiting first, from `after` on."""
+    rows = await placements.waiting(rd, None if after is None else after.row, limit=limit)
+    return [Waiting(row=row, request=vm_room.request_of(row)) for row in rows]
 
 
-async def place(tx: Tx, chosen: Sequence[Placed]) -> int:
-    """Write down placements that still hold, and say how many did not: those are to be decided again."""
-    now = await vm_room.snapshot(tx, {placed.node for placed in chosen}, lock=True)
-    nodes = {node.id: node for node in now.nodes}
-    lost = 0
-    for placed in sorted(chosen, key=lambda one: one.waiting.row.id):
-        row, request = placed.waiting.row, placed.waiting.request
-        node = nodes.get(placed.node)
-        if node is None or filters.reasons(request, node):
-            lost += 1
+async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: Callable[[], float]) -> Outcome:
+    """Write down placements that still hold. Those that do not are taken back in `live` and count as lost."""
+    exclusive = _groups(one.waiting.request for one in chosen)
+    await placements.hold_groups(tx, exclusive)
+    targets = {one.decision.node for one in chosen if one.decision.node is not None}
+    rooms = await live.locked(tx, targets, ports=any(one.waiting.request.publish for one in chosen))
+    strangers = await live.strangers(tx, exclusive)
+    wanting = await placements.lock_waiting(tx, (one.waiting.row.id for one in chosen))
+    still = [one for one in chosen if wanting.get(one.waiting.row.id) == one.waiting.row.generation]
+    again = _concerned(still, strangers)
+    if again:
+        _take_back(live, chosen, rooms.values())
+    held = [one for one in still if _holds(one, rooms, live, again, random)]
+    kept = held if len(held) == len(still) else [one for one in held if not _leans_on_others(one.waiting.request)]
+    for one in held:
+        if one not in kept:
+            _give_back(rooms, one)
+    await _write(tx, kept, rooms)
+    placed = [one.waiting.request for one in kept]
+    ids = {request.vm for request in placed}
+    gone = [one.waiting.request for one in chosen if one.waiting.row.id not in ids]
+    live.written(rooms.values(), placed, gone)
+    return Outcome(placed=len(kept), lost=len(still) - len(kept))
+
+
+def is_news(refused: Decided) -> bool:
+    """Whether the machine does not say already why it waits. How many nodes lack what changes all the time. Pure."""
+    row, now = refused.waiting.row, refused.decision
+    if row.failure is None or row.decision is None or row.failure.generation != row.generation:
+        return True
+    if row.failure.code == PREEMPTING:
+        return True
+    code, message = summary(now)
+    if code != row.failure.code:
+        return True
+    few = now.considered <= 1
+    return message != row.failure.message if few else _classes(now) != _classes(row.decision)
+
+
+async def refuse(tx: Tx, refused: Sequence[Decided]) -> None:
+    """Write down why machines wait."""
+    wanting = await placements.lock_waiting(tx, (one.waiting.row.id for one in refused))
+    written: list[WrittenRefusal] = []
+    for one in refused:
+        row = one.waiting.row
+        if wanting.get(row.id) != row.generation:
             continue
-        if not await store.place(tx, row.id, row.generation, node.id):
-            continue  # its intent has changed, which has rung
-        nodes[node.id] = node.with_machine(request)
-        if request.publish:
-            await published_ports.bind(tx, row.id, node.id)
+        code, message = summary(one.decision)
+        failure = waits(tx, row, code, message, hint_of(code))
+        decision = msgspec.structs.replace(one.decision, decided_at=tx.now())
+        written.append(WrittenRefusal(vm=row.id, failure=failure, decision=decision))
+        await tell_waiting(tx, row, failure, told(decision))
+    await placements.refuse(tx, written)
+
+
+def waits(tx: Tx, row: VmRow, code: str, message: str, hint: str) -> Failure:
+    """Return what a machine that waits shows as its problem."""
+    return Failure(
+        failure_class=FailureClass.WAITING,
+        code=code,
+        message=message,
+        hint=hint,
+        generation=row.generation,
+        at=tx.now(),
+    )
+
+
+async def tell_waiting(tx: Tx, row: VmRow, failure: Failure, details: dict[str, Any]) -> None:
+    """Tell that a machine waits, and have its operation say so."""
+    await operations.progress(tx, row.id, None, f"waits: {failure.message}")
+    events.emit(
+        tx,
+        type="vm.waiting",
+        actor=SYSTEM,
+        noun="vm",
+        object_id=row.id,
+        object_name=row.name,
+        project=row.project,
+        message=f"machine {row.name} waits: {failure.message}",
+        details={"code": failure.code, "generation": row.generation, **details},
+    )
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    """Return the summary of a decision that its event carries: no names of nodes. Pure."""
+    return {
+        "strategy": decision.strategy.value,
+        "considered": decision.considered,
+        "fitting": decision.fitting,
+        "rejected": [{"code": one.code, "nodes": one.nodes} for one in decision.rejected],
+    }
+
+
+def without_own(room: NodeRoom, row: VmRow) -> NodeRoom:
+    """Return a node without what is kept on it for this machine while others make room for it. Pure."""
+    if row.nominated != room.id:
+        return room
+    return replace(
+        room,
+        cpus=room.cpus - row.reserved_cpus,
+        memory_bytes=room.memory_bytes - row.reserved_memory_bytes,
+        disk_bytes=room.disk_bytes - row.reserved_disk_bytes,
+    )
+
+
+def _groups(requests: Iterable[Request]) -> dict[ProjectId, bool]:
+    """The projects whose group lock is needed, and whether exclusively."""
+    wanted: dict[ProjectId, bool] = {}
+    for request in requests:
+        if _has_rules(request):
+            wanted[request.project] = True
+        elif request.labels:
+            wanted.setdefault(request.project, False)
+    return wanted
+
+
+def _has_rules(request: Request) -> bool:
+    asked = request.placement
+    return any(term.required for term in (*asked.anti_affinity, *asked.spread, *asked.affinity))
+
+
+def _leans_on_others(request: Request) -> bool:
+    """Whether its place was right only if the others of its batch have got theirs."""
+    asked = request.placement
+    return any(term.required for term in (*asked.affinity, *asked.spread))
+
+
+def _concerned(still: Sequence[Decided], strangers: Sequence[Resident]) -> frozenset[VmId]:
+    """The machines that must be decided again because of what others have placed meanwhile."""
+    projects = {resident.project for resident in strangers}
+    ruling = {resident.project for resident in strangers if resident.anti_affinity}
+    return frozenset(
+        one.waiting.row.id
+        for one in still
+        if one.waiting.request.project in ruling
+        or (one.waiting.request.project in projects and _has_rules(one.waiting.request))
+    )
+
+
+def _take_back(live: LiveFleet, chosen: Iterable[Decided], rooms: Iterable[NodeRoom]) -> None:
+    for one in chosen:
+        live.fleet.leave(one.waiting.row.id)
+    for room in rooms:
+        live.fleet.put(room)
+
+
+def _holds(
+    one: Decided,
+    rooms: dict[NodeId, NodeRoom],
+    live: LiveFleet,
+    again: frozenset[VmId],
+    random: Callable[[], float],
+) -> bool:
+    """Whether the node can take the machine, which then counts as promised there."""
+    node, request = one.decision.node, one.waiting.request
+    if node is None or node not in rooms:
+        return False
+    room = without_own(rooms[node], one.waiting.row)
+    if fits(request, room, live.fleet.policy):
+        return False
+    if again:
+        live.fleet.put(room)
+        if one.waiting.row.id in again:
+            decision = decide(replace(request, only=node), live.fleet, random=random, explain=False)
+            if decision.node != node:
+                live.fleet.put(rooms[node])
+                return False
+        live.fleet.take(node, request)
+    rooms[node] = room.with_machine(request)
+    return True
+
+
+def _give_back(rooms: dict[NodeId, NodeRoom], one: Decided) -> None:
+    node, request = one.decision.node, one.waiting.request
+    if node is None:
+        return
+    room = rooms[node]
+    rooms[node] = replace(
+        room,
+        cpus=room.cpus - request.cpus,
+        memory_bytes=room.memory_bytes - request.memory_bytes,
+        disk_bytes=room.disk_bytes - request.disk_bytes,
+        ports=tuple(port for port in room.ports if port.vm != request.vm),
+    )
+
+
+async def _write(tx: Tx, kept: Sequence[Decided], rooms: dict[NodeId, NodeRoom]) -> None:
+    now = tx.now()
+    written: list[Written] = []
+    ports: dict[VmId, NodeId] = {}
+    for one in kept:
+        row, node = one.waiting.row, one.decision.node
+        if node is None:
+            continue
+        decision = msgspec.structs.replace(one.decision, decided_at=now)
+        written.append(Written(vm=row.id, node=node, decision=decision))
+        if one.waiting.request.publish:
+            ports[row.id] = node
         events.emit(
             tx,
             type="vm.placed",
@@ -79,55 +279,13 @@ async def place(tx: Tx, chosen: Sequence[Placed]) -> int:
             object_id=row.id,
             object_name=row.name,
             project=row.project,
-            message=f"machine {row.name} goes to node {node.name}",
-            details={"node": node.id, "generation": row.generation},
+            message=f"machine {row.name} goes to node {rooms[node].name}: {summary(decision)[1]}",
+            details={"node": node, "generation": row.generation, **told(decision)},
         )
-        tx.wake(node_topic(node.id))
-    return lost
+        tx.wake(node_topic(node))
+    await placements.place(tx, written)
+    await published_ports.bind_all(tx, ports)
 
 
-def is_news(refused: Refused) -> bool:
-    """Whether the machine does not say already why it waits. Pure."""
-    failure = refused.waiting.row.failure
-    return failure is None or (failure.message, failure.generation) != (
-        refused.why.message,
-        refused.waiting.row.generation,
-    )
-
-
-async def refuse(tx: Tx, refused: Sequence[Refused]) -> None:
-    """Write down why machines wait, where that is news."""
-    for one in sorted(refused, key=lambda refusal: refusal.waiting.row.id):
-        row, why = one.waiting.row, one.why
-        failure = Failure(
-            failure_class=FailureClass.WAITING,
-            code=why.code,
-            message=why.message,
-            hint=_HINTS.get(why.code, "add a node, delete machines that are not needed, or ask for less"),
-            generation=row.generation,
-            at=tx.now(),
-        )
-        if not await store.refuse(tx, row.id, row.generation, failure):
-            continue
-        await operations.progress(tx, row.id, None, f"waits: {why.message}")
-        events.emit(
-            tx,
-            type="vm.waiting",
-            actor=SYSTEM,
-            noun="vm",
-            object_id=row.id,
-            object_name=row.name,
-            project=row.project,
-            message=f"machine {row.name} waits: {why.message}",
-            details={"code": why.code, "generation": row.generation},
-        )
-
-
-_HINTS = {
-    "no_nodes": "add a node with `nacre node token create`",
-    "node_not_ready": "wait for a node to come back, or uncordon one with `nacre node uncordon`",
-    "port_in_use": "publish another port, or delete the machine that holds it",
-    "no_hypervisor": "add a node with this hypervisor, or choose another",
-    "hypervisor_unavailable": "see why with `nacre node show`, or choose another hypervisor",
-    "no_machine_type": "choose another machine type",
-}
+def _classes(decision: Decision) -> frozenset[str]:
+    return frozenset(one.code for one in decision.rejected)

@@ -1,17 +1,24 @@
 """Room on nodes: what a machine reserves, and the scheduler's view of what is left. Used by services of machines."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from nacre.control.scheduler import former as filters
+from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.snapshot import NodeRoom, Request, Snapshot, TakenPort
-from nacre.control.store import nodes, published_ports
-from nacre.control.store import vms as store
+from nacre.control.services.node_changes import conditions
+from nacre.control.store import moves, nodes, placements, published_ports, scheduling
 from nacre.control.store.db import Read, Tx
-from nacre.control.store.vms import Reserved, VmRow
+from nacre.control.store.nodes import NodeRow
+from nacre.control.store.placements import NOTHING, Promised
+from nacre.control.store.vms import VmRow
 from nacre.errors import ExhaustedError
-from nacre.model.ids import NodeId
-from nacre.model.nodes import NodeState
+from nacre.model.ids import NodeId, VmId
+from nacre.model.nodes import ConditionKind
+from nacre.model.placement import Policy
+from nacre.model.vms import HaPolicy
+
+UNKNOWN_RELIABILITY = 0.5
+_GROWTH = frozenset({"not_enough_memory", "not_enough_cpus"})
 
 
 def reserve(row: VmRow) -> VmRow:
@@ -29,27 +36,82 @@ def request_of(row: VmRow) -> Request:
     return Request(
         vm=row.id,
         project=row.project,
+        name=row.name,
+        labels=row.labels,
         cpus=row.reserved_cpus,
         memory_bytes=row.reserved_memory_bytes,
         disk_bytes=row.reserved_disk_bytes,
         hypervisor=row.spec.hypervisor,
         machine=row.spec.machine,
         publish=row.spec.publish,
+        placement=row.spec.placement,
+        ha=row.spec.ha is HaPolicy.RESTART,
+        priority=row.spec.priority,
+        preemptible=row.spec.preemptible,
     )
+
+
+def empty_room(row: NodeRow) -> NodeRoom:
+    """Return a node as if nothing of it were promised. Pure."""
+    facts = row.facts
+    kinds = frozenset(condition.kind for condition in conditions(row))
+    return NodeRoom(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        region=row.region,
+        zone=row.zone,
+        labels=row.labels,
+        taints=row.taints,
+        capacity=facts.capacity if facts is not None else None,
+        usage=row.usage,
+        hypervisors=facts.hypervisors if facts is not None else (),
+        architecture=facts.architecture if facts is not None else "",
+        conditions=kinds,
+        reliability=row.reliability.score if row.reliability is not None else UNKNOWN_RELIABILITY,
+        flapping=ConditionKind.FLAPPING in kinds,
+    )
+
+
+def with_promises(room: NodeRoom, promised: Promised, ports: Iterable[TakenPort] = ()) -> NodeRoom:
+    """Return a node with exactly this promised of it. Pure."""
+    return replace(
+        room,
+        cpus=promised.cpus,
+        memory_bytes=promised.memory_bytes,
+        disk_bytes=promised.disk_bytes,
+        ports=tuple(ports),
+    )
+
+
+async def policy(rd: Read) -> Policy:
+    """Return how the platform places machines."""
+    return (await scheduling.get(rd))[0]
+
+
+async def rooms(rd: Read, among: Collection[NodeId] | None = None, *, lock: bool = False) -> list[NodeRoom]:
+    """Return the nodes (None: all) with what is left of them. With `lock` it stays true until the transaction ends."""
+    rows = await nodes.every(rd, among, lock=lock)
+    promised = await placements.promised(rd, among)
+    ports = await taken_ports(rd, among)
+    return [with_promises(empty_room(row), promised.get(row.id, NOTHING), ports.get(row.id, ())) for row in rows]
 
 
 async def snapshot(rd: Read, among: Collection[NodeId] | None = None, *, lock: bool = False) -> Snapshot:
-    """Return the nodes (None: all) with what is left of them. With `lock` it stays true until the transaction ends."""
-    rows = await nodes.every(rd, among, lock=lock)
-    reserved = await store.reserved(rd, among)
+    """Return the same in one value."""
+    return Snapshot(nodes=tuple(await rooms(rd, among, lock=lock)))
+
+
+async def taken_ports(rd: Read, among: Collection[NodeId] | None = None) -> dict[NodeId, list[TakenPort]]:
+    """Return the ports that are held on these nodes (None: on all), or will be by machines that move there."""
     ports: dict[NodeId, list[TakenPort]] = {}
     for held in await published_ports.held(rd, among):
         if held.node is not None:
-            taken = TakenPort(port=held.port, vm=held.vm, vm_name=held.vm_name, project=held.project)
-            ports.setdefault(held.node, []).append(taken)
-    return Snapshot(
-        nodes=tuple(_room(row, reserved.get(row.id, Reserved()), tuple(ports.get(row.id, ()))) for row in rows)
-    )
+            ports.setdefault(held.node, []).append(_taken(held))
+    coming: dict[VmId, NodeId] = {vm: node for node, vm in await moves.arriving(rd, among)}
+    for held in await published_ports.of_vms(rd, coming) if coming else ():
+        ports.setdefault(coming[held.vm], []).append(_taken(held))
+    return ports
 
 
 async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
@@ -57,33 +119,19 @@ async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
     grows = after.reserved_cpus > before.reserved_cpus or after.reserved_memory_bytes > before.reserved_memory_bytes
     if before.node is None or not grows:
         return
-    (room,) = (await snapshot(tx, [before.node])).nodes
+    (room,) = await rooms(tx, [before.node])
     without = replace(
-        room,
-        state=NodeState.READY,
-        cpus=room.cpus - before.reserved_cpus,
-        memory_bytes=room.memory_bytes - before.reserved_memory_bytes,
+        room, cpus=room.cpus - before.reserved_cpus, memory_bytes=room.memory_bytes - before.reserved_memory_bytes
     )
-    request = request_of(after)
-    reason = filters.memory(request, without) or filters.cpus(request, without)
-    if reason is not None:
-        raise ExhaustedError(
-            reason.code,
-            f"the node of {after.name} has no room: {reason.message}",
-            hint="ask for less, or delete machines that are not needed",
-            field="memory_bytes" if reason.code == "not_enough_memory" else "cpus",
-        )
+    for reason in fits(request_of(after), without, await policy(tx)):
+        if reason.code in _GROWTH:
+            raise ExhaustedError(
+                reason.code,
+                f"the node of {after.name} has no room: {reason.message}",
+                hint="ask for less, or delete machines that are not needed",
+                field="memory_bytes" if reason.code == "not_enough_memory" else "cpus",
+            )
 
 
-def _room(row: nodes.NodeRow, reserved: Reserved, ports: tuple[TakenPort, ...]) -> NodeRoom:
-    return NodeRoom(
-        id=row.id,
-        name=row.name,
-        state=row.state,
-        capacity=row.facts.capacity if row.facts is not None else None,
-        hypervisors=row.facts.hypervisors if row.facts is not None else (),
-        cpus=reserved.cpus,
-        memory_bytes=reserved.memory_bytes,
-        disk_bytes=reserved.disk_bytes,
-        ports=ports,
-    )
+def _taken(held: published_ports.HeldPort) -> TakenPort:
+    return TakenPort(port=held.port, vm=held.vm, vm_name=held.vm_name, project=held.project)

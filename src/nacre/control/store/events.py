@@ -3,7 +3,7 @@
 Events are told during a transaction (`emit`) and written last of all before it commits (`flush`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -87,6 +87,25 @@ async def flush(tx: Tx) -> None:
 async def latest(rd: Read) -> int:
     """Return the cursor of the newest event, 0 if there is none."""
     return (await rd.connection.execute(select(func.coalesce(func.max(events.c.cursor), 0)))).scalar_one()
+
+
+async def told_since(
+    rd: Read,
+    after: int,
+    *,
+    noun: str,
+    types: Collection[str],
+    projects: Collection[ProjectId] | None = None,
+    limit: int,
+) -> list[tuple[int, str, str]]:
+    """Return cursor, type and object of at most `limit` events after a cursor, in their order."""
+    query = select(events.c.cursor, events.c.type, events.c.object_id).where(
+        events.c.cursor > after, events.c.noun == noun, events.c.type.in_(sorted(types))
+    )
+    if projects is not None:
+        query = query.where(events.c.project.in_(sorted(projects)))
+    rows = await rd.connection.execute(query.order_by(events.c.cursor).limit(limit))
+    return [(row.cursor, row.type, row.object_id) for row in rows]
 
 
 async def span(

@@ -6,10 +6,10 @@ for each other.
 
 import hashlib
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, fields
+from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, or_, select, text, union_all, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, text, union_all, update
 
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.moves import moves
@@ -17,7 +17,7 @@ from nacre.control.store.nodes import nodes
 from nacre.control.store.rows import load
 from nacre.control.store.vms import VmRow, vms
 from nacre.model.convergence import Failure
-from nacre.model.ids import NodeId, ProjectId, VmId
+from nacre.model.ids import MoveId, NodeId, ProjectId, VmId
 from nacre.model.moves import MoveState
 from nacre.model.nodes import Usage
 from nacre.model.placement import Decision
@@ -52,6 +52,7 @@ class PlacedRow:
     node: NodeId
     labels: dict[str, str]
     spec: VmSpec
+    moving: MoveId | None
     reserved_cpus: int
     reserved_memory_bytes: int
     reserved_disk_bytes: int
@@ -134,17 +135,8 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
 
 async def placed(rd: Read, among: Collection[VmId] | None = None) -> AsyncGenerator[list[PlacedRow]]:
     """Yield the machines that have a node (among these ids, or all), some hundred at a time."""
-    query = select(
-        vms.c.id,
-        vms.c.name,
-        vms.c.project,
-        vms.c.node,
-        vms.c.labels,
-        vms.c.spec,
-        vms.c.reserved_cpus,
-        vms.c.reserved_memory_bytes,
-        vms.c.reserved_disk_bytes,
-    ).where(vms.c.node.is_not(None))
+    columns: tuple[ColumnElement[Any], ...] = tuple(vms.c[field.name] for field in fields(PlacedRow))
+    query = select(*columns).where(vms.c.node.is_not(None))
     if among is None:
         result = await rd.connection.execute(query)
         while rows := result.fetchmany(CHUNK):
@@ -152,14 +144,6 @@ async def placed(rd: Read, among: Collection[VmId] | None = None) -> AsyncGenera
         return
     for ids in _chunks(sorted(among)):
         yield [load(PlacedRow, row) for row in await rd.connection.execute(query.where(vms.c.id.in_(ids)))]
-
-
-async def arriving(rd: Read) -> dict[VmId, NodeId]:
-    """Return the machines for which a target is reserved that they have not reached yet."""
-    query = select(moves.c.vm, moves.c.target).where(
-        moves.c.target.is_not(None), moves.c.state == MoveState.STOPPING, moves.c.ended_at.is_(None)
-    )
-    return {row.vm: row.target for row in await rd.connection.execute(query)}
 
 
 async def hold_groups(tx: Tx, exclusive: Mapping[ProjectId, bool]) -> None:
@@ -231,7 +215,7 @@ async def leaving(rd: Read, nodes_: Collection[NodeId]) -> set[NodeId]:
     return set((await rd.connection.execute(query.distinct())).scalars())
 
 
-def _reserved() -> tuple[object, ...]:
+def _reserved() -> tuple[ColumnElement[Any], ...]:
     return (
         vms.c.reserved_cpus.label("cpus"),
         vms.c.reserved_memory_bytes.label("memory_bytes"),
@@ -241,5 +225,3 @@ def _reserved() -> tuple[object, ...]:
 
 def _chunks(ids: Sequence[VmId]) -> Iterable[Sequence[VmId]]:
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-
-

@@ -4,7 +4,7 @@
 writer looks under the lock of the node's row first; the constraint is the second line of defence.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     delete,
     insert,
     or_,
@@ -60,6 +61,11 @@ async def held(rd: Read, nodes: Collection[NodeId] | None = None) -> list[HeldPo
     return await _load(rd, query)
 
 
+async def of_vms(rd: Read, among: Collection[VmId]) -> list[HeldPort]:
+    """Return the ports that these machines hold, wherever they are."""
+    return await _load(rd, _held().where(published_ports.c.vm.in_(sorted(among))))
+
+
 async def candidates(
     rd: Read, ports: Iterable[PublishedPort], node: NodeId, *, unplaced_too: bool, besides: VmId | None
 ) -> list[HeldPort]:
@@ -98,7 +104,15 @@ async def replace(tx: Tx, vm: VmId, node: NodeId | None, ports: Iterable[Publish
 
 async def bind(tx: Tx, vm: VmId, node: NodeId) -> None:
     """The machine has been placed: its ports are now held on `node`."""
-    await tx.connection.execute(update(published_ports).where(published_ports.c.vm == vm).values(node=node))
+    await bind_all(tx, {vm: node})
+
+
+async def bind_all(tx: Tx, placed: Mapping[VmId, NodeId]) -> None:
+    """Machines have been placed: their ports are now held on their nodes."""
+    if not placed:
+        return
+    statement = update(published_ports).where(published_ports.c.vm == bindparam("of")).values(node=bindparam("at"))
+    await tx.connection.execute(statement, [{"of": vm, "at": placed[vm]} for vm in sorted(placed)])
 
 
 def _held() -> Select[tuple[object, ...]]:
