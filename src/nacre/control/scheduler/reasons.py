@@ -32,6 +32,8 @@ class Reason:
     message: str
 
 
+EXCLUDED = Reason(code="excluded", message="the node is ruled out")
+
 StaticCheck = Callable[[Request, NodeRoom], Reason | None]
 
 
@@ -170,24 +172,24 @@ def free_share(node: NodeRoom) -> float:
     return max(0.0, 1.0 - node.usage.disk_bytes / node.capacity.disk_bytes)
 
 
-def no_memory(request: Request, left: int, *, most: bool = False) -> Reason:
+def no_memory(request: Request, left: int, most: bool = False) -> Reason:
     """Too little memory. With `most`, `left` is that of the best of several nodes."""
     needs, has = format_size(request.memory_bytes), format_size(max(0, left))
     return Reason(code="not_enough_memory", message=f"needs {needs} of memory, {_most(most)}{has} left")
 
 
-def no_cpus(request: Request, left: int, *, most: bool = False) -> Reason:
+def no_cpus(request: Request, left: int, most: bool = False) -> Reason:
     """Too few virtual CPUs."""
     return Reason(code="not_enough_cpus", message=f"needs {request.cpus} CPUs, {_most(most)}{max(0, left)} left")
 
 
-def no_disk(request: Request, left: int, *, most: bool = False) -> Reason:
+def no_disk(request: Request, left: int, most: bool = False) -> Reason:
     """Too little disk to promise."""
     needs, has = format_size(request.disk_bytes), format_size(max(0, left))
     return Reason(code="not_enough_disk", message=f"needs {needs} of disk, {_most(most)}{has} left")
 
 
-def no_headroom(free: float, policy: Policy, *, most: bool = False) -> Reason:
+def no_headroom(free: float, policy: Policy, most: bool = False) -> Reason:
     """Too little of the disk is free in fact."""
     # Rounded towards what makes the sentence true: 4.96 % is not shown as 5 %.
     has, needs = int(free * 1000) / 10, policy.disk_headroom * 100
@@ -216,7 +218,7 @@ def ports(request: Request, node: NodeRoom) -> Reason | None:
 def choice(request: Request, node: NodeRoom) -> Reason | None:
     """The node is not one that the caller rules out."""
     if node.id in request.exclude:
-        return Reason(code="excluded", message="the node is ruled out")
+        return EXCLUDED
     return None
 
 
