@@ -198,7 +198,14 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True):
     discount: float = 1.0
     """What the weighted sum was multiplied with because the node is new; 1 once it is not."""
     flaps: float = 0.0
-    """How often it went away and came back lately; halves every five minutes."""
+    """How often it went away and came back lately; halves every five minutes, counted from `flapped_at`."""
+    flapped_at: datetime | None = None
+    flapping_since: datetime | None = None
+    """Set from when it has come and gone too often until that is long enough ago."""
+    successes: float = 0.0
+    failures: float = 0.0
+    """Starts of machines that went well and machines that failed or crashed; halve every day from `counted_at`."""
+    counted_at: datetime | None = None
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from nacre.control.services import reliability_score
 from nacre.control.store.nodes import NodeRow
-from nacre.model.nodes import STATE_OF_WISH, Condition, move
+from nacre.model.nodes import STATE_OF_WISH, Condition, ConditionKind, NodeState, move
+
+_GONE = frozenset({NodeState.OFFLINE, NodeState.FAILED})
 
 
 def seen(row: NodeRow, now: datetime) -> NodeRow:
-    """Return the row of a node that has just been heard: it is what its operator wants of it."""
-    return replace(row, state=move(row.state, STATE_OF_WISH[row.wish]), last_seen_at=now)
+    """Return the row of a node that has just been heard: it is what its operator wants of it.
+
+    One that was gone has come back, which counts as one flap at once: a flapping node gets nothing in between.
+    """
+    reliability = reliability_score.flapped(row.reliability, now) if row.state in _GONE else row.reliability
+    state = move(row.state, STATE_OF_WISH[row.wish])
+    return replace(row, state=state, last_seen_at=now, reliability=reliability)
 
 
 def settled_labels(row: NodeRow) -> NodeRow:
@@ -20,10 +28,22 @@ def settled_labels(row: NodeRow) -> NodeRow:
 
 
 def conditions(row: NodeRow) -> tuple[Condition, ...]:
-    """Return all that is wrong with a node: what its agent reports, and what follows from what it holds."""
-    if row.held is None:
-        return row.conditions
-    return (*(condition for condition in row.conditions if condition.kind is not row.held.kind), row.held)
+    """Return all that is wrong with a node: what its agent reports, and what we have found out about it."""
+    ours = [condition for condition in (row.held, flapping(row)) if condition is not None]
+    kinds = {condition.kind for condition in ours}
+    return (*(condition for condition in row.conditions if condition.kind not in kinds), *ours)
+
+
+def flapping(row: NodeRow) -> Condition | None:
+    """Return the condition of a node that comes and goes."""
+    if row.reliability is None or row.reliability.flapping_since is None:
+        return None
+    return Condition(
+        kind=ConditionKind.FLAPPING,
+        message="the node keeps going away and coming back, and gets nothing new until that is over",
+        hint="look at its network and at the agent's log; it is over some minutes after the last time",
+        since=row.reliability.flapping_since,
+    )
 
 
 def changed_conditions(before: NodeRow, after: NodeRow) -> Iterator[tuple[str, str, dict[str, str]]]:

@@ -35,6 +35,8 @@ async def connected(tx: Tx, node: NodeId, facts: NodeFacts, instance: str) -> No
     if rebooted:
         tell(tx, row, "node.rebooted", f"node {row.name} has restarted", details={"boot_id": facts.boot_id})
     tell_state(tx, row, changed)
+    for event, message, details in changed_conditions(row, changed):
+        tell(tx, row, event, message, details=details)
     tx.wake(NODES)
 
 
