@@ -6,8 +6,20 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.ids import EnrolmentId, NodeId
-from nacre.model.nodes import Capacity, Condition, HypervisorInfo, NodeState, Usage
+from nacre.model.nodes import Capacity, Condition, HypervisorInfo, Inventory, NodeState, NodeWish, Reliability, Usage
+from nacre.model.placement import Taint
 from nacre.schema.common import Body, Out
+from nacre.schema.moves import DrainOut
+
+MAX_TAINTS = 32
+Place = Annotated[str, msgspec.Meta(max_length=63, pattern="^([a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?)?$")]
+
+
+class LeftBehind(Out, frozen=True, kw_only=True):
+    """A machine that stays assigned to a node out of reach."""
+
+    vm: str
+    reason: str
 
 
 class NodeOut(Out, frozen=True, kw_only=True):
@@ -16,7 +28,10 @@ class NodeOut(Out, frozen=True, kw_only=True):
     id: NodeId
     name: str
     state: NodeState
+    wish: NodeWish
+    """What an operator wants of it; holds also while it is out of reach."""
     labels: dict[str, str]
+    taints: tuple[Taint, ...]
     region: str
     zone: str
     hostname: str
@@ -30,7 +45,17 @@ class NodeOut(Out, frozen=True, kw_only=True):
     usage: Usage | None
     reserved_cpus: int
     reserved_memory_bytes: int
+    reserved_disk_bytes: int
     vms: int
+    copies: int
+    """What machines that moved away have left behind here."""
+    drain: DrainOut | None
+    """The newest drain, which may have ended."""
+    reliability: Reliability | None
+    tenure: int
+    """Raised whenever the control plane gives the node up."""
+    inventory: Inventory | None
+    """What the host is made of; null in lists."""
     last_seen_at: datetime | None
     certificate_expires_at: datetime | None
     created_at: datetime
@@ -42,6 +67,20 @@ class NodeUpdate(Body, frozen=True, kw_only=True):
     """Fields to change; the rest stays."""
 
     labels: dict[str, str] | None = None
+    taints: Annotated[tuple[Taint, ...], msgspec.Meta(max_length=MAX_TAINTS)] | None = None
+    """All taints of the node. Machines that run there stay, whatever they tolerate."""
+    region: Place | None = None
+    zone: Place | None = None
+
+
+class NodeEvacuated(Out, frozen=True, kw_only=True):
+    """What an evacuation has begun, or done at once with a node out of reach."""
+
+    node: NodeOut
+    taken: tuple[str, ...] = ()
+    """Machines that were taken off a node out of reach; they start elsewhere as there is room."""
+    left: tuple[LeftBehind, ...] = ()
+    """Machines that were not, and why."""
 
 
 class NodeTokenCreate(Body, frozen=True, kw_only=True):

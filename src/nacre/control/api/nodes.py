@@ -5,11 +5,12 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from nacre.control.api.calls import TheCall
-from nacre.control.api.queries import Labelled, Paged, list_query
-from nacre.control.services import enrolments, nodes
-from nacre.model.nodes import NodeState
+from nacre.control.api.queries import Labelled, Paged, Params, list_query
+from nacre.control.services import copies, enrolments, nodes
+from nacre.model.nodes import NodeState, NodeWish
 from nacre.schema.common import Page
-from nacre.schema.nodes import NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
+from nacre.schema.moves import CopyOut, NodeDrain, NodeEvacuate
+from nacre.schema.nodes import NodeEvacuated, NodeOut, NodeTokenCreate, NodeTokenCreated, NodeTokenOut, NodeUpdate
 
 
 class NodeFilters(Labelled, frozen=True, kw_only=True):
@@ -23,6 +24,24 @@ class NodeFilters(Labelled, frozen=True, kw_only=True):
     """Only nodes of this region."""
     zone: str | None = None
     """Only nodes of this zone."""
+    wish: NodeWish | None = None
+    """Only nodes of which an operator wants this, whether they are heard or not."""
+
+
+class NodeRemoval(Params, frozen=True, kw_only=True):
+    """How far a removal goes."""
+
+    force: bool = False
+    """Free what a node out of reach held, and forget what machines left behind there."""
+    confirm_dead: bool = False
+    """Your word that the host is off: its machines may then start elsewhere."""
+
+
+class CopyChoice(Params, frozen=True, kw_only=True):
+    """Which of a node's copies."""
+
+    vm: tuple[str, ...] = ()
+    """Name or id of a machine; may be repeated. Without any, all copies of the node."""
 
 
 @get("/v1/nodes", opt={"action": "node:list"})
@@ -39,7 +58,7 @@ async def show_node(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
 
 @patch("/v1/nodes/{node:str}", opt={"action": "node:update", "if_match": True})
 async def update_node(call: TheCall, node: FromPath[str], data: JSONBody[NodeUpdate]) -> Response[NodeOut]:
-    """Change the labels of a node."""
+    """Change labels, taints, region or zone of a node."""
     return await call.change(lambda tx, caller: nodes.update(tx, caller, node, data, if_match=call.if_match), NodeOut)
 
 
@@ -61,10 +80,59 @@ async def allow_teardown(call: TheCall, node: FromPath[str]) -> Response[NodeOut
     return await call.change(lambda tx, caller: nodes.allow_teardown(tx, caller, node), NodeOut)
 
 
+@post("/v1/nodes/{node:str}/drain", opt={"action": "node:drain"}, status_code=200)
+async def drain_node(call: TheCall, node: FromPath[str], data: JSONBody[NodeDrain | None] = None) -> Response[NodeOut]:
+    """Move every machine of the node to others, some at a time. While a drain runs, that one goes on."""
+    body = data or NodeDrain()
+    return await call.change(lambda tx, caller: nodes.drain(tx, caller, node, body), NodeOut)
+
+
+@post("/v1/nodes/{node:str}/abort-drain", opt={"action": "node:drain"}, status_code=200)
+async def abort_node_drain(call: TheCall, node: FromPath[str]) -> Response[NodeOut]:
+    """End a drain half way. What has not left the node stays; the node is again what it was before."""
+    return await call.change(lambda tx, caller: nodes.abort_drain(tx, caller, node), NodeOut)
+
+
+@post("/v1/nodes/{node:str}/maintenance", opt={"action": "node:drain"}, status_code=200)
+async def maintain_node(
+    call: TheCall, node: FromPath[str], data: JSONBody[NodeDrain | None] = None
+) -> Response[NodeOut]:
+    """Drain the node; once it is empty it is in maintenance and may be silent. Ended by uncordon."""
+    body = data or NodeDrain()
+    return await call.change(lambda tx, caller: nodes.maintenance(tx, caller, node, body), NodeOut)
+
+
+@post("/v1/nodes/{node:str}/evacuate", opt={"action": "node:evacuate"}, status_code=200)
+async def evacuate_node(
+    call: TheCall, node: FromPath[str], data: JSONBody[NodeEvacuate | None] = None
+) -> Response[NodeEvacuated]:
+    """Empty the node without asking guests, or free at once what a node out of reach held and surely does not run."""
+    body = data or NodeEvacuate()
+    return await call.change(lambda tx, caller: nodes.evacuate(tx, caller, node, body), NodeEvacuated)
+
+
+@get("/v1/nodes/{node:str}/copies", opt={"action": "node:view"})
+async def list_node_copies(call: TheCall, node: FromPath[str]) -> Response[Page[CopyOut]]:
+    """List what machines left behind on the node when they moved away."""
+    return await call.read(lambda rd, caller: copies.list_(rd, caller, node))
+
+
+@delete("/v1/nodes/{node:str}/copies", opt={"action": "node:discard"}, status_code=200)
+async def discard_node_copies(
+    call: TheCall, node: FromPath[str], params: NamedDependency[CopyChoice]
+) -> Response[Page[CopyOut]]:
+    """Have the node delete what machines left behind there, all of it or that of some machines."""
+    return await call.change(lambda tx, caller: copies.discard(tx, caller, node, params.vm), Page[CopyOut])
+
+
 @delete("/v1/nodes/{node:str}", opt={"action": "node:delete", "if_match": True})
-async def delete_node(call: TheCall, node: FromPath[str]) -> None:
-    """Forget a node that has no machines. Its certificate is worth nothing from then on."""
-    await call.remove(lambda tx, caller: nodes.remove(tx, caller, node, if_match=call.if_match))
+async def delete_node(call: TheCall, node: FromPath[str], params: NamedDependency[NodeRemoval]) -> None:
+    """Forget a node that has no machines, or free what a dead one held. Its certificates are worth nothing then."""
+    await call.remove(
+        lambda tx, caller: nodes.remove(
+            tx, caller, node, force=params.force, confirm_dead=params.confirm_dead, if_match=call.if_match
+        )
+    )
 
 
 @post("/v1/nodes/tokens", opt={"action": "node:enrol"})
@@ -104,6 +172,12 @@ ROUTES = (
     cordon_node,
     uncordon_node,
     allow_teardown,
+    drain_node,
+    abort_node_drain,
+    maintain_node,
+    evacuate_node,
+    list_node_copies,
+    discard_node_copies,
     delete_node,
     create_node_token,
     list_node_tokens,

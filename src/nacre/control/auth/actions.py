@@ -5,13 +5,14 @@ Pure. A route may only declare an action that is in this table.
 
 from nacre.model.access import Role
 
-_VIEWED = ("project", "user", "grant", "node", "image", "vm", "event", "operation")
+_VIEWED = ("project", "user", "grant", "node", "image", "vm", "move", "event", "operation")
 
 _BY_ROLE: dict[Role, tuple[str, ...]] = {
-    Role.VIEWER: tuple(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")),
+    Role.VIEWER: (*(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")), "failover:view"),
     Role.OPERATOR: (
-        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "console", "log")),
+        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move", "console", "log")),
         "operation:cancel",
+        "move:abort",
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
@@ -22,8 +23,9 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         *(f"project:{verb}" for verb in ("update", "delete")),
         *(f"user:{verb}" for verb in ("create", "update", "delete")),
         *(f"grant:{verb}" for verb in ("create", "delete")),
+        "failover:confirm",
         *(f"token:{verb}" for verb in ("view", "list", "create", "delete")),
-        *(f"node:{verb}" for verb in ("update", "delete", "cordon", "enrol")),
+        *(f"node:{verb}" for verb in ("update", "delete", "cordon", "drain", "evacuate", "discard", "enrol")),
     ),
 }
 

@@ -1,6 +1,6 @@
 """What a node reports is written, in one transaction per report. Called by the agent's link for each `Observed`."""
 
-from nacre.control.services import node_signs, vm_facts
+from nacre.control.services import copies, node_signs, vm_facts
 from nacre.control.store.db import Database
 from nacre.control.store.nodes import accept_observation
 from nacre.model.ids import NodeId
@@ -17,6 +17,8 @@ async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str
         if name is None:
             return False
         await vm_facts.observe(tx, node, observed.vms, complete=observed.complete, node_name=name)
+        if observed.complete:
+            await copies.follow(tx, node, observed.copies)
         if observed.complete or observed.held:
             await node_signs.synced(tx, node, observed.held)
         return True

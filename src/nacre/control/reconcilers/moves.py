@@ -67,7 +67,7 @@ class MoveReconciler:
         if not _worth_deciding(seeking, facts.slots, self._judged):
             return None
         async with self._db.read() as rd:
-            fleet = await move_targets.fleet(rd)
+            fleet = await move_targets.everything(rd)
         lost = False
         for move, vm in seeking:
             decision, message = move_targets.choose(move, vm, fleet, self._chance)

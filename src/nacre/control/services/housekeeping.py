@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from nacre.control.store import enrolments, events, operations, stream_requests, tokens
+from nacre.control.services import copies
+from nacre.control.store import drains, enrolments, events, moves, operations, stream_requests, tokens
 from nacre.control.store.db import Tx
 
 
@@ -24,11 +25,15 @@ class Forgotten:
     events: int
     tokens: int
     enrolments: int
+    moves: int
+    drains: int
+    copies: int
+    """Disks that machines left behind, which their nodes are now told to delete."""
 
     @property
     def any(self) -> bool:
         """Whether there was anything."""
-        return bool(self.operations or self.events or self.tokens or self.enrolments)
+        return any(vars(self).values())
 
 
 async def tidy(tx: Tx, keep: Keep) -> Forgotten:
@@ -40,4 +45,7 @@ async def tidy(tx: Tx, keep: Keep) -> Forgotten:
         events=await events.forget(tx, now - keep.events),
         tokens=await tokens.forget(tx, now - keep.dead_tokens),
         enrolments=await enrolments.forget(tx, now - keep.dead_tokens),
+        moves=await moves.forget(tx, now - keep.operations),
+        drains=await drains.forget(tx, now - keep.operations),
+        copies=await copies.expire(tx),
     )

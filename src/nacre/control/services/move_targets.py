@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import fits, place
-from nacre.control.scheduler.snapshot import Fleet, Request
-from nacre.control.services import vm_room
-from nacre.control.store import scheduling
+from nacre.control.scheduler.snapshot import Fleet, NodeRoom, Request
+from nacre.control.services import fleet, vm_room
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.vms import VmRow
@@ -15,10 +14,9 @@ from nacre.model.ids import NodeId
 from nacre.model.placement import Decision
 
 
-async def fleet(rd: Read) -> Fleet:
-    """Return all nodes with what is left of them, to decide upon."""
-    policy, _, _ = await scheduling.get(rd)
-    return Fleet(policy, (await vm_room.snapshot(rd)).nodes)
+async def everything(rd: Read) -> Fleet:
+    """Return all nodes with what is left of them and who lives there, to decide upon."""
+    return await fleet.load(rd)
 
 
 def request_of(move: MoveRow, vm: VmRow) -> Request:
@@ -40,13 +38,17 @@ async def refusal(tx: Tx, move: MoveRow, vm: VmRow, target: NodeId) -> str:
 
     What the move has reserved there is not held against it.
     """
-    policy, _, _ = await scheduling.get(tx)
-    (room,) = (await vm_room.snapshot(tx, [target])).nodes
+    (room,) = await vm_room.rooms(tx, [target])
     if move.target == target:
-        room = replace(
-            room,
-            cpus=room.cpus - vm.reserved_cpus,
-            memory_bytes=room.memory_bytes - vm.reserved_memory_bytes,
-            disk_bytes=room.disk_bytes - vm.reserved_disk_bytes,
-        )
-    return "; ".join(reason.message for reason in fits(request_of(move, vm), room, policy))
+        room = _without(room, vm)
+    return "; ".join(reason.message for reason in fits(request_of(move, vm), room, await vm_room.policy(tx)))
+
+
+def _without(room: NodeRoom, vm: VmRow) -> NodeRoom:
+    return replace(
+        room,
+        cpus=room.cpus - vm.reserved_cpus,
+        memory_bytes=room.memory_bytes - vm.reserved_memory_bytes,
+        disk_bytes=room.disk_bytes - vm.reserved_disk_bytes,
+        ports=tuple(port for port in room.ports if port.vm != vm.id),
+    )

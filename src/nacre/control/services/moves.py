@@ -200,6 +200,17 @@ async def node_lost(tx: Tx, node: NodeId) -> None:
             await _carry_out(tx, todo, now, vm)
 
 
+async def node_removed(tx: Tx, node: NodeId) -> None:
+    """End or turn back the moves that have to do with a node which is being removed and has no machines any more."""
+    for move in await store.touching(tx, node):
+        vm = await vms.get(tx, move.vm, lock=True)
+        now = await store.get(tx, move.id, lock=True)
+        if now is None or now.state in MOVE_ENDS or (now.state is MoveState.STARTING and now.target != node):
+            continue
+        source = await nodes.get(tx, now.source) if now.source != node else None
+        await _carry_out(tx, next_step(now, vm, source, None, tx.now()), now, vm)
+
+
 async def _locked(
     tx: Tx, move: MoveRow, target: NodeId | None
 ) -> tuple[MoveRow | None, VmRow | None, NodeRow | None, NodeRow | None]:

@@ -10,7 +10,7 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import events, moves, operations, projects, vm_intents, vm_ports, vm_room, vm_views
+from nacre.control.services import copies, events, moves, operations, projects, vm_intents, vm_ports, vm_room, vm_views
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.services.vm_creation import create
@@ -151,6 +151,7 @@ async def delete(
     row = await _locked(tx, caller, ref, project, if_match)
     changed = await moves.with_deletion(tx, vm_intents.delete(row, caller.actor.name))
     accepted = await _accept(tx, caller, row, changed, "delete")
+    await copies.discard_of(tx, row.id)
     if row.node is not None:
         return accepted
     await store.remove(tx, row.id)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
+    func,
     insert,
     select,
     update,
@@ -75,6 +76,29 @@ async def of_vm(rd: Read, vm: VmId) -> list[CopyRow]:
     """Return what a machine has left behind, oldest first."""
     query = select(copies).where(copies.c.vm == vm).order_by(copies.c.fence)
     return [load(CopyRow, row) for row in await rd.connection.execute(query)]
+
+
+async def counts(rd: Read, nodes: Collection[NodeId]) -> dict[NodeId, int]:
+    """Return how many copies there are on each of these nodes. Nodes without any are left out."""
+    query = select(copies.c.node, func.count().label("copies")).where(copies.c.node.in_(nodes)).group_by(copies.c.node)
+    return {NodeId(row.node): int(row.copies) for row in await rd.connection.execute(query)}
+
+
+async def expired(rd: Read, now: datetime) -> list[CopyRow]:
+    """Return the copies that are kept and were to be kept until `now` at most."""
+    query = select(copies).where(copies.c.state == CopyState.KEPT, copies.c.expires_at <= now)
+    return [load(CopyRow, row) for row in await rd.connection.execute(query.order_by(copies.c.node, copies.c.vm))]
+
+
+async def set_expiry(tx: Tx, vm: VmId, fence: int, expires_at: datetime) -> None:
+    """Record when a copy is to be deleted."""
+    where = (copies.c.vm == vm, copies.c.fence == fence)
+    await tx.connection.execute(update(copies).where(*where).values(expires_at=expires_at))
+
+
+async def forget_node(tx: Tx, node: NodeId) -> None:
+    """Forget every copy on a node that is removed."""
+    await tx.connection.execute(delete(copies).where(copies.c.node == node))
 
 
 async def set_state(tx: Tx, vm: VmId, fence: int, state: CopyState, *, size_bytes: int | None = None) -> None:

@@ -1,10 +1,10 @@
 """The table of nodes and its queries."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Float, Integer, Table, Text, delete, insert, or_, select, update
+from sqlalchemy import BigInteger, Column, Float, Integer, Table, Text, bindparam, delete, insert, or_, select, update
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
@@ -52,7 +52,13 @@ nodes = Table(
 LISTED = Listed(
     id=nodes.c.id,
     sorts={"name": nodes.c.name, "created_at": nodes.c.created_at, "updated_at": nodes.c.updated_at},
-    filters={"name": nodes.c.name, "state": nodes.c.state, "region": nodes.c.region, "zone": nodes.c.zone},
+    filters={
+        "name": nodes.c.name,
+        "state": nodes.c.state,
+        "region": nodes.c.region,
+        "zone": nodes.c.zone,
+        "wish": nodes.c.wish,
+    },
     labels=nodes.c.labels,
 )
 
@@ -102,6 +108,21 @@ class NodeRow:
     version: int = 1
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulse:
+    """What is looked at of a node that is heard."""
+
+    id: NodeId
+    state: NodeState
+    wish: NodeWish
+    conditions: tuple[Condition, ...]
+
+
+_PULSE = tuple(nodes.c[field.name] for field in fields(Pulse))
+_MANY = 500
+"""Of so many nodes it is cheaper to read all there are than to name them."""
 
 
 async def get(rd: Read, id_or_name: str, *, lock: bool = False) -> NodeRow | None:
@@ -157,12 +178,50 @@ _SCHEDULED_BY = frozenset({"state", "taints", "labels", "region", "zone", "facts
 
 async def save(tx: Tx, before: NodeRow, after: NodeRow) -> None:
     """Store what has changed of a node that this transaction has locked."""
+    if values := _changes(before, after):
+        await tx.connection.execute(update(nodes).where(nodes.c.id == after.id).values(**values))
+
+
+def _changes(before: NodeRow, after: NodeRow) -> dict[str, object]:
     old = vars(before)
     values = {name: value for name, value in vars(after).items() if value != old[name]}
     if _SCHEDULED_BY & values.keys():
         values["revision"] = before.revision + 1
-    if values:
-        await tx.connection.execute(update(nodes).where(nodes.c.id == after.id).values(**values))
+    return values
+
+
+async def save_many(tx: Tx, changes: Iterable[tuple[NodeRow, NodeRow]]) -> None:
+    """Store what has changed of nodes that this transaction has locked, those with like changes in one statement."""
+    alike: dict[frozenset[str], list[dict[str, object]]] = {}
+    for before, after in changes:
+        if values := _changes(before, after):
+            alike.setdefault(frozenset(values), []).append({f"new_{name}": value for name, value in values.items()})
+            alike[frozenset(values)][-1]["which"] = after.id
+    for names, rows in alike.items():
+        statement = update(nodes).where(nodes.c.id == bindparam("which"))
+        await tx.connection.execute(statement.values({name: bindparam(f"new_{name}") for name in names}), rows)
+
+
+async def pulses(tx: Tx, among: Collection[NodeId]) -> list[Pulse]:
+    """Return and lock nodes, in the order of their ids, with what says whether a sign of life is news."""
+    query = select(*_PULSE).where(nodes.c.id.in_(among)).order_by(nodes.c.id).with_for_update(key_share=True)
+    return [load(Pulse, row) for row in await tx.connection.execute(query)]
+
+
+async def beat(tx: Tx, beats: Mapping[NodeId, Usage], now: datetime) -> None:
+    """Store that nodes that this transaction has locked were heard, and nothing but that."""
+    if not beats:
+        return
+    statement = update(nodes).where(nodes.c.id == bindparam("which")).values(last_seen_at=now, usage=bindparam("used"))
+    await tx.connection.execute(statement, [{"which": node, "used": used} for node, used in beats.items()])
+
+
+async def existing(rd: Read, among: Collection[NodeId]) -> set[NodeId]:
+    """Return those of these nodes that exist."""
+    query = select(nodes.c.id)
+    if len(among) < _MANY:
+        query = query.where(nodes.c.id.in_(among))
+    return {NodeId(found) for found in (await rd.connection.execute(query)).scalars()}
 
 
 async def last_seen(rd: Read, states: Collection[NodeState]) -> dict[NodeId, datetime | None]:
