@@ -1,24 +1,70 @@
-"""What a node reports is written, in one transaction per report. Called by the agent's link for each `Observed`."""
+"""What nodes report is written, many reports in one transaction. Called by the gateway's ledger."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nacre.control.services import copies, node_signs, vm_facts
-from nacre.control.store.db import Database
-from nacre.control.store.nodes import accept_observation
+from nacre.control.store import copies as copy_store
+from nacre.control.store import vms
+from nacre.control.store.db import Database, Tx
+from nacre.control.store.nodes import Accepted, accept_observations
 from nacre.model.ids import NodeId
 from nacre.protocol.messages import Observed
 
 
-async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str = "") -> bool:
-    """Store facts durably. False for a report that is older than what is stored, which changes nothing.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What one node says."""
 
-    `instance` is the start of the agent that reports: one whose place another has taken is not listened to.
-    """
+    node: NodeId
+    instance: str
+    """The start of the agent that reports: one whose place another has taken is not listened to. "" is any."""
+    facts: Observed
+
+
+async def apply(db: Database, node: NodeId, observed: Observed, *, instance: str = "") -> bool:
+    """Store facts durably. False for a report that is older than what is stored, which changes nothing."""
     async with db.write() as tx:
-        name = await accept_observation(tx, node, instance, observed.sequence)
-        if name is None:
-            return False
-        await vm_facts.observe(tx, node, observed.vms, complete=observed.complete, node_name=name)
-        if observed.complete:
-            await copies.follow(tx, node, observed.copies)
-        if observed.complete or observed.held:
-            await node_signs.synced(tx, node, observed.held)
-        return True
+        return (await apply_all(tx, [Report(node=node, instance=instance, facts=observed)]))[0]
+
+
+async def apply_all(tx: Tx, reports: Sequence[Report]) -> list[bool]:
+    """Store reports in their order. False for those that are older than what is stored."""
+    done: list[bool] = []
+    while len(done) < len(reports):
+        done += await _each_once(tx, _unlike(reports[len(done) :]))
+    return done
+
+
+def _unlike(reports: Sequence[Report]) -> Sequence[Report]:
+    """Return as many of the first reports as are about different nodes."""
+    seen: set[NodeId] = set()
+    for index, report in enumerate(reports):
+        if report.node in seen:
+            return reports[:index]
+        seen.add(report.node)
+    return reports
+
+
+async def _each_once(tx: Tx, reports: Sequence[Report]) -> list[bool]:
+    told = {report.node: (report.instance, report.facts.sequence) for report in reports}
+    accepted = await accept_observations(tx, told)
+    whole = [report.node for report in reports if report.facts.complete]
+    hosts = await vms.hosts(tx, whole)
+    keepers = await copy_store.counts(tx, whole)
+    for report in sorted(reports, key=lambda report: report.node):
+        before = accepted.get(report.node)
+        if before is not None:
+            await _store(tx, report, before, is_host=report.node in hosts)
+            if report.facts.copies or report.node in keepers:
+                await copies.follow(tx, report.node, report.facts)
+    return [report.node in accepted for report in reports]
+
+
+async def _store(tx: Tx, report: Report, before: Accepted, *, is_host: bool) -> None:
+    facts = report.facts
+    if facts.vms and (is_host or not facts.complete) or (facts.complete and is_host):
+        await vm_facts.observe(tx, report.node, facts.vms, complete=facts.complete, node_name=before.name)
+    settled = before.held is None and before.teardown_allowed_at is None
+    if facts.held or (facts.complete and not settled):
+        await node_signs.synced(tx, report.node, facts.held)

@@ -18,6 +18,7 @@ from nacre.control.wake import node_topic
 from nacre.errors import NotFoundError
 from nacre.model.ids import NodeId, ProjectId, VmId
 from nacre.model.vms import CopyObserved, CopyState
+from nacre.protocol.messages import Observed
 from nacre.schema.common import Page
 from nacre.schema.moves import CopyOut, VmRef
 from nacre.schema.vms import NodeRef
@@ -26,8 +27,11 @@ UNKNOWN = "unknown"
 """Why a machine moved away that this database knows nothing of, as after a backup was restored."""
 
 
-async def follow(tx: Tx, node: NodeId, seen: Sequence[CopyObserved]) -> None:
+async def follow(tx: Tx, node: NodeId, report: Observed) -> None:
     """Store what a node reports of its copies: everything that it keeps, and what it was told to retire. Repeatable."""
+    if not report.complete:
+        return
+    seen = report.copies
     known = {(row.vm, row.fence): row for row in await store.on_node(tx, node)}
     reported = {(copy.id, copy.fence): copy for copy in seen}
     gone: list[tuple[VmId, int]] = []
