@@ -11,8 +11,9 @@ import os
 import shutil
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,14 @@ class Node:
                     found.setdefault(machine_of(words), []).append(pid)
         return found
 
+    def guards(self) -> list[int]:
+        """The processes that hold guests with a lease."""
+        return [pid for pid in self.host.pids() if b"/guard.py" in words_of(pid)]
+
     def others(self) -> list[int]:
-        """Every other process but the agent: guards, and what else it started."""
-        guests = {pid for pids in self.guests().values() for pid in pids}
-        return [pid for pid in self.host.pids() if pid not in guests and pid != self.agent.pid]
+        """Every process that is neither the agent, nor a guest, nor its guard."""
+        known = {self.agent.pid, *self.guards(), *(pid for pids in self.guests().values() for pid in pids)}
+        return [pid for pid in self.host.pids() if pid not in known]
 
     def power_off(self) -> None:
         """Pull the plug. What is true only until a reboot is gone too."""
@@ -198,9 +203,23 @@ class Fleet(Platform):
         """The state of every node."""
         return {node["name"]: node["state"] for node in self.get("/v1/nodes")["items"]}
 
-    def create(self, name: str, *, on: str = "", ha: bool = False, wait: float = 0, **fields: Any) -> Any:
-        """Create a machine that claims under its name, on a given node if `on` says so."""
-        body: dict[str, Any] = {
+    def all_ready_or_cordoned(self, timeout: float = 60) -> None:
+        """Wait until every node is heard."""
+        wanted = {"ready", "cordoned", "draining"}
+        eventually(lambda: set(self.states().values()) <= wanted, timeout=timeout, what="every node heard")
+
+    def everything(self, path: str) -> list[Any]:
+        """A list of any length."""
+        page = self.get(path)
+        found = list(page["items"])
+        while page.get("next"):
+            page = self.get(path, cursor=page["next"])
+            found += page["items"]
+        return found
+
+    def machine(self, name: str, *, ha: bool = False, **fields: Any) -> dict[str, Any]:
+        """The body of a request for a machine that claims under its name."""
+        return {
             "name": name,
             "image": "claiming",
             "memory_bytes": MEMORY,
@@ -208,13 +227,13 @@ class Fleet(Platform):
             "ha": "restart" if ha else "none",
             **fields,
         }
-        if on:
-            with self.only(on):
-                self.post("/v1/vms", body)
+
+    def create(self, name: str, *, on: str = "", ha: bool = False, **fields: Any) -> None:
+        """Create a machine that claims under its name, on a given node if `on` says so."""
+        with self.only(on) if on else contextlib.nullcontext():
+            self.post("/v1/vms", self.machine(name, ha=ha, **fields))
+            if on:
                 self.placed(name)
-        else:
-            self.post("/v1/vms", body)
-        return self.boot_of(name) if wait else None
 
     @contextlib.contextmanager
     def only(self, name: str) -> Iterator[None]:
@@ -257,6 +276,26 @@ class Fleet(Platform):
         for relay in self._relays:
             relay.close()
         self.recorder.close()
+
+
+def words_of(pid: int) -> bytes:
+    """The command line of a process, empty when it is no more."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def until_none(left: Callable[[], list[Any]], *, timeout: float, what: str) -> None:
+    """Wait until nothing is left; fail with what is."""
+    deadline = time.monotonic() + timeout
+    found: list[Any] = []
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx2.HTTPError):
+            if not (found := left()):
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {timeout} s: {what}; left: {found}")
 
 
 def machine_of(words: list[bytes]) -> str:
