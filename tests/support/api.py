@@ -15,10 +15,12 @@ from nacre.control.api.metrics import Metrics
 from nacre.control.api.parts import Check, Parts
 from nacre.control.api.routes import serve
 from nacre.control.auth.claim import ensure_claim
+from nacre.control.reconcilers.failover import Failover
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
 from nacre.control.services import images, vms
 from nacre.control.services.enrolments import Joining
+from nacre.control.services.failover import Terms
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.settings import Settings
@@ -120,6 +122,7 @@ def parts_over(
         metrics=Metrics("0.0.0"),
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=Joining(gateway="127.0.0.1:7481", ca="0" * 64),
+        failover=Failover(db, "test", Terms(lease_s=35, per_s=5, max_share=0.5)).watching,
         checks=checks,
     )
 

@@ -24,7 +24,7 @@ from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, NodeState
 from nacre.model.units import GIB, MIB
-from nacre.model.vms import Desired, ExitReason, Phase, RunInfo, VmIntent, VmObserved
+from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, Observed
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmCreate, VmOut
@@ -96,7 +96,7 @@ def facts(*, cpus: int = 8, memory_bytes: int = 16 * GIB, disk_bytes: int = 100 
         agent_version="0",
         boot_id="boot-1",
         capacity=Capacity(cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes),
-        hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc")),),
+        hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc"), abilities=("guard",)),),
     )
 
 
@@ -198,6 +198,7 @@ def new_run(intent: VmIntent, now: datetime) -> RunInfo:
         cpus=intent.spec.cpus,
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
+        guarded=intent.spec.ha is HaPolicy.RESTART,
     )
 
 

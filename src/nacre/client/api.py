@@ -13,6 +13,7 @@ from typing import Self
 from nacre.client.access import Access, Grants, Projects, Tokens, Users
 from nacre.client.console import Console, open_console
 from nacre.client.events import Events
+from nacre.client.failover import Failover
 from nacre.client.images import Images
 from nacre.client.nodes import Nodes
 from nacre.client.operations import Operations
@@ -32,6 +33,7 @@ class Nacre:
         self.grants = Grants(self._transport)
         self.tokens = Tokens(self._transport)
         self.nodes = Nodes(self._transport)
+        self.failover = Failover(self._transport)
         self.images = Images(self._transport)
         self.vms = Vms(self._transport)
         self.events = Events(self._transport)

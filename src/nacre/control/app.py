@@ -27,6 +27,7 @@ from nacre.control.gateway.database import DatabaseLedger
 from nacre.control.gateway.link import Terms
 from nacre.control.gateway.server import Gateway, GatewaySettings, certificate_hosts
 from nacre.control.reconcilers.drains import DrainReconciler
+from nacre.control.reconcilers.failover import Failover
 from nacre.control.reconcilers.housekeeping import Housekeeper
 from nacre.control.reconcilers.images import ImageReconciler
 from nacre.control.reconcilers.loop import Loop
@@ -36,6 +37,7 @@ from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
 from nacre.control.services import enrolments, events, images, vms
 from nacre.control.services.enrolments import Joining
+from nacre.control.services.failover import Terms as FailoverTerms
 from nacre.control.services.housekeeping import Keep
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
@@ -108,9 +110,14 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
     depot = ImageDepot.of(settings.data, settings.image_roots, settings.fetch_allow)
     gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s))
     joining = Joining(gateway=settings.join_address, ca=ca.fingerprint)
+    terms = FailoverTerms(
+        lease_s=settings.lease_s, per_s=settings.failover_per_s, max_share=settings.failover_max_share
+    )
+    failover = Failover(db, secrets.token_hex(8), terms)
     loops = (
         Placer(db).loop(),
         NodeWatch(db, offline_after_s=settings.offline_after_s).loop(),
+        failover.loop(),
         MoveReconciler(db).loop(),
         DrainReconciler(db).loop(),
         Housekeeper(db, secrets.token_hex(8), Keep()).loop(),
@@ -128,6 +135,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
         metrics=metrics,
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=joining,
+        failover=failover.watching,
         outage=outage,
         phases=lambda: _phases(requests),
         checks=(_database_answers(requests), _gateway_listens(gateway), *(_goes_well(loop) for loop in loops)),

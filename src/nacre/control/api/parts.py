@@ -11,6 +11,7 @@ from litestar.datastructures import State
 from nacre.control.api.metrics import Metrics
 from nacre.control.request import Requests
 from nacre.control.services.enrolments import Joining
+from nacre.control.services.failover import Watching
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.services.operations import Canceller
 from nacre.control.settings import Settings
@@ -69,6 +70,8 @@ class Parts:
     """How the operations of a noun are taken back."""
     joining: Joining
     """What a new node must know besides its secret."""
+    failover: Watching
+    """What this replica has counted of nodes that are out of reach."""
     phases: Callable[[], Awaitable[Mapping[str, int] | None]]
     """How many machines are in each phase; None while the database does not answer."""
     checks: Sequence[Check] = ()

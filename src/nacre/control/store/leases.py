@@ -6,7 +6,7 @@ from sqlalchemy import Column, Integer, Row, Table, Text, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
-from nacre.control.store.db import Tx, metadata
+from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.types import EPOCH, Timestamp
 
 leases = Table(
@@ -33,6 +33,21 @@ async def take(tx: Tx, name: str, holder: str, ttl: timedelta) -> int | None:
     changed = {"holder": holder, "term": term, "expires_at": now + ttl}
     await tx.connection.execute(update(leases).where(leases.c.name == name).values(**changed))
     return term
+
+
+async def look(rd: Read, name: str) -> tuple[int, datetime] | None:
+    """Return the term of a lease and when it ends."""
+    row = (await rd.connection.execute(select(leases).where(leases.c.name == name))).one_or_none()
+    return None if row is None else (row.term, row.expires_at)
+
+
+async def seize(tx: Tx, name: str, holder: str, ttl: timedelta, seen: tuple[int, datetime]) -> int | None:
+    """Take a lease whose term and end are as they were seen, and return its new term."""
+    term, end = seen
+    as_seen = (leases.c.name == name) & (leases.c.term == term) & (leases.c.expires_at == end)
+    changed = {"holder": holder, "term": term + 1, "expires_at": tx.now() + ttl}
+    taken = await tx.connection.execute(update(leases).where(as_seen).values(**changed))
+    return term + 1 if taken.rowcount else None
 
 
 async def end_of(tx: Tx, name: str, term: int) -> datetime | None:

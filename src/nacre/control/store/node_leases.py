@@ -1,4 +1,4 @@
-"""Leases of nodes: granting them to many at once, and what is read to find out which nodes no longer renew theirs.
+"""Leases of nodes: granting them to many at once, which nodes no longer renew theirs, and what waits for them.
 
 A lease is counted in its node's row (`renewals`) and is for one tenure of the node. There is no time in here: how long
 a count has stood still is for its reader to measure.
@@ -13,8 +13,10 @@ from sqlalchemy import case, func, or_, select, tuple_, update
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.nodes import nodes
 from nacre.control.store.rows import load
-from nacre.model.ids import NodeId
+from nacre.control.store.vms import vms
+from nacre.model.ids import NodeId, ProjectId, VmId
 from nacre.model.nodes import NodeState
+from nacre.model.vms import Desired, RunInfo
 
 Asked = tuple[NodeId, int]
 """A node that asks for a lease, and the tenure that it asks for."""
@@ -33,7 +35,23 @@ class LeaseRow:
     last_seen_at: datetime | None
 
 
-_WATCHED = tuple(field.name for field in fields(LeaseRow))
+@dataclass(frozen=True, kw_only=True)
+class RestartableRow:
+    """What matters of a machine that is to be started elsewhere when its node is lost."""
+
+    id: VmId
+    name: str
+    project: ProjectId
+    node: NodeId
+    priority: int
+    ha_since: int
+    observed_generation: int
+    run: RunInfo | None
+    created_at: datetime
+
+
+_WATCHED = tuple(nodes.c[field.name] for field in fields(LeaseRow))
+_RESTARTABLE = tuple(vms.c[field.name] for field in fields(RestartableRow))
 
 
 async def renew(tx: Tx, asked: Collection[Asked], lease_s: float) -> frozenset[Asked]:
@@ -60,11 +78,7 @@ async def renew(tx: Tx, asked: Collection[Asked], lease_s: float) -> frozenset[A
 
 async def watched(rd: Read, states: Collection[NodeState]) -> list[LeaseRow]:
     """Return the nodes that ever had a lease, and those in one of `states`."""
-    query = (
-        select(*(nodes.c[name] for name in _WATCHED))
-        .where(or_(nodes.c.renewals > 0, nodes.c.state.in_(states)))
-        .order_by(nodes.c.id)
-    )
+    query = select(*_WATCHED).where(or_(nodes.c.renewals > 0, nodes.c.state.in_(states))).order_by(nodes.c.id)
     return [load(LeaseRow, row) for row in await rd.connection.execute(query)]
 
 
@@ -72,3 +86,13 @@ async def count(rd: Read, states: Collection[NodeState]) -> int:
     """Return how many nodes are in one of `states`."""
     query = select(func.count()).select_from(nodes).where(nodes.c.state.in_(states))
     return (await rd.connection.execute(query)).scalar_one()
+
+
+async def restartable(rd: Read, on: Collection[NodeId], wanted: Collection[Desired]) -> list[RestartableRow]:
+    """Return the machines on these nodes that are to be restarted elsewhere, highest priority first, then oldest."""
+    query = (
+        select(*_RESTARTABLE)
+        .where(vms.c.node.in_(on), vms.c.ha_since > 0, vms.c.desired.in_(wanted))
+        .order_by(vms.c.priority.desc(), vms.c.created_at, vms.c.id)
+    )
+    return [load(RestartableRow, row) for row in await rd.connection.execute(query)]
