@@ -50,26 +50,31 @@ def screen(request: Request, fleet: Fleet, *, explain: bool = True) -> Screened:
             fits &= verdicts.clear
             if explain:
                 rejected += verdicts.rejections()
-    suitable = fits.copy()
-    for against, words in _dynamic(request, fleet, suitable):
-        if against.any():
-            fits &= ~against
+    by_facts = fits.copy()
+    for rows, words in _dynamic(request, fleet, by_facts):
+        if rows.any():
+            fits &= ~rows
             if explain:
-                rejected += words(against)
-    return Screened(fits=fits, suitable=suitable, considered=len(fleet), rejected=in_order(rejected))
+                rejected += words(rows)
+    return Screened(fits=fits, suitable=by_facts, considered=len(fleet), rejected=in_order(rejected))
 
 
 def against(request: Request, fleet: Fleet, row: int) -> tuple[Reason, ...]:
     """Return everything that speaks against the node of one row, with what other machines want of their neighbours."""
     alone = reasons.fits(request, fleet.room_at(row), fleet.policy)
-    suitable = fleet.alive.copy()
-    if request.placement.spread:
-        for verdicts in static(request, fleet):
-            suitable &= verdicts.clear
-    related = tuple(
-        objection.reason for objection in relations.objections(request, fleet, suitable) if objection.against[row]
-    )
-    return alone + related
+    if request.only is not None and request.only != fleet.room_at(row).id:
+        alone += (reasons.EXCLUDED,)
+    counting = suitable(request, fleet) if request.placement.spread else fleet.alive
+    found = relations.objections(request, fleet, counting)
+    return alone + tuple(objection.reason for objection in found if objection.against[row])
+
+
+def suitable(request: Request, fleet: Fleet) -> Mask:
+    """Return where the machine could go by the facts of the nodes alone."""
+    found = fleet.alive.copy()
+    for verdicts in static(request, fleet):
+        found &= verdicts.clear
+    return found
 
 
 def in_order(rejected: list[Rejection]) -> tuple[Rejection, ...]:
@@ -100,7 +105,7 @@ def _static_keys(request: Request) -> Iterator[tuple[reasons.StaticCheck, Hashab
         yield reasons.zone, asked.zones
 
 
-def _dynamic(request: Request, fleet: Fleet, suitable: Mask) -> Iterator[tuple[Mask, Words]]:
+def _dynamic(request: Request, fleet: Fleet, by_facts: Mask) -> Iterator[tuple[Mask, Words]]:
     """Return where each check speaks against nodes, and what it says then."""
     yield fleet.memory < request.memory_bytes, lambda rows: _lacking(reasons.no_memory, request, fleet.memory, rows)
     yield fleet.cpus < request.cpus, lambda rows: _lacking(reasons.no_cpus, request, fleet.cpus, rows)
@@ -111,7 +116,7 @@ def _dynamic(request: Request, fleet: Fleet, suitable: Mask) -> Iterator[tuple[M
         yield _excluded(request, fleet), lambda rows: _all(reasons.EXCLUDED, rows)
     if request.publish:
         yield _port_taken(request, fleet), lambda rows: _port_reasons(request, fleet, rows)
-    for objection in relations.objections(request, fleet, suitable):
+    for objection in relations.objections(request, fleet, by_facts):
         yield objection.against, lambda rows, reason=objection.reason: _all(reason, rows)
 
 

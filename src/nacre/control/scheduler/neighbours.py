@@ -66,9 +66,9 @@ class Neighbours:
         """Return the machines of one row."""
         return [self._residents[vm] for vm in self._homes.get(row, ())]
 
-    def preemptible(self) -> Iterable[int]:
+    def preemptible(self) -> list[int]:
         """Return the rows with machines that may be stopped for others."""
-        return self._preemptible
+        return list(self._preemptible)
 
     def settle(self, resident: Resident, row: int) -> None:
         """Count a machine in, elsewhere no longer if it lived there."""

@@ -80,7 +80,9 @@ def _random(rows: Rows, random: Callable[[], float]) -> Parts:
     """A number of each node, uniform between 0 and 1, from one draw: splitmix64, https://prng.di.unimi.it."""
     state = np.uint64(int(random() * (1 << 53)))
     with np.errstate(over="ignore"):
-        mixed: npt.NDArray[np.uint64] = (np.arange(len(rows), dtype=np.uint64) + state + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed: npt.NDArray[np.uint64] = (np.arange(len(rows), dtype=np.uint64) + state + np.uint64(1)) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         mixed ^= mixed >> np.uint64(31)
