@@ -171,6 +171,7 @@ class Fleet(Platform):
 
     def is_up(self, index: int) -> bool:
         """Whether a replica answers."""
+        assert self.controls[index].alive(), f"{self.controls[index].name} has ended\n{self.controls[index].tail()}"
         return httpx2.get(self.urls[index] + "/readyz", timeout=2).status_code == 200
 
     def add_agent(self, index: int) -> Program:
