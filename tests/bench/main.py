@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, footprint, ha, machines
+from bench import api, footprint, ha, machines, placement
 from bench.results import Result
 
 Bench = Callable[[], Iterator[Result]]
@@ -19,7 +19,7 @@ Bench = Callable[[], Iterator[Result]]
 def benches() -> dict[tuple[str, ...], Bench]:
     """Every bench with the names that it reports."""
 
-    return {**machines.BENCHES, **api.BENCHES, **footprint.BENCHES, **ha.BENCHES}
+    return {**machines.BENCHES, **api.BENCHES, **footprint.BENCHES, **ha.BENCHES, **placement.BENCHES}
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ still has room, both checked under locks (see `services.vm_placement`). A second
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.scheduler.placement import place
 from nacre.control.scheduler.snapshot import Fleet
-from nacre.control.services import vm_placement
+from nacre.control.services import preemptions, vm_placement
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided, Waiting, without_own
 from nacre.control.store.db import Database
@@ -20,6 +21,8 @@ from nacre.model.placement import Decision, Placement
 
 BATCH = 250
 """Machines that are decided upon and written in one transaction, so that none is long."""
+FRESH_S = 2.0
+"""How long the view of a round is good enough to decide upon: what is written is checked again anyway."""
 AGAIN_S = 0.2
 """When a round has placed nothing because others were quicker."""
 
@@ -35,6 +38,7 @@ class Placer:
         self._db = db
         self._live = live or LiveFleet()
         self._chance = chance
+        self._clock = time.monotonic
 
     def loop(self) -> Loop:
         """Return the loop to run."""
@@ -42,15 +46,16 @@ class Placer:
 
     async def once(self) -> float | None:
         """Place what can be placed, page by page. Due again soon if another took the room meanwhile."""
-        placed, lost = 0, 0
+        placed, lost, seen = 0, 0, self._clock()
         last: Waiting | None = None
         hopeless: dict[Shape, Decision] = {}
         while True:
             async with self._live.lock:
                 async with self._db.read() as rd:
                     page = await vm_placement.waiting(rd, last, limit=BATCH)
-                    if page:
+                    if page and (not self._live.known or lost or last is None or self._clock() - seen > FRESH_S):
                         await self._live.refresh(rd)
+                        seen = self._clock()
                 if not page:
                     break
                 outcome = await self._page(page, hopeless)
@@ -70,7 +75,8 @@ class Placer:
             if chosen:
                 async with self._db.write() as tx:
                     outcome = await vm_placement.place(tx, chosen, self._live, random=self._chance)
-            news = [one for one in refused if vm_placement.is_news(one)]
+            settled = await preemptions.make_room(self._db, refused, self._live)
+            news = [one for one in refused if one.waiting.row.id not in settled and vm_placement.is_news(one)]
             if news:
                 async with self._db.write() as tx:
                     await vm_placement.refuse(tx, news)

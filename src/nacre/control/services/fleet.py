@@ -64,6 +64,11 @@ class LiveFleet:
         assert self._fleet is not None
         return self._fleet
 
+    @property
+    def known(self) -> bool:
+        """Whether there is one."""
+        return self._fleet is not None
+
     def forget(self) -> None:
         """Read everything again next time: what was decided upon has not been written."""
         self._fleet = None
@@ -107,7 +112,7 @@ class LiveFleet:
         told = await events.told_since(
             tx, self._cursor, noun="vm", types=FOLLOWED, projects=projects, limit=MOST_FOLLOWED
         )
-        ids = {VmId(vm) for _, _, vm in told} - self._own
+        ids = self._by_others(told)
         targets = await _arriving(tx)
         ids |= {vm for vm, node in targets.items() if self._arriving.get(vm) != node}
         return await self._reload(tx, ids, targets)
@@ -181,11 +186,14 @@ class LiveFleet:
         told = await events.told_since(rd, self._cursor, noun="vm", types=FOLLOWED, limit=MOST_FOLLOWED)
         if len(told) == MOST_FOLLOWED:
             return False
-        by_others = {VmId(vm) for _, kind, vm in told if kind != "vm.placed" or VmId(vm) not in self._own}
+        by_others = self._by_others(told)
         self._own -= {VmId(vm) for _, kind, vm in told if kind == "vm.placed"}
         self._cursor = max(self._cursor, newest)
         await self._reload(rd, by_others, self._arriving)
         return True
+
+    def _by_others(self, told: list[tuple[int, str, str]]) -> set[VmId]:
+        return {VmId(vm) for _, kind, vm in told if kind != "vm.placed" or VmId(vm) not in self._own}
 
     async def _follow_moves(self, rd: Read) -> None:
         """A machine that is on its way to a node counts as living there already."""

@@ -86,10 +86,12 @@ async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: C
     if again:
         _take_back(live, chosen, rooms.values())
     held = [one for one in still if _holds(one, rooms, live, again, random)]
-    kept = held if len(held) == len(still) else [one for one in held if not _leans_on_others(one.waiting.request)]
-    for one in held:
-        if one not in kept:
-            _give_back(rooms, one)
+    kept = held
+    if len(held) < len(still):
+        kept = [one for one in held if not _leans_on_others(one.waiting.request)]
+        for one in held:
+            if _leans_on_others(one.waiting.request):
+                _give_back(rooms, one)
     await _write(tx, kept, rooms)
     placed = [one.waiting.request for one in kept]
     ids = {request.vm for request in placed}

@@ -86,24 +86,24 @@ async def waiting(rd: Read, after: VmRow | None = None, *, limit: int) -> list[V
         query = query.where(
             or_(vms.c.priority < after.priority, and_(vms.c.priority == after.priority, later)),
         )
-    return [load(VmRow, row) for row in await rd.connection.execute(query)]
+    return [load(VmRow, row) for row in (await rd.connection.execute(query)).all()]
 
 
 async def revisions(rd: Read) -> dict[NodeId, int]:
     """Return the revision of every node: it grows with what matters to the scheduler, reservations excepted."""
-    return {row.id: row.revision for row in await rd.connection.execute(select(nodes.c.id, nodes.c.revision))}
+    return {row.id: row.revision for row in (await rd.connection.execute(select(nodes.c.id, nodes.c.revision))).all()}
 
 
 async def usages(rd: Read) -> dict[NodeId, Usage | None]:
     """Return what is in use on every node."""
-    return {row.id: row.usage for row in await rd.connection.execute(select(nodes.c.id, nodes.c.usage))}
+    return {row.id: row.usage for row in (await rd.connection.execute(select(nodes.c.id, nodes.c.usage))).all()}
 
 
 async def lock_nodes(tx: Tx, among: Collection[NodeId]) -> dict[NodeId, tuple[int, Usage | None]]:
     """Lock these nodes and return the revision and the usage of each. Those that are gone are left out."""
     query = select(nodes.c.id, nodes.c.revision, nodes.c.usage).where(nodes.c.id.in_(sorted(among)))
     query = query.order_by(nodes.c.id).with_for_update(key_share=True)
-    return {row.id: (row.revision, row.usage) for row in await tx.connection.execute(query)}
+    return {row.id: (row.revision, row.usage) for row in (await tx.connection.execute(query)).all()}
 
 
 async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeId, Promised]:
@@ -129,7 +129,7 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
     ).group_by(every.c.node)
     return {
         row.node: Promised(cpus=int(row.cpus), memory_bytes=int(row.memory_bytes), disk_bytes=int(row.disk_bytes))
-        for row in await rd.connection.execute(query)
+        for row in (await rd.connection.execute(query)).all()
     }
 
 
@@ -143,7 +143,7 @@ async def placed(rd: Read, among: Collection[VmId] | None = None) -> AsyncGenera
             yield [load(PlacedRow, row) for row in rows]
         return
     for ids in _chunks(sorted(among)):
-        yield [load(PlacedRow, row) for row in await rd.connection.execute(query.where(vms.c.id.in_(ids)))]
+        yield [load(PlacedRow, row) for row in (await rd.connection.execute(query.where(vms.c.id.in_(ids)))).all()]
 
 
 async def hold_groups(tx: Tx, exclusive: Mapping[ProjectId, bool]) -> None:
@@ -169,7 +169,7 @@ async def lock_waiting(tx: Tx, among: Iterable[VmId]) -> dict[VmId, int]:
     """Lock those of these machines that still want a node, and return the generation of each."""
     query = select(vms.c.id, vms.c.generation).where(vms.c.id.in_(sorted(among)), _WANTS_A_NODE)
     query = query.order_by(vms.c.id).with_for_update(key_share=True)
-    return {row.id: row.generation for row in await tx.connection.execute(query)}
+    return {row.id: row.generation for row in (await tx.connection.execute(query)).all()}
 
 
 async def place(tx: Tx, written: Sequence[Written]) -> None:
