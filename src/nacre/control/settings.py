@@ -3,6 +3,7 @@
 Read once by `main`, passed to what needs it. Unknown keys are an error, so a typing mistake is not a silent default.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,6 +18,7 @@ from nacre.protocol.identity import DEFAULT_DOMAIN
 
 ENVIRONMENT_PREFIX = "NACRE_CONTROL_"
 _LISTS = frozenset({"image_roots", "fetch_allow", "join_gateways"})
+_URL = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -27,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where the database (SQLite), keys, images and the claim are kept. Only its owner may read it."""
     listen: str = "127.0.0.1:7480"
     """Address of the REST API."""
+    api_url: str = ""
+    """Where new nodes reach the REST API, such as `https://cloud.example`; empty is the address that was asked."""
     gateway_listen: str = "127.0.0.1:7481"
     """Address that agents dial."""
     gateway_advertise: str = ""
@@ -37,6 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`sqlite:///path` or `postgresql://user:password@host/name`; empty is SQLite under `data_dir`."""
     domain: str = DEFAULT_DOMAIN
     """Trust domain of the SPIFFE ids in node certificates."""
+    ca_certificate_file: str = ""
+    """Your own certificate authority instead of one that is made at the first start: its certificate (PEM)."""
+    ca_key_file: str = ""
+    """Its key (PEM, not encrypted). Needed at the first start; from then on it is in the database, sealed."""
     enrolment_token_file: str = ""
     """Where to write a fresh join string at each start, for an agent on the same machine."""
     claim_file: str = ""
@@ -113,6 +121,20 @@ def check(settings: Settings) -> Settings:
         split_address(getattr(settings, name), field=name)
     if settings.gateway_advertise:
         split_address(settings.gateway_advertise, field="gateway_advertise")
+    if settings.api_url and not _URL.fullmatch(settings.api_url):
+        raise InvalidInputError(
+            "invalid_url",
+            f"{settings.api_url!r} is not the address of an API",
+            hint="write https://cloud.example or http://10.0.0.1:7480, without a slash at the end",
+            field="api_url",
+        )
+    if settings.ca_key_file and not settings.ca_certificate_file:
+        raise InvalidInputError(
+            "half_a_root",
+            "ca_key_file is set and ca_certificate_file is not",
+            hint="set ca_certificate_file to the certificate of that key",
+            field="ca_certificate_file",
+        )
     for index, address in enumerate(settings.join_gateways):
         split_address(address, field=f"join_gateways[{index}]")
     if settings.offline_after_s < 3 * settings.heartbeat_s:

@@ -1,9 +1,13 @@
 """/v1/nodes and /v1/nodes/tokens."""
 
-from litestar import Response, delete, get, patch, post
+from dataclasses import replace
+from typing import Any
+
+from litestar import Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from nacre.control.api import installer
 from nacre.control.api.calls import TheCall
 from nacre.control.api.queries import Labelled, Paged, Params, list_query
 from nacre.control.services import copies, enrolments, nodes
@@ -136,9 +140,11 @@ async def delete_node(call: TheCall, node: FromPath[str], params: NamedDependenc
 
 
 @post("/v1/nodes/tokens", opt={"action": "node:enrol"})
-async def create_node_token(call: TheCall, data: JSONBody[NodeTokenCreate]) -> Response[NodeTokenCreated]:
-    """Make a one-time token that lets a new node join. Its secret is in the answer and nowhere else."""
-    joining = call.parts.joining
+async def create_node_token(
+    call: TheCall, request: Request[Any, Any, Any], data: JSONBody[NodeTokenCreate]
+) -> Response[NodeTokenCreated]:
+    """Make a token that lets new nodes join. Its secret is in the answer and nowhere else."""
+    joining = replace(call.parts.joining, api=installer.address_of(request))
     return await call.create(
         lambda tx, caller: enrolments.create(tx, caller, data, joining),
         NodeTokenCreated,

@@ -21,6 +21,7 @@ from nacre.control.api import (
     grants,
     health,
     images,
+    installer,
     moves,
     nodes,
     operations,
@@ -54,6 +55,7 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *operations.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,
+    *installer.ROUTES,
 )
 
 
