@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from nacre.errors import NacreError
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -27,7 +29,7 @@ class Batches(Generic[Q, A]):
         """`work` answers requests in their order, with an exception for one that failed by itself.
 
         If it raises, nothing of the batch may have happened; then each request is tried alone, until two in a row
-        have failed: that is not about them. `pause_s` is how long a batch waits for more.
+        have failed for no reason of their own. `pause_s` is how long a batch waits for more.
         """
         self._work = work
         self._most = most
@@ -64,7 +66,7 @@ class Batches(Generic[Q, A]):
             alone = error if failures >= _ENOUGH or len(batch) == 1 else await self._together([each])
             if alone is not None:
                 _settle(each[1], alone)
-            failures = 0 if alone is None else failures + 1
+            failures = 0 if alone is None or isinstance(alone, NacreError) else failures + 1
 
     async def _together(self, batch: "Sequence[tuple[Q, asyncio.Future[A]]]") -> Exception | None:
         """Carry out a batch. Returns what was raised, if anything."""

@@ -1,19 +1,27 @@
-"""The gateway's ledger over the database: each method is one transaction around the services' rules. Built by `app`."""
+"""The gateway's ledger over the database: transactions around the services' rules. Built by `app`.
 
-from collections.abc import Collection, Mapping
+What many nodes ask at the same time is carried out in one transaction, and answered once that has committed.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nacre.control.auth.ca import CertificateAuthority, Peer, key_fingerprint, read_request
-from nacre.control.gateway import desired, observed
+from nacre.control.gateway import desired
+from nacre.control.gateway.observed import Report, apply_all
 from nacre.control.services import enrolments, images, node_signs
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.store import ca as certificates
 from nacre.control.store import node_leases
-from nacre.control.store.db import Database
+from nacre.control.store.db import Database, Tx
 from nacre.errors import NacreError, NotFoundError, UnauthenticatedError
+from nacre.lib.batches import Batches
 from nacre.model.ids import ImageId, NodeId
 from nacre.model.images import Role
 from nacre.protocol.messages import Enrol, Enrolled, Heartbeat, Hello, NodeIntent, Observed, Rotated
+
+_GATHER_S = 0.005
+"""How long what nobody waits for in earnest waits for more of its kind."""
 
 
 class DatabaseLedger:
@@ -24,49 +32,44 @@ class DatabaseLedger:
         self._ca = ca
         self._depot = depot
         self._life_s = node_certificate_s
+        self._enrolments: Batches[Enrol, Enrolled] = Batches(self._enrol, most=16, pause_s=_GATHER_S)
+        self._welcome: Batches[frozenset[NodeId], tuple[set[NodeId], set[str]]] = Batches(self._known)
+        self._arrivals: Batches[Hello, None] = Batches(self._connected, pause_s=_GATHER_S)
+        self._departures: Batches[tuple[NodeId, str], None] = Batches(self._disconnected, pause_s=_GATHER_S)
+        self._pulls: Batches[NodeId, NodeIntent] = Batches(self._desired)
+        self._reports: Batches[Report, bool] = Batches(self._observed)
 
     async def enrol(self, request: Enrol) -> Enrolled:
         """Redeem a token and issue a certificate."""
-        fingerprint = key_fingerprint(read_request(request.csr_pem))
-        async with self._db.write() as tx:
-            node = (await enrolments.redeem(tx, request.token, request.name, fingerprint)).id
-            issued = await self._ca.issue_node(tx, request.csr_pem, node, self._life_s)
-            await node_signs.certified(tx, node, issued.expires_at)
-        return Enrolled(node=node, certificate_pem=issued.certificate_pem, roots_pem=issued.roots_pem)
+        return await self._enrolments.ask(request)
 
     async def refused(self, peers: Mapping[NodeId, Peer]) -> dict[NodeId, NacreError]:
         """Return the removed nodes and those with a revoked certificate.
 
         A certificate that is merely unknown is good: we signed it, and the database may be a restored older one.
         """
-        async with self._db.read() as rd:
-            known = await node_signs.known(rd, set(peers))
-            rows = await certificates.certificates(rd, [peer.serial for peer in peers.values()])
         refused: dict[NodeId, NacreError] = {}
-        for node, peer in peers.items():
-            row = rows.get(peer.serial)
-            if node not in known:
-                refused[node] = _no_entry("node_removed", "this node is not part of the platform any more")
-            elif row is not None and row.revoked_at is not None:
-                refused[node] = _no_entry("certificate_revoked", "the certificate of this node was revoked")
+        if peers:
+            known, revoked = await self._welcome.ask(frozenset(peers))
+            for node, peer in peers.items():
+                if node not in known:
+                    refused[node] = _no_entry("node_removed", "this node is not part of the platform any more")
+                elif peer.serial in revoked:
+                    refused[node] = _no_entry("certificate_revoked", "the certificate of this node was revoked")
         return refused
 
     async def connected(self, hello: Hello) -> None:
         """Note that a node has a link."""
-        async with self._db.write() as tx:
-            await node_signs.connected(tx, hello.node, hello.facts, hello.instance)
+        await self._arrivals.ask(hello)
 
     async def disconnected(self, node: NodeId, instance: str) -> None:
         """Note that a node's link is gone."""
-        async with self._db.write() as tx:
-            await node_signs.disconnected(tx, node, instance)
+        await self._departures.ask((node, instance))
 
     async def heartbeats(self, beats: Mapping[NodeId, Heartbeat]) -> None:
-        """Store the newest heartbeats, always in one order, so that no two replicas wait for each other."""
+        """Store the newest heartbeats."""
         async with self._db.write() as tx:
-            for node in sorted(beats):
-                beat = beats[node]
-                await node_signs.heartbeat(tx, node, beat.usage, beat.conditions, beat.facts)
+            await node_signs.heartbeats(tx, beats)
 
     async def renew(self, asked: Collection[tuple[NodeId, int]], lease_s: float) -> frozenset[tuple[NodeId, int]]:
         """Put leases on record."""
@@ -75,12 +78,11 @@ class DatabaseLedger:
 
     async def desired(self, node: NodeId) -> NodeIntent:
         """Return the node's desired state."""
-        async with self._db.read() as rd:
-            return await desired.load(rd, node)
+        return await self._pulls.ask(node)
 
     async def observed(self, node: NodeId, instance: str, facts: Observed) -> None:
         """Store facts."""
-        await observed.apply(self._db, node, facts, instance=instance)
+        await self._reports.ask(Report(node=node, instance=instance, facts=facts))
 
     async def rotate(self, node: NodeId, csr_pem: str) -> tuple[Rotated, Peer]:
         """Issue another certificate."""
@@ -103,6 +105,51 @@ class DatabaseLedger:
                 hint="look at the image: it may have been deleted",
             )
         return path
+
+    # Many at once
+
+    async def _enrol(self, requests: Sequence[Enrol]) -> list[Enrolled | Exception]:
+        async with self._db.write() as tx:
+            return [await self._enrol_one(tx, request) for request in requests]
+
+    async def _enrol_one(self, tx: Tx, request: Enrol) -> Enrolled | Exception:
+        try:
+            fingerprint = key_fingerprint(read_request(request.csr_pem))
+            async with tx.part():
+                node = await enrolments.redeem(tx, request.token, request.name, fingerprint)
+                issued = await self._ca.issue_node(tx, request.csr_pem, node.id, self._life_s)
+                await node_signs.certified(tx, node.id, issued.expires_at)
+        except NacreError as error:
+            return error
+        return Enrolled(node=node.id, certificate_pem=issued.certificate_pem, roots_pem=issued.roots_pem)
+
+    async def _known(self, asked: Sequence[frozenset[NodeId]]) -> list[tuple[set[NodeId], set[str]] | Exception]:
+        async with self._db.read() as rd:
+            answer = (
+                await node_signs.known(rd, frozenset[NodeId]().union(*asked)),
+                await certificates.revoked(rd),
+            )
+        return [answer for _ in asked]
+
+    async def _connected(self, hellos: Sequence[Hello]) -> list[Exception | None]:
+        newest = {hello.node: hello for hello in hellos}
+        async with self._db.write() as tx:
+            wrong = dict(zip(newest, await node_signs.all_connected(tx, list(newest.values())), strict=True))
+        return [wrong[hello.node] for hello in hellos]
+
+    async def _disconnected(self, gone: Sequence[tuple[NodeId, str]]) -> list[Exception | None]:
+        async with self._db.write() as tx:
+            await node_signs.all_disconnected(tx, gone)
+        return [None for _ in gone]
+
+    async def _desired(self, nodes: Sequence[NodeId]) -> list[NodeIntent | Exception]:
+        async with self._db.read() as rd:
+            found = await desired.load_all(rd, frozenset(nodes))
+        return [found[node] for node in nodes]
+
+    async def _observed(self, reports: Sequence[Report]) -> list[bool | Exception]:
+        async with self._db.write() as tx:
+            return [*await apply_all(tx, reports)]
 
 
 def _no_entry(code: str, message: str) -> UnauthenticatedError:

@@ -50,21 +50,22 @@ async def _each_once(tx: Tx, reports: Sequence[Report]) -> list[bool]:
     told = {report.node: (report.instance, report.facts.sequence) for report in reports}
     accepted = await accept_observations(tx, told)
     whole = [report.node for report in reports if report.facts.complete]
-    hosts = await vms.hosts(tx, whole)
-    keepers = await copy_store.counts(tx, whole)
+    hosts = await vms.hosts(tx, whole) if whole else set[NodeId]()
+    keepers = await copy_store.counts(tx, whole) if whole else {}
     for report in sorted(reports, key=lambda report: report.node):
         before = accepted.get(report.node)
         if before is not None:
-            await _store(tx, report, before, is_host=report.node in hosts)
-            if report.facts.copies or report.node in keepers:
-                await copies.follow(tx, report.node, report.facts)
+            await _store(tx, report, before, is_host=report.node in hosts, is_keeper=report.node in keepers)
     return [report.node in accepted for report in reports]
 
 
-async def _store(tx: Tx, report: Report, before: Accepted, *, is_host: bool) -> None:
+async def _store(tx: Tx, report: Report, before: Accepted, *, is_host: bool, is_keeper: bool) -> None:
+    """Store one report. What would find nothing to do, as for an idle node that says so, is left out."""
     facts = report.facts
-    if facts.vms and (is_host or not facts.complete) or (facts.complete and is_host):
+    if is_host if facts.complete else facts.vms:
         await vm_facts.observe(tx, report.node, facts.vms, complete=facts.complete, node_name=before.name)
+    if is_keeper or facts.copies:
+        await copies.follow(tx, report.node, facts)
     settled = before.held is None and before.teardown_allowed_at is None
     if facts.held or (facts.complete and not settled):
         await node_signs.synced(tx, report.node, facts.held)

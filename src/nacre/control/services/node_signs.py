@@ -100,10 +100,11 @@ async def fallen_silent(
 
     `still` has the last word, at the last moment: a node may be heard while this waits for its row.
     """
-    lost: list[tuple[NodeRow, NodeRow]] = []
-    for row in await store.every(tx, list(last_seen), lock=True):
-        if row.state in _AT_WORK and row.last_seen_at == last_seen[row.id] and still(row.id):
-            lost.append((row, replace(row, state=move(row.state, NodeState.OFFLINE))))
+    lost = [
+        (row, replace(row, state=move(row.state, NodeState.OFFLINE)))
+        for row in await store.every(tx, list(last_seen), lock=True)
+        if row.state in _AT_WORK and row.last_seen_at == last_seen[row.id] and still(row.id)
+    ]
     await store.save_many(tx, lost)
     for before, after in lost:
         await moves.node_lost(tx, after.id)

@@ -81,6 +81,12 @@ async def certificates(rd: Read, serials: Iterable[str]) -> dict[str, NodeCertif
     return {row.serial: row for row in rows}
 
 
+async def revoked(rd: Read) -> set[str]:
+    """Return the serial numbers of the certificates that were revoked and have not ended."""
+    query = select(node_certificates.c.serial).where(node_certificates.c.revoked_at.is_not(None))
+    return set((await rd.connection.execute(query)).scalars())
+
+
 async def expiries(rd: Read, nodes: Iterable[NodeId]) -> dict[NodeId, datetime]:
     """Return when the newest certificate of each node ends; nodes without a valid one are left out."""
     query = (

@@ -72,6 +72,12 @@ async def on_node(rd: Read, node: NodeId) -> list[CopyRow]:
     return [load(CopyRow, row) for row in await rd.connection.execute(query)]
 
 
+async def on_nodes(rd: Read, among: Collection[NodeId]) -> list[CopyRow]:
+    """Return what machines have left behind on some nodes."""
+    query = select(copies).where(copies.c.node.in_(among)).order_by(copies.c.vm, copies.c.fence)
+    return [load(CopyRow, row) for row in await rd.connection.execute(query)]
+
+
 async def of_vm(rd: Read, vm: VmId) -> list[CopyRow]:
     """Return what a machine has left behind, oldest first."""
     query = select(copies).where(copies.c.vm == vm).order_by(copies.c.fence)

@@ -60,6 +60,18 @@ class Tx(Read):
         """Return a fresh id (see `model.ids`)."""
         return make_id(noun, self.now(), os.urandom(10))
 
+    @asynccontextmanager
+    async def part(self) -> AsyncGenerator[None]:
+        """Do something of which nothing remains, not even what it told, if the block raises; the rest stays."""
+        told, topics = len(self.events), set(self.topics)
+        try:
+            async with self.connection.begin_nested():
+                yield
+        except BaseException:
+            del self.events[told:]
+            self.topics = topics
+            raise
+
     def wake(self, *topics: str) -> None:
         """Ring these bells once the transaction has committed."""
         self.topics.update(topics)

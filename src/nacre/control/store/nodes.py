@@ -120,6 +120,29 @@ class Pulse:
     conditions: tuple[Condition, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A node as it was before an observation of it was accepted."""
+
+    id: NodeId
+    name: str
+    instance: str
+    observed_sequence: int
+    held: Condition | None
+    teardown_allowed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeTerms:
+    """What a node is told about itself."""
+
+    id: NodeId
+    tenure: int
+    teardown_allowed_at: datetime | None
+
+
+_ACCEPTED = tuple(nodes.c[field.name] for field in fields(Accepted))
+_TERMS = tuple(nodes.c[field.name] for field in fields(NodeTerms))
 _PULSE = tuple(nodes.c[field.name] for field in fields(Pulse))
 _MANY = 500
 """Of so many nodes it is cheaper to read all there are than to name them."""
@@ -224,6 +247,12 @@ async def existing(rd: Read, among: Collection[NodeId]) -> set[NodeId]:
     return {NodeId(found) for found in (await rd.connection.execute(query)).scalars()}
 
 
+async def terms(rd: Read, among: Collection[NodeId]) -> dict[NodeId, NodeTerms]:
+    """Return what these nodes are told about themselves."""
+    query = select(*_TERMS).where(nodes.c.id.in_(among))
+    return {row.id: load(NodeTerms, row) for row in await rd.connection.execute(query)}
+
+
 async def last_seen(rd: Read, states: Collection[NodeState]) -> dict[NodeId, datetime | None]:
     """Return when each node in one of `states` was last heard."""
     query = select(nodes.c.id, nodes.c.last_seen_at).where(nodes.c.state.in_(states))
@@ -235,16 +264,27 @@ async def remove(tx: Tx, node: NodeId) -> None:
     await tx.connection.execute(delete(nodes).where(nodes.c.id == node))
 
 
-async def accept_observation(tx: Tx, node: NodeId, instance: str, sequence: int) -> str | None:
-    """Lock the node, record that observation `sequence` is being stored, and return the node's name.
+async def accept_observation(tx: Tx, node: NodeId, instance: str, sequence: int) -> Accepted | None:
+    """Lock the node and record that observation `sequence` is being stored.
 
-    None if a newer observation is stored already, or another instance speaks for the node.
+    None if a newer observation is stored already, or another instance speaks for the node; "" is any instance.
     """
-    statement = update(nodes).where(nodes.c.id == node, nodes.c.observed_sequence < sequence)
-    if instance:
-        statement = statement.where(nodes.c.instance == instance)
-    accepted = statement.values(observed_sequence=sequence).returning(nodes.c.name)
-    return (await tx.connection.execute(accepted)).scalar_one_or_none()
+    return (await accept_observations(tx, {node: (instance, sequence)})).get(node)
+
+
+async def accept_observations(tx: Tx, told: Mapping[NodeId, tuple[str, int]]) -> dict[NodeId, Accepted]:
+    """Do the same for many nodes, by instance and sequence. Those not accepted are left out."""
+    query = select(*_ACCEPTED).where(nodes.c.id.in_(list(told))).order_by(nodes.c.id).with_for_update(key_share=True)
+    rows = [load(Accepted, row) for row in await tx.connection.execute(query)]
+    accepted = {row.id: row for row in rows if _is_newer(row, *told[row.id])}
+    if accepted:
+        statement = update(nodes).where(nodes.c.id == bindparam("which")).values(observed_sequence=bindparam("newest"))
+        await tx.connection.execute(statement, [{"which": node, "newest": told[node][1]} for node in accepted])
+    return accepted
+
+
+def _is_newer(row: Accepted, instance: str, sequence: int) -> bool:
+    return row.observed_sequence < sequence and instance in {"", row.instance}
 
 
 async def page(rd: Read, query: ListQuery) -> tuple[list[NodeRow], str | None]:

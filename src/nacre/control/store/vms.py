@@ -183,6 +183,18 @@ async def on_node(rd: Read, node: NodeId, among: Collection[VmId] | None = None,
     return [load(VmRow, row) for row in await rd.connection.execute(query)]
 
 
+async def on_nodes(rd: Read, among: Collection[NodeId]) -> list[VmRow]:
+    """Return the machines placed on some nodes, in the order of their ids."""
+    query = select(vms).where(vms.c.node.in_(among)).order_by(vms.c.id)
+    return [load(VmRow, row) for row in await rd.connection.execute(query)]
+
+
+async def hosts(rd: Read, among: Collection[NodeId]) -> set[NodeId]:
+    """Return those of these nodes that have machines placed on them."""
+    query = select(vms.c.node).distinct().where(vms.c.node.in_(among))
+    return {NodeId(found) for found in (await rd.connection.execute(query)).scalars() if found is not None}
+
+
 async def many(rd: Read, among: Collection[VmId]) -> list[VmRow]:
     """Return those of these machines that exist."""
     query = select(vms).where(vms.c.id.in_(among)).order_by(vms.c.id)
