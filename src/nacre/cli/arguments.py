@@ -9,8 +9,10 @@ import msgspec
 from nacre.errors import InvalidInputError
 from nacre.model.ids import looks_like_id
 from nacre.model.metadata import check_labels, check_name
+from nacre.model.placement import Taint, TaintEffect
 from nacre.model.units import MIB, format_size, parse_duration, parse_size
 from nacre.model.vms import MAX_DISK, MAX_MEMORY, MIN_DISK, MIN_MEMORY, PublishedPort, TransportProtocol
+from nacre.schema.moves import MAX_PARALLEL
 
 MAX_CPUS = 256
 SECTOR = 512
@@ -191,3 +193,43 @@ def lifetime(text: str, *, least: int, most: int) -> int:
             field="ttl",
         )
     return seconds
+
+
+def some(texts: Sequence[str], noun: str) -> list[str]:
+    """Return words, each once, in order."""
+    if not texts:
+        raise InvalidInputError("nothing_named", f"no {noun} is named", hint="give one or more; see --help")
+    return list(dict.fromkeys(texts))
+
+
+def taint(text: str) -> Taint:
+    """Return a taint given as `key[=value]:effect`."""
+    named, colon, effect = text.rpartition(":")
+    key, _, value = named.partition("=")
+    if not colon or not key or effect not in set(TaintEffect):
+        raise InvalidInputError(
+            "invalid_taint",
+            f"{text!r} is not a taint",
+            hint=f"write key:effect or key=value:effect; effects are {', '.join(TaintEffect)}",
+            field="taint",
+        )
+    return Taint(key=key, value=value, effect=TaintEffect(effect))
+
+
+def names_taint(text: str, taint: Taint) -> bool:
+    """Whether `text` means this taint: its key, key and effect, or all of it."""
+    return text in {taint.key, f"{taint.key}:{taint.effect}", str(taint)}
+
+
+def parallel(number: int) -> int:
+    """Return how many machines may be on their way at once."""
+    check_range(number, "parallel", least=1, most=MAX_PARALLEL)
+    return number
+
+
+def check_range(number: float, field: str, *, least: float, most: float) -> None:
+    """Raise InvalidInputError for a number that is not possible."""
+    if not least <= number <= most:
+        raise InvalidInputError(
+            f"invalid_{field}", f"{number:g} is not a possible {field}", hint=f"use {least:g} to {most:g}", field=field
+        )

@@ -37,6 +37,7 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("image", "nacre.cli.image:app", CLOUD, "Images that machines boot from."),
     ("node", "nacre.cli.node:app", CLOUD, "Nodes that run machines."),
     ("failover", "nacre.cli.failover:app", CLOUD, "Lost nodes, and what of theirs is started elsewhere."),
+    ("move", "nacre.cli.move:app", CLOUD, "Machines on their way between nodes."),
     ("event", "nacre.cli.event:app", CLOUD, "What happened."),
     ("operation", "nacre.cli.operation:app", CLOUD, "Changes that are under way."),
     ("login", "nacre.cli.login:login", ACCESS, "Log in to a control plane and remember it as a context."),

@@ -58,6 +58,14 @@ async def _operations(nacre: "Nacre", project: str) -> Named:
     return [(operation.id, f"{operation.type} {operation.object_name}") for operation in found]
 
 
+async def _moves(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    del project
+    found = await nacre.moves.all(Query(sort="-created_at", limit=50))
+    return [(move.id, f"{move.vm.name} {move.state}") for move in found]
+
+
 def _ask(list_names: "Callable[[Nacre, str], Awaitable[Named]]") -> Completer:
     def complete(context: "CompletionContext") -> Named:
         def option(name: str) -> str:
@@ -99,3 +107,4 @@ nodes = _ask(_nodes)
 projects = _ask(_projects)
 users = _ask(_users)
 operations = _ask(_operations)
+moves = _ask(_moves)

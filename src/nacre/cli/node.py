@@ -1,34 +1,29 @@
-"""`nacre node …`: the machines that run things. Letting new ones in is in `node_token`."""
+"""`nacre node …`: the machines that run things. Letting new ones in is in `node_token`, emptying in `node_drains`."""
 
-from cyclopts import App
+from collections.abc import Callable
+from typing import Annotated
 
-from nacre.cli import arguments, node_token, output
+from cyclopts import App, Parameter
+
+from nacre.cli import arguments, node_copies, node_drains, node_token, node_views, output
 from nacre.cli.options import ChangedLabels, Filters, Labels, NodeName, Sort, Yes
-from nacre.cli.output import Column, age, moment, pairs
-from nacre.cli.session import Here
+from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
-from nacre.model.units import format_size
-from nacre.schema.nodes import NodeOut, NodeUpdate
+from nacre.errors import NotFoundError
+from nacre.model.placement import Taint
+from nacre.schema.nodes import NodeUpdate
 
 
-def _with_tokens() -> App:
+def _with_others() -> App:
     made = App(name="node", help="Nodes that run machines.")
     made.command(node_token.app)
+    emptying = (node_drains.drain, node_drains.abort_drain, node_drains.maintenance, node_drains.evacuate)
+    for command in (*emptying, node_copies.copies, node_copies.discard):
+        made.command(command)
     return made
 
 
-app = _with_tokens()
-
-COLUMNS: list[Column[NodeOut]] = [
-    Column("NAME", lambda node: node.name),
-    Column("STATE", lambda node: node.state.value),
-    Column("VMS", lambda node: str(node.vms)),
-    Column("CPUS", lambda node: f"{node.reserved_cpus}/{node.capacity.cpus}" if node.capacity else "-"),
-    Column("MEMORY", lambda node: _memory(node)),  # noqa: PLW0108  # defined below
-    Column("HYPERVISORS", lambda node: ", ".join(h.name for h in node.hypervisors if h.available) or "-"),
-    Column("SEEN", lambda node: age(node.last_seen_at)),
-    Column("CONDITIONS", lambda node: ", ".join(c.kind.value for c in node.conditions) or "-"),
-]
+app = _with_others()
 
 
 @app.command(name="list")
@@ -39,7 +34,7 @@ async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None,
     query = Query(labels=arguments.labels(label), filters=arguments.filters(filter_), sort=sort)
     async with session.client() as nacre:
         found = await nacre.nodes.all(query)
-    output.items(session, found, COLUMNS, empty="no nodes yet: nacre node token create says how one joins")
+    output.items(session, found, node_views.COLUMNS, empty="no nodes yet: nacre node token create says how one joins")
 
 
 @app.command
@@ -49,20 +44,65 @@ async def show(*names: NodeName, session: Here) -> None:
     async with session.client() as nacre:
         found, failure = await on_each(wanted, nacre.nodes.show)
     if found:
-        output.details(session, found, facts)
+        output.details(session, found, node_views.facts)
     finish(failure)
 
 
 @app.command
-async def update(name: NodeName, /, *, label: ChangedLabels = (), session: Here) -> None:
-    """Change the labels of a node."""
+async def update(
+    name: NodeName,
+    /,
+    *,
+    label: ChangedLabels = (),
+    region: Annotated[str | None, Parameter(help="Where it is, in the large.")] = None,
+    zone: Annotated[str | None, Parameter(help="Where it is, in the small: what fails together.")] = None,
+    session: Here,
+) -> None:
+    """Change labels, region or zone of a node."""
     ref = arguments.ref(name, "node")
     async with session.client() as nacre:
         current = await nacre.nodes.show(ref)
-        changes = NodeUpdate(labels=arguments.changed_labels(current.labels, label) if label else None)
+        labels = arguments.changed_labels(current.labels, label) if label else None
+        changes = NodeUpdate(labels=labels, region=region, zone=zone)
         arguments.check_changes(changes)
         changed = await nacre.nodes.update(ref, changes, if_match=current.etag)
     output.outcome(session, [changed], lambda node: f"{node.name}: changed")
+
+
+@app.command
+async def taint(
+    name: NodeName,
+    /,
+    *taints: Annotated[str, Parameter(help="key[=value]:no-schedule or key[=value]:prefer-no-schedule.")],
+    session: Here,
+) -> None:
+    """Keep machines away that do not tolerate a taint. What runs there already stays."""
+    added = tuple(arguments.taint(text) for text in arguments.some(taints, "taint"))
+    names = {(each.key, each.effect) for each in added}
+    await _change_taints(
+        session, name, lambda old: (*(each for each in old if (each.key, each.effect) not in names), *added)
+    )
+
+
+@app.command
+async def untaint(
+    name: NodeName,
+    /,
+    *taints: Annotated[str, Parameter(help="Key of a taint, or key:effect, or all of it.")],
+    session: Here,
+) -> None:
+    """Remove taints."""
+    gone = arguments.some(taints, "taint")
+
+    def without(old: tuple[Taint, ...]) -> tuple[Taint, ...]:
+        for text in gone:
+            if not any(arguments.names_taint(text, each) for each in old):
+                raise NotFoundError(
+                    "taint_not_found", f"{name} has no taint {text}", hint=f"see them with `nacre node show {name}`"
+                )
+        return tuple(each for each in old if not any(arguments.names_taint(text, each) for text in gone))
+
+    await _change_taints(session, name, without)
 
 
 @app.command
@@ -72,18 +112,18 @@ async def cordon(*names: NodeName, session: Here) -> None:
     async with session.client() as nacre:
         done, failure = await on_each(wanted, nacre.nodes.cordon)
     if done:
-        output.outcome(session, done, _state)
+        output.outcome(session, done, node_views.state_sentence)
     finish(failure)
 
 
 @app.command
 async def uncordon(*names: NodeName, session: Here) -> None:
-    """Let nodes take new machines again."""
+    """Let nodes take new machines again: ends a cordon, a drain, or maintenance."""
     wanted = arguments.refs(names, "node")
     async with session.client() as nacre:
         done, failure = await on_each(wanted, nacre.nodes.uncordon)
     if done:
-        output.outcome(session, done, _state)
+        output.outcome(session, done, node_views.state_sentence)
     finish(failure)
 
 
@@ -98,14 +138,25 @@ async def allow_teardown(name: NodeName, /, *, yes: Yes = False, session: Here) 
 
 
 @app.command
-async def delete(*names: NodeName, yes: Yes = False, session: Here) -> None:
+async def delete(
+    *names: NodeName,
+    force: Annotated[
+        bool, Parameter(negative=(), help="Free what a dead node held, and forget the copies on it.")
+    ] = False,
+    confirm_dead: Annotated[
+        bool, Parameter(negative=(), help="Your word that its host is off, so that its machines may start elsewhere.")
+    ] = False,
+    yes: Yes = False,
+    session: Here,
+) -> None:
     """Forget nodes that have no machines. Their certificates are worth nothing from then on."""
     wanted = arguments.refs(names, "node")
-    confirm(session, f"forget {', '.join(wanted)}?", yes=yes)
+    sure = " Is its host off for good?" if confirm_dead else ""
+    confirm(session, f"forget {', '.join(wanted)}?{sure}", yes=yes)
     async with session.client() as nacre:
 
         async def one(ref: str) -> str:
-            await nacre.nodes.delete(ref)
+            await nacre.nodes.delete(ref, force=force, confirm_dead=confirm_dead)
             return ref
 
         done, failure = await on_each(wanted, one)
@@ -114,40 +165,12 @@ async def delete(*names: NodeName, yes: Yes = False, session: Here) -> None:
     finish(failure)
 
 
-def facts(node: NodeOut) -> list[tuple[str, str]]:
-    """Return everything about a node."""
-    hypervisors = [
-        f"{h.name} {h.version} {h.accelerator}".strip() + (f" ({h.reason})" if h.reason else "")
-        if h.available
-        else f"{h.name}: not available ({h.reason})"
-        for h in node.hypervisors
-    ]
-    return [
-        ("name", node.name),
-        ("id", node.id),
-        ("state", node.state.value),
-        ("conditions", "\n".join(f"{c.kind}: {c.message} ({c.hint})" for c in node.conditions)),
-        ("labels", pairs(node.labels)),
-        ("place", "/".join(part for part in (node.region, node.zone) if part)),
-        ("host", f"{node.hostname}, {node.os}, {node.kernel}, {node.architecture}"),
-        ("agent", node.agent_version),
-        ("hypervisors", "\n".join(hypervisors)),
-        ("machines", str(node.vms)),
-        ("cpus", f"{node.reserved_cpus} given out of {node.capacity.cpus}" if node.capacity else ""),
-        ("memory", f"{_memory(node)} given out" if node.capacity else ""),
-        ("disk", f"{format_size(node.capacity.disk_bytes)}" if node.capacity else ""),
-        ("load", f"{node.usage.load1:.2f}" if node.usage else ""),
-        ("seen", f"{age(node.last_seen_at)} ago" if node.last_seen_at else "never"),
-        ("certificate until", moment(node.certificate_expires_at)),
-        ("created", moment(node.created_at)),
-    ]
-
-
-def _memory(node: NodeOut) -> str:
-    if node.capacity is None:
-        return "-"
-    return f"{format_size(node.reserved_memory_bytes)}/{format_size(node.capacity.memory_bytes)}"
-
-
-def _state(node: NodeOut) -> str:
-    return f"{node.name}: {node.state}"
+async def _change_taints(session: Session, name: str, change: Callable[[tuple[Taint, ...]], tuple[Taint, ...]]) -> None:
+    ref = arguments.ref(name, "node")
+    async with session.client() as nacre:
+        current = await nacre.nodes.show(ref)
+        changes = NodeUpdate(taints=change(current.taints))
+        changed = await nacre.nodes.update(ref, changes, if_match=current.etag)
+    output.outcome(
+        session, [changed], lambda node: f"{node.name}: {', '.join(str(each) for each in node.taints) or 'no taints'}"
+    )

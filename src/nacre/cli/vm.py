@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, output, progress, vm_views
+from nacre.cli import arguments, move, output, progress, vm_views
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
@@ -29,6 +29,8 @@ from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, MachineType, NicSpec, Restar
 from nacre.schema.vms import VmCreate, VmUpdate
 
 app = App(name="vm", help="Virtual machines.")
+app.command(move.move)
+app.command(move.moves)
 
 Cpus = Annotated[int | None, Parameter(help="Virtual CPUs; otherwise the image's default.")]
 Memory = Annotated[

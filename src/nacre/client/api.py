@@ -15,6 +15,7 @@ from nacre.client.console import Console, open_console
 from nacre.client.events import Events
 from nacre.client.failover import Failover
 from nacre.client.images import Images
+from nacre.client.moves import Moves
 from nacre.client.nodes import Nodes
 from nacre.client.operations import Operations
 from nacre.client.transport import ATTEMPTS, Transport
@@ -33,6 +34,7 @@ class Nacre:
         self.grants = Grants(self._transport)
         self.tokens = Tokens(self._transport)
         self.nodes = Nodes(self._transport)
+        self.moves = Moves(self._transport)
         self.failover = Failover(self._transport)
         self.images = Images(self._transport)
         self.vms = Vms(self._transport)

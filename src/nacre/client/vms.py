@@ -3,6 +3,7 @@
 from nacre.client.collection import Collection, in_project
 from nacre.client.transport import Transport
 from nacre.schema.common import Accepted, Page
+from nacre.schema.moves import MoveOut, VmMove
 from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
 
 AcceptedVm = Accepted[VmOut]
@@ -68,6 +69,12 @@ class Vms(Collection[VmOut]):
     async def resume(self, ref: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
         """Let the virtual CPUs run again."""
         return await self._verb(ref, "resume", project, wait_s)
+
+    async def move(self, ref: str, body: VmMove, *, project: str | None = None) -> MoveOut:
+        """Move a machine to another node. Returns when the move has begun; `moves` says how it stands."""
+        return await self._transport.change(
+            "POST", self.at(ref, "move"), MoveOut, body=body, params=in_project(project)
+        )
 
     async def log(self, ref: str, *, tail_bytes: int | None = None, project: str | None = None) -> bytes:
         """Return what the serial console printed, or the last `tail_bytes` of it."""
