@@ -69,3 +69,19 @@ async def test_of_many_that_try_at_once_one_wins(database: Database, database_ur
     async with opened(database_url, database.clock, database.wakes) as other:
         terms = await asyncio.gather(*(_acquire((database, other)[n % 2], f"r{n}") for n in range(8)))
     assert sorted(term for term in terms if term is not None) == [1]
+
+
+async def test_a_lease_that_stands_still_can_be_seized_and_one_that_changed_cannot(database: Database) -> None:
+    async with database.write() as tx:
+        assert await leases.look(tx, "sweeper") is None
+        term = await leases.acquire(tx, "sweeper", "a", timedelta(hours=2))
+        seen = await leases.look(tx, "sweeper")
+    assert term == 1
+    assert seen is not None
+    assert await _acquire(database, "b") is None
+    async with database.write() as tx:
+        assert await leases.seize(tx, "sweeper", "b", TTL, (7, seen[1])) is None
+        assert await leases.seize(tx, "sweeper", "b", TTL, seen) == 2
+        assert await leases.seize(tx, "sweeper", "c", TTL, seen) is None
+    assert not await _guard(database, 1)
+    assert await _guard(database, 2)
