@@ -82,9 +82,11 @@ async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: C
     strangers = await live.strangers(tx, exclusive)
     wanting = await placements.lock_waiting(tx, (one.waiting.row.id for one in chosen))
     still = [one for one in chosen if wanting.get(one.waiting.row.id) == one.waiting.row.generation]
+    elsewhere = {resident.vm for resident in strangers}
+    mine = [one for one in chosen if one.waiting.row.id not in elsewhere]
     again = _concerned(still, strangers)
     if again:
-        _take_back(live, chosen, rooms.values())
+        _take_back(live, mine, rooms.values())
     held = [one for one in still if _holds(one, rooms, live, again, random)]
     kept = held
     if len(held) < len(still):
@@ -95,7 +97,7 @@ async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: C
     await _write(tx, kept, rooms)
     placed = [one.waiting.request for one in kept]
     ids = {request.vm for request in placed}
-    gone = [one.waiting.request for one in chosen if one.waiting.row.id not in ids]
+    gone = [one.waiting.request for one in mine if one.waiting.row.id not in ids]
     live.written(rooms.values(), placed, gone)
     return Outcome(placed=len(kept), lost=len(still) - len(kept))
 
@@ -215,6 +217,7 @@ def _concerned(still: Sequence[Decided], strangers: Sequence[Resident]) -> froze
 
 
 def _take_back(live: LiveFleet, chosen: Iterable[Decided], rooms: Iterable[NodeRoom]) -> None:
+    """Undo what deciding has done to the view."""
     for one in chosen:
         live.fleet.leave(one.waiting.row.id)
     for room in rooms:
