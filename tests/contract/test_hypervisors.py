@@ -7,55 +7,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nacre.agent.hypervisors import ports, registry
-from nacre.agent.hypervisors.base import GuestState, Handle, Hypervisor, Launch
+from nacre.agent.hypervisors import ports
+from nacre.agent.hypervisors.base import GuestState, Handle, Launch
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.lifecycle import RELEASE_S
 from nacre.lib import processes
 from nacre.model.vms import ExitReason, PublishedPort, TransportProtocol
-from support.guests import tiny_image
-from support.machines import Bench, Watch, printed, ready
+from support.machines import Watch, printed, ready
 from support.platform import free_port
 from support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
-
-
-class Lab(Bench):
-    """A bench with the driver under test."""
-
-    driver: Hypervisor
-
-    def launch(self, **changes) -> Launch:
-        """A machine that boots something that prints the ready line."""
-        if self.driver.name == "fake":
-            return super().launch(**changes)
-        image = tiny_image()
-        basis = {"kernel": image.kernel, "initrd": image.initrd, "kernel_args": image.kernel_args}
-        return super().launch(**(basis | changes))
-
-    async def started(self, **changes):
-        """A running guest, and what it tells."""
-        launch = self.launch(**changes)
-        guest = self.keep(await self.driver.start(launch))
-        return launch, guest, Watch(guest)
-
-
-@pytest.fixture(params=["fake", "qemu"])
-async def lab(request) -> AsyncGenerator[Lab]:
-    made = Lab()
-    made.driver = registry.load(request.param, made.root / "state")
-    info = await made.driver.probe()
-    if not info.available:
-        pytest.skip(f"{info.name}: {info.reason}")
-    yield made
-    await made.close()
 
 
 def descriptors() -> int:
@@ -306,14 +273,15 @@ async def test_a_power_off_while_the_agent_was_away_is_told_from_a_crash(lab):
     assert leftovers(launch) == []
 
 
-async def test_a_guest_survives_the_sudden_death_of_the_agent(lab):
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_guest_survives_the_sudden_death_of_the_agent(lab, guarded):
     """A process that starts a guest and is killed at once; another one adopts the guest."""
-    launch = lab.launch()
+    launch = lab.launch(lease=lab.lease() if guarded else None)
     code = f"""
 import asyncio, os, signal
 from dataclasses import replace
 from pathlib import Path
-from nacre.agent.hypervisors import ports, registry
+from nacre.agent.hypervisors import registry
 from nacre.agent.hypervisors.base import *
 from nacre.model.vms import *
 launch = {launch!r}
@@ -336,6 +304,7 @@ asyncio.run(main())
     guest = lab.keep(await lab.driver.adopt(launch, handle))
     watch = Watch(guest)
     await ready(guest)
+    assert (guest.guard is not None) is guarded
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     assert (await watch.until(GuestState.GONE)).exit_reason is ExitReason.CRASHED

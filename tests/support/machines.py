@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nacre.agent.hypervisors import guarding
 from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState, Launch, UserNic
 from nacre.lib import processes
+from nacre.lib.clock import SystemClock
 from nacre.model.ids import RunId, VmId, make_id
 from nacre.model.units import MIB
 from nacre.model.vms import MachineType, PublishedPort
@@ -56,6 +58,12 @@ class Bench:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.locks.append(lock)
         return lock
+
+    def lease(self, seconds: float = 3600.0) -> Path:
+        """A new lease that lasts so long from now."""
+        path = self.root / f"{secrets.token_hex(4)}.lease"
+        guarding.write_lease(path, SystemClock().boottime() + seconds)
+        return path
 
     def keep(self, guest: Guest) -> Guest:
         """Remember a guest, to end it when the test is over."""

@@ -18,10 +18,10 @@ class Backoff:
     factor: float = 2.0
     attempts: int = field(default=0, init=False)
 
-    def next(self) -> float:
-        """Return how many seconds to wait now."""
+    def next(self, cap: float | None = None) -> float:
+        """Return how many seconds to wait now; `cap` is a lower ceiling for this one wait."""
         # The exponent is bounded because a float overflows long before an outage of a year ends.
-        ceiling = min(self.cap, self.first * self.factor ** min(self.attempts, 64))
+        ceiling = min(self.cap if cap is None else cap, self.first * self.factor ** min(self.attempts, 64))
         self.attempts += 1
         return ceiling * (0.5 + 0.5 * self.random())
 

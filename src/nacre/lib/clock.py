@@ -4,6 +4,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock(Protocol):
     """Wall time for records, monotonic time for durations. The two may disagree: wall clocks jump."""
@@ -14,6 +16,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never run backwards, from an arbitrary start."""
+        ...
+
+    def boottime(self) -> float:
+        """Seconds since the host booted, those asleep too. Every process of the host reads the same."""
         ...
 
 
@@ -27,6 +33,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since an arbitrary start."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Seconds since the host booted. macOS has no such clock for Python: there, time asleep does not count."""
+        return time.clock_gettime(BOOTTIME)
 
 
 class ManualClock:
@@ -42,6 +52,10 @@ class ManualClock:
 
     def monotonic(self) -> float:
         """Seconds advanced so far."""
+        return self._monotonic
+
+    def boottime(self) -> float:
+        """Seconds advanced so far, as if the host had booted when the clock was made."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:

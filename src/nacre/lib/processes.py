@@ -46,6 +46,36 @@ def is_alive(pid: int, started: int) -> bool:
     return stat is not None and stat.start_time == started and stat.state not in "ZX"
 
 
+def is_stopped(pid: int, started: int) -> bool:
+    """Whether exactly this process stands still, as after SIGSTOP."""
+    stat = _stat(pid)
+    return stat is not None and stat.start_time == started and stat.state == "T"
+
+
+def parent(pid: int, started: int) -> "Peer | None":
+    """Return the process that started exactly this one, or that took it over since; None if either is gone."""
+    stat = _stat(pid)
+    if stat is None or stat.start_time != started:
+        return None
+    above = _stat(stat.parent)
+    return None if above is None else Peer(pid=stat.parent, start_time=above.start_time)
+
+
+def descriptor_of(pid: int, started: int) -> int | None:
+    """Return a pidfd of exactly this process, ended or not; None if it is forgotten, or where there are no pidfds."""
+    if not _LINUX:
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except (ProcessLookupError, OverflowError, ValueError):
+        return None
+    # Checked after the pidfd is held: from here on the pid cannot come to mean anything else unnoticed.
+    if start_time(pid) == started:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
 class Process:
     """One verified process, held by a pidfd: whatever is sent arrives there or nowhere.
 
@@ -62,14 +92,7 @@ class Process:
     @classmethod
     def open(cls, pid: int, started: int) -> Self | None:
         """Take hold of a process; None if it is gone, dead, or the pid means another one by now."""
-        pidfd = None
-        if _LINUX:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except (ProcessLookupError, OverflowError, ValueError):
-                return None
-        process = cls(pid, started, pidfd)
-        # Checked after the pidfd is held: from here on the pid cannot come to mean anything else unnoticed.
+        process = cls(pid, started, descriptor_of(pid, started))
         if not is_alive(pid, started):
             process.reap()
             process.close()
@@ -207,7 +230,7 @@ def spawn(
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """Who is at the other end of a unix socket, as the kernel says."""
+    """A process, such as the one at the other end of a unix socket, as the kernel says."""
 
     pid: int
     start_time: int
@@ -253,6 +276,7 @@ async def _connect(loop: asyncio.AbstractEventLoop, probe: socket.socket, path: 
 @dataclass(frozen=True)
 class _Stat:
     state: str
+    parent: int
     start_time: int
 
 
@@ -265,14 +289,14 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # proc(5): the second field is the name in brackets and may itself hold spaces and brackets.
     fields = text.rpartition(")")[2].split()
-    return _Stat(state=fields[0], start_time=int(fields[19]))
+    return _Stat(state=fields[0], parent=int(fields[1]), start_time=int(fields[19]))
 
 
 def _psutil_stat(pid: int) -> _Stat | None:
     try:
         found = psutil.Process(pid)
-        state = "Z" if found.status() == psutil.STATUS_ZOMBIE else "S"
-        return _Stat(state=state, start_time=int(found.create_time() * 100))
+        state = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T"}.get(found.status(), "S")
+        return _Stat(state=state, parent=found.ppid(), start_time=int(found.create_time() * 100))
     except psutil.NoSuchProcess:
         return None
 

@@ -23,6 +23,7 @@ class GuestState(StrEnum):
     PAUSED = "paused"
     SHUT_DOWN = "shut-down"  # the guest has powered off, its process leaves when released
     FAILED = "failed"  # the hypervisor stopped it (internal error, I/O error)
+    FROZEN = "frozen"  # its guard holds the hypervisor's process still, because its lease has ended
     GONE = "gone"  # no process
 
 
@@ -62,6 +63,8 @@ class Launch:
     lock_fd: int
     """An open file descriptor holding an exclusive flock on the machine. The hypervisor's process inherits it,
     so the lock lives exactly as long as the process: whoever cannot take it must adopt, not start."""
+    lease: Path | None = None
+    """A file that says until when the guest may run (`guard.py`). With it, the hypervisor is started under a guard."""
     kernel: Path | None = None
     initrd: Path | None = None
     kernel_args: str = ""
@@ -84,6 +87,15 @@ class Handle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guard:
+    """A process that freezes a guest when its lease ends (`guard.py`)."""
+
+    pid: int
+    start_time: int
+    lease: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class GuestEvent:
     """A change that the hypervisor told us of, as it happens."""
 
@@ -99,6 +111,11 @@ class Guest(Protocol):
     @property
     def handle(self) -> Handle:
         """How to find it again."""
+        ...
+
+    @property
+    def guard(self) -> Guard | None:
+        """What freezes the guest when its lease ends; None if nothing does."""
         ...
 
     @property
@@ -164,7 +181,10 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, launch: Launch) -> Guest:
-        """Start a guest; returns when its process answers. Raises DriverError and leaves no process behind."""
+        """Start a guest; returns when its process answers. Raises DriverError and leaves no process behind.
+
+        With `launch.lease` it never starts when that has ended: the error is then `lease_missing`.
+        """
         ...
 
     async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
@@ -182,4 +202,13 @@ class CanProbeAcceleration(Protocol):
 
     async def prove_acceleration(self, kernel: Path) -> None:
         """Boot `kernel` under each faster accelerator, with a time limit, and remember the verdict."""
+        ...
+
+
+@runtime_checkable
+class CanGuard(Protocol):
+    """Ability: starts guests under a guard, so that none outlives its lease."""
+
+    def guard_obstacle(self) -> str:
+        """Say why guests cannot be guarded on this host; empty if they can."""
         ...

@@ -14,8 +14,8 @@ from typing import cast
 
 import msgspec
 
-from nacre.agent.hypervisors import ports
-from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors import guarding, ports, registry
+from nacre.agent.hypervisors.base import Guard, Guest, GuestEvent, GuestState, Handle, Launch
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.lifecycle import Life, take_hold
 from nacre.lib import processes
@@ -29,6 +29,9 @@ _CONSOLE = "console.sock"
 _START_S = 15.0
 _ANSWER_S = 5.0
 _QUIT_S = 5.0
+_RECONNECT_S = 0.1
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class FakeHypervisor:
@@ -47,18 +50,25 @@ class FakeHypervisor:
         return HypervisorInfo(
             name=self.name,
             available=True,
+            reason=guarding.obstacle(),
             version="1",
             accelerator="none",
             machines=tuple(m.value for m in MachineType),
+            abilities=registry.abilities(self),
         )
+
+    def guard_obstacle(self) -> str:
+        """Its guests are processes like all others."""
+        return guarding.obstacle()
 
     async def start(self, launch: Launch) -> Guest:
         """Start the process; returns when it answers. Raises DriverError and leaves no process behind."""
         ports.check_free(port for nic in launch.nics for port in nic.publish)
         config = launch.run_directory / "fake.json"
         config.write_bytes(msgspec.json.encode(_config(launch)))
-        process = processes.spawn(
+        process = await guarding.spawn(
             [sys.executable, "-I", "-S", str(_PROGRAM), str(config)],
+            lease=launch.lease,
             output=launch.directory / "hypervisor.log",
             inherit=[launch.lock_fd],
         )
@@ -80,6 +90,9 @@ class FakeHypervisor:
             process = found and processes.Process.open(found.pid, found.start_time)
         if process is None:
             return None
+        held_by = guarding.guard_of(process)
+        if guarding.is_frozen(process, held_by):  # it cannot say who it is
+            return FakeGuest(launch, process, None) if handle or guarding.is_for(held_by, launch) else None
         guest = await _greet(launch, process)
         if guest.identity != launch.vm:
             await guest.detach()
@@ -90,13 +103,13 @@ class FakeHypervisor:
 class FakeGuest:
     """One running fake machine."""
 
-    def __init__(
-        self, launch: Launch, process: processes.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, launch: Launch, process: processes.Process, connection: Connection | None) -> None:
+        """`connection` is None for a frozen guest: it is made when the guest goes on."""
         self.identity = ""
         self._launch = launch
-        self._reader = reader
-        self._writer = writer
+        self._connection = connection
+        self._connected = asyncio.Event()
+        self._guard = guarding.guard_of(process)
         self._answers: dict[int, asyncio.Future[dict[str, object]]] = {}
         self._handle = Handle(
             pid=process.pid, start_time=process.start_time, boot_id=processes.boot_id(), accelerator="none"
@@ -111,6 +124,11 @@ class FakeGuest:
         return self._handle
 
     @property
+    def guard(self) -> Guard | None:
+        """What freezes it when its lease ends."""
+        return self._guard
+
+    @property
     def console_socket(self) -> Path:
         """Unix stream socket of the console."""
         return self._launch.run_directory / _CONSOLE
@@ -123,14 +141,18 @@ class FakeGuest:
     async def greet(self) -> None:
         """Learn who it is and how it is."""
         self.identity = str((await self._ask("identify")).get("vm"))
-        if await self.state() is GuestState.SHUT_DOWN:
-            self._powered_off()
+        await self.state()
 
     async def state(self) -> GuestState:
         """Ask the process."""
         if self._life.gone.is_set() or not self._life.process.alive():
             return GuestState.GONE
-        return GuestState(str((await self._ask("state"))["state"]))
+        if guarding.is_frozen(self._life.process, self._guard):
+            return GuestState.FROZEN
+        state = GuestState(str((await self._ask("state"))["state"]))
+        if state is GuestState.SHUT_DOWN:
+            self._powered_off()
+        return state
 
     def events(self) -> AsyncIterator[GuestEvent]:
         """Changes from now on; ends after GONE."""
@@ -171,8 +193,11 @@ class FakeGuest:
         number = len(self._answers) and max(self._answers) + 1
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(json.dumps({"id": number, "do": verb}).encode() + b"\n")
             async with asyncio.timeout(_ANSWER_S):
+                await self._connected.wait()
+                if self._connection is None:
+                    raise _silent()
+                self._connection[1].write(json.dumps({"id": number, "do": verb}).encode() + b"\n")
                 return await answer
         except (OSError, TimeoutError) as error:
             raise _silent() from error
@@ -180,8 +205,12 @@ class FakeGuest:
             del self._answers[number]
 
     async def _listen(self) -> None:
+        self._connection = self._connection or await _connection(self._launch, self._life.process)
+        self._connected.set()
+        if self._connection is None:
+            return
         try:
-            while line := await self._reader.readline():
+            while line := await self._connection[0].readline():
                 message = cast("dict[str, object]", json.loads(line))
                 if "event" in message:
                     self._heard(GuestState(str(message["event"])), str(message["detail"]))
@@ -214,10 +243,12 @@ class FakeGuest:
 
     async def _drain(self) -> None:
         await asyncio.wait({self._listening})
-        self._writer.close()
+        if self._connection is not None:
+            self._connection[1].close()
 
     async def _hang_up(self) -> None:
-        self._writer.close()
+        if self._connection is not None:
+            self._connection[1].close()
         tasks = [task for task in (self._listening, self._quitting) if task is not None]
         for task in tasks:
             task.cancel()
@@ -228,7 +259,7 @@ async def _greet(launch: Launch, process: processes.Process) -> FakeGuest:
     deadline = asyncio.get_running_loop().time() + _START_S
     while True:
         try:
-            reader, writer = await asyncio.open_unix_connection(launch.run_directory / _CONTROL)
+            connection = await asyncio.open_unix_connection(launch.run_directory / _CONTROL)
         except OSError as error:
             if await process.wait(0.005):
                 raise DriverError(
@@ -240,9 +271,18 @@ async def _greet(launch: Launch, process: processes.Process) -> FakeGuest:
             if asyncio.get_running_loop().time() > deadline:
                 raise _silent() from error
         else:
-            guest = FakeGuest(launch, process, reader, writer)
+            guest = FakeGuest(launch, process, connection)
             await guest.greet()
             return guest
+
+
+async def _connection(launch: Launch, process: processes.Process) -> Connection | None:
+    """Connect to a guest that was frozen, as soon as it takes connections; None if it ends before."""
+    while process.alive():
+        with contextlib.suppress(OSError):
+            return await asyncio.open_unix_connection(launch.run_directory / _CONTROL)
+        await asyncio.sleep(_RECONNECT_S)
+    return None
 
 
 def _silent() -> DriverError:

@@ -7,7 +7,7 @@ that powered itself off can be told from one that died.
 
 Words in the kernel arguments change its behaviour: `fake.boot=SECONDS` (time until it prints its ready line),
 `fake.deaf` (ignores the power button), `fake.crash=SECONDS` (dies by itself), `fake.poweroff=SECONDS` (powers itself
-off), `fake.refuse` (does not start).
+off), `fake.refuse` (does not start), `fake.tick=SECONDS` (counts on its console).
 """
 
 import contextlib
@@ -59,6 +59,7 @@ class FakeGuest:
         self._requests = b""
         self._typed = b""
         self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._ticks = 0
         self._selector = selectors.DefaultSelector()
         self._log = Path(config["console_log"]).open("ab", buffering=0)  # noqa: SIM115  # for the whole life
 
@@ -86,7 +87,7 @@ class FakeGuest:
             Path(path).unlink()
         server = socket.socket(socket.AF_UNIX)
         server.bind(path)
-        server.listen(1)
+        server.listen(8)
         self._selector.register(server, selectors.EVENT_READ, lambda: self._accept(name, server))
 
     def _publish(self, port: Port) -> None:
@@ -102,14 +103,21 @@ class FakeGuest:
 
     def _boot(self) -> None:
         self._timers = []
+        self._ticks = 0
         self._say("fake guest: booting\r\n")
-        for word, action in (("boot", self._ready), ("crash", self._crash), ("poweroff", self._power_off)):
+        actions = {"boot": self._ready, "crash": self._crash, "poweroff": self._power_off, "tick": self._tick}
+        for word, action in actions.items():
             if word == "boot" or f"fake.{word}" in self._words:
                 after = float(self._words.get(f"fake.{word}") or 0)
                 self._timers.append((time.monotonic() + after, action))
 
     def _ready(self) -> None:
         self._say(f"NACRE-TINY ready ip=10.0.2.15/24 host={self._config['name']}\r\n/ # ")
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        self._say(f"tick {self._ticks}\r\n")
+        self._timers.append((time.monotonic() + float(self._words["fake.tick"]), self._tick))
 
     def _crash(self) -> None:
         os._exit(CRASHED)

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from nacre.agent.hypervisors.base import CanProbeAcceleration, Hypervisor
+from nacre.agent.hypervisors.base import CanGuard, CanProbeAcceleration, Hypervisor
 from nacre.errors import UnsupportedError
 
 DRIVERS = {
@@ -19,7 +19,9 @@ DRIVERS = {
 }
 ENTRY_POINTS = "nacre.hypervisors"
 
-_ABILITIES: dict[str, type] = {"prove-acceleration": CanProbeAcceleration}
+GUARD = "guard"
+
+_ABILITIES: dict[str, type] = {GUARD: CanGuard, "prove-acceleration": CanProbeAcceleration}
 
 
 def load(name: str, state_directory: Path) -> Hypervisor:
@@ -38,8 +40,11 @@ def load(name: str, state_directory: Path) -> Hypervisor:
 
 
 def abilities(driver: Hypervisor) -> tuple[str, ...]:
-    """Name what a driver can do beyond the core, derived from the protocols that it fulfils."""
-    return tuple(name for name, protocol in _ABILITIES.items() if isinstance(driver, protocol))
+    """Name what a driver can do beyond the core on this host, derived from the protocols that it fulfils."""
+    can = tuple(name for name, protocol in _ABILITIES.items() if isinstance(driver, protocol))
+    if isinstance(driver, CanGuard) and driver.guard_obstacle():
+        return tuple(name for name in can if name != GUARD)
+    return can
 
 
 def _addresses() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from nacre.agent.hypervisors import ports, registry
+from nacre.agent.hypervisors import guarding, ports, registry
 from nacre.agent.hypervisors.base import Guest, Handle, Launch
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.lifecycle import take_hold
@@ -51,7 +51,7 @@ class Installed:
 
 
 class QemuHypervisor:
-    """Fulfils `base.Hypervisor` and `base.CanProbeAcceleration`."""
+    """Fulfils `base.Hypervisor`, `base.CanGuard` and `base.CanProbeAcceleration`."""
 
     def __init__(
         self,
@@ -81,12 +81,16 @@ class QemuHypervisor:
         return HypervisorInfo(
             name=self.name,
             available=True,
-            reason=choice.reason,
+            reason="; ".join(filter(None, (choice.reason, self.guard_obstacle()))),
             version=found.version,
             accelerator=choice.accelerator,
             machines=found.machines,
             abilities=registry.abilities(self),
         )
+
+    def guard_obstacle(self) -> str:
+        """QEMU is a process like all others."""
+        return guarding.obstacle()
 
     async def prove_acceleration(self, kernel: Path) -> None:
         """Boot `kernel` under each accelerator without a verdict for today's circumstances. Raises DriverError."""
@@ -121,11 +125,13 @@ class QemuHypervisor:
             process = take_hold(handle)
             if process is None:
                 return None
+            if guarding.is_frozen(process, guarding.guard_of(process)):
+                return QemuGuest(launch, handle, process, None)
         try:
             qmp = await Qmp.connect(launch.run_directory / command_line.QMP_SOCKET, _ADOPT_S)
         except (OSError, DriverError):
             if process is None or handle is None:
-                return None
+                return await self._frozen(launch)
             # The very process lives and only its monitor does not answer: ours, and not to be started again.
             return QemuGuest(launch, handle, process, None)
         try:
@@ -157,6 +163,19 @@ class QemuHypervisor:
             return None
         return QemuGuest(launch, handle or await self._new_handle(process, qmp), process, qmp)
 
+    async def _frozen(self, launch: Launch) -> Guest | None:
+        """Take over a machine that is not on record and whose QEMU cannot say who it is, because it is frozen."""
+        found = await processes.listener(launch.run_directory / command_line.QMP_SOCKET)
+        process = found and processes.Process.open(found.pid, found.start_time)
+        if process is None:
+            return None
+        held_by = guarding.guard_of(process)
+        if not guarding.is_frozen(process, held_by) or not guarding.is_for(held_by, launch):
+            process.close()
+            return None
+        installed = await self._find()
+        return QemuGuest(launch, _handle(process, installed, self._choice(installed)), process, None)
+
     async def _new_handle(self, process: processes.Process, qmp: Qmp) -> Handle:
         """Write down again what was lost with the agent."""
         found = await self._find()
@@ -179,7 +198,7 @@ class QemuHypervisor:
         hypervisor_log = launch.directory / _LOG_NAME
         begin = _shorten(hypervisor_log)
         try:
-            process = processes.spawn(words, output=hypervisor_log, inherit=[launch.lock_fd])
+            process = await guarding.spawn(words, lease=launch.lease, output=hypervisor_log, inherit=[launch.lock_fd])
         except OSError as error:
             self._installed = None
             raise _unavailable(f"QEMU cannot be run: {error.strerror}") from error

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from nacre.agent.hypervisors.base import GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors import guarding
+from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle, Launch
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.lifecycle import Life
 from nacre.agent.hypervisors.qemu import states
@@ -23,6 +24,7 @@ from nacre.lib import processes
 _ANSWER_S = 5.0
 _QUIT_S = 5.0
 _DRAIN_S = 0.4
+_FROZEN_S = 0.1
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.3)
 
 log = structlog.get_logger()
@@ -41,12 +43,18 @@ class QemuGuest:
         self._inferred = False
         self._quitting: asyncio.Task[None] | None = None
         self._following = asyncio.create_task(self._follow(qmp))
+        self._guard = guarding.guard_of(process)
         self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch))
 
     @property
     def handle(self) -> Handle:
         """How to find it again."""
         return self._handle
+
+    @property
+    def guard(self) -> Guard | None:
+        """What freezes it when its lease ends."""
+        return self._guard
 
     @property
     def console_socket(self) -> Path:
@@ -60,6 +68,8 @@ class QemuGuest:
 
     async def state(self) -> GuestState:
         """Ask QEMU. Raises DriverError if it lives and does not answer."""
+        if guarding.is_frozen(self._life.process, self._guard):
+            return GuestState.FROZEN
         try:
             return states.state_of(await self._run_state())
         except DriverError:
@@ -156,6 +166,9 @@ class QemuGuest:
         """Find the monitor again; None when the process has ended, which is how most connections are lost."""
         attempt = 0
         while self._life.process.alive():
+            if guarding.is_frozen(self._life.process, self._guard):
+                await asyncio.sleep(_FROZEN_S)
+                continue
             try:
                 found = await Qmp.connect(self._launch.run_directory / QMP_SOCKET, _ANSWER_S)
             except (DriverError, OSError) as error:
