@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 import uvloop
 
-from nacre.agent import places
+from nacre.agent import checking, places
 from nacre.agent.consoles import Consoles
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.executor import Executor
@@ -62,6 +62,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the program with these arguments and return its exit code."""
     try:
+        if checking.wanted(arguments):
+            return checking.run(arguments, read_settings)
         settings = read_settings(arguments)
         places.prepare(settings)
     except NacreError as error:
@@ -87,7 +89,10 @@ def run(arguments: Sequence[str]) -> int:
 def read_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings of a command line, the environment and files. Raises InvalidInputError."""
     parser = argparse.ArgumentParser(
-        prog="nacre-agent", description="The agent of Nacre, one per node.", allow_abbrev=False
+        prog="nacre-agent",
+        description="The agent of Nacre, one per node.",
+        epilog="`nacre-agent check` says whether this host can be a node and what to put right; --json for programs.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings in TOML; else the system's and ./agent.toml"

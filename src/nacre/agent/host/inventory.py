@@ -69,16 +69,21 @@ def facts(
         architecture=system.machine,
         agent_version=agent_version(),
         boot_id=processes.boot_id(),
-        capacity=Capacity(
-            cpus=os.cpu_count() or 1,
-            memory_bytes=psutil.virtual_memory().total,
-            disk_bytes=shutil.disk_usage(data).total,
-        ),
+        capacity=capacity(data),
         hypervisors=tuple(hypervisors),
         labels=labels,
         region=region,
         zone=zone,
         inventory=made_of,
+    )
+
+
+def capacity(data: Path) -> Capacity:
+    """Say what this host has in all."""
+    return Capacity(
+        cpus=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        disk_bytes=shutil.disk_usage(data).total,
     )
 
 
