@@ -4,90 +4,23 @@ from datetime import timedelta
 
 import pytest
 
-from nacre.control.reconcilers.moves import MoveReconciler
-from nacre.control.services import move_targets, moves, node_signs, vms
+from nacre.control.services import moves, node_signs
 from nacre.control.services.move_steps import START_WITHIN, STOP_SLACK
 from nacre.control.store import copies, nodes
 from nacre.control.store import moves as store
 from nacre.control.store import vms as vm_store
 from nacre.control.store.db import Database
-from nacre.control.store.moves import MoveRow
-from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError
 from nacre.lib.clock import ManualClock
-from nacre.model.ids import NodeId
 from nacre.model.moves import MoveReason, MoveState
 from nacre.model.nodes import NodeState
 from nacre.model.units import GIB
 from nacre.model.vms import CopyState, Desired, Phase
-from nacre.schema.vms import VmStop, VmUpdate
-from support.cloud import Agent, Cloud, at_generation, by, cloud, facts
+from support.cloud import cloud, facts
 from support.ledger import event_types
+from support.moving import agent_of, begun, move_of, once, other_agent, row_of, silence, starting, stopping
 
 pytestmark = pytest.mark.anyio
-
-
-async def row_of(platform: Cloud, name: str = "web") -> VmRow:
-    shown = await platform.vm(name)
-    async with platform.db.read() as rd:
-        row = await vm_store.get(rd, shown.id)
-    assert row is not None
-    return row
-
-
-async def begun(platform: Cloud, name: str = "web", *, pinned: NodeId | None = None, **fields: object) -> MoveRow:
-    row = await row_of(platform, name)
-    assert row.node is not None
-    async with platform.db.write() as tx:
-        locked = await vm_store.get(tx, row.id, lock=True)
-        assert locked is not None
-        reason = fields.get("reason", MoveReason.USER)
-        assert isinstance(reason, MoveReason)
-        return await moves.begin(tx, locked, reason=reason, source=row.node, pinned=pinned, created_by="root")
-
-
-async def move_of(platform: Cloud, move: MoveRow) -> MoveRow:
-    async with platform.db.read() as rd:
-        row = await store.get(rd, move.id)
-    assert row is not None
-    return row
-
-
-def agent_of(platform: Cloud, node: NodeId | None) -> Agent:
-    return next(agent for agent in platform.agents if agent.node == node)
-
-
-def other_agent(platform: Cloud, node: NodeId | None) -> Agent:
-    return next(agent for agent in platform.agents if agent.node != node)
-
-
-async def once(platform: Cloud) -> None:
-    await MoveReconciler(platform.db, chance=lambda: 0.0).once()
-
-
-async def stopping(database: Database, *, node_count: int = 2, **fields: object) -> tuple[Cloud, MoveRow]:
-    """A machine that is on its way and has not left its node."""
-    platform = await cloud(database, node_count=node_count)
-    await platform.running("web", **fields)
-    move = await begun(platform)
-    await once(platform)
-    return platform, await move_of(platform, move)
-
-
-async def starting(database: Database, **fields: object) -> tuple[Cloud, MoveRow]:
-    """A machine that has left its node and does not run on the other yet."""
-    platform, move = await stopping(database, **fields)
-    await agent_of(platform, move.source).sync()
-    await once(platform)
-    return platform, await move_of(platform, move)
-
-
-async def silence(platform: Cloud, node: NodeId | None) -> None:
-    assert node is not None
-    async with platform.db.write() as tx:
-        row = await nodes.get(tx, node)
-        assert row is not None
-        assert await node_signs.silent(tx, node, row.last_seen_at)
 
 
 async def test_a_machine_stops_on_its_node_and_starts_on_another(database: Database) -> None:

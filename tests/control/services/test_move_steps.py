@@ -1,0 +1,158 @@
+"""Every situation that a move can be in leads to a step, and every step to a state that the table allows."""
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from nacre.control.services.move_steps import End, Leave, Seek, TakeBack, Wait, next_step
+from nacre.control.store.moves import MoveRow
+from nacre.control.store.nodes import NodeRow
+from nacre.control.store.vms import VmRow
+from nacre.errors import ConflictError
+from nacre.model.convergence import Failure, FailureClass
+from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, VmId
+from nacre.model.moves import MOVE_ENDS, MOVE_STEPS, MoveReason, MoveState, step
+from nacre.model.nodes import NodeState
+from nacre.model.vms import Desired, Phase, VmSpec
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+A, B = NodeId("node-a"), NodeId("node-b")
+
+
+def a_move(state: MoveState, target: NodeId | None) -> MoveRow:
+    return MoveRow(
+        id=MoveId("mov-1"),
+        vm=VmId("vm-1"),
+        vm_name="web",
+        project=ProjectId("prj-1"),
+        reason=MoveReason.USER,
+        state=state,
+        source=A,
+        target=target,
+        created_by="root",
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def a_vm(desired: Desired, phase: Phase, node: NodeId | None, *, seen: bool, failure: Failure | None) -> VmRow:
+    return VmRow(
+        id=VmId("vm-1"),
+        project=ProjectId("prj-1"),
+        name="web",
+        labels={},
+        spec=VmSpec(image=ImageId("img-1")),
+        image=ImageId("img-1"),
+        image_name="tiny",
+        desired=desired,
+        generation=3,
+        finalizers=[],
+        node=node,
+        moving=MoveId("mov-1"),
+        reserved_cpus=1,
+        reserved_memory_bytes=1,
+        reserved_disk_bytes=0,
+        observed_generation=3 if seen else 2,
+        phase=phase,
+        since=NOW,
+        failure=failure,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def a_node(node: NodeId, state: NodeState) -> NodeRow:
+    return NodeRow(
+        id=node,
+        name=node,
+        state=state,
+        labels={},
+        own_labels={},
+        region="",
+        zone="",
+        key_fingerprint=node,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def a_failure(kind: FailureClass) -> Failure:
+    return Failure(failure_class=kind, code="x", message="no", hint="", generation=3, at=NOW)
+
+
+OPEN = [state for state in MoveState if state not in MOVE_ENDS]
+FAILURES = [None, a_failure(FailureClass.TRANSIENT), a_failure(FailureClass.PERMANENT)]
+
+
+def test_every_situation_leads_to_a_state_that_the_table_allows() -> None:
+    looked_at = 0
+    for state, desired, phase, seen, where, failure in itertools.product(
+        OPEN, Desired, Phase, [True, False], [A, B, None], FAILURES
+    ):
+        vm = a_vm(desired, phase, where, seen=seen, failure=failure)
+        for source, target, aimed, late in itertools.product(
+            [*NodeState, None], [*NodeState, None], [B, None], [timedelta(0), timedelta(days=1)]
+        ):
+            if state is MoveState.STARTING and aimed is None:
+                continue
+            todo = next_step(
+                a_move(state, aimed),
+                vm,
+                None if source is None else a_node(A, source),
+                None if target is None or aimed is None else a_node(B, target),
+                NOW + late,
+            )
+            looked_at += 1
+            match todo:
+                case Wait():
+                    to = state
+                case Seek():
+                    to = MoveState.STOPPING
+                    assert state is MoveState.PENDING
+                case Leave():
+                    to = MoveState.STARTING if aimed is not None else MoveState.DONE
+                    assert where == A
+                    assert seen
+                    assert phase in {Phase.STOPPED, Phase.PENDING}
+                case TakeBack():
+                    to = MoveState.PENDING
+                    assert aimed is not None
+                case End(state=to):
+                    assert to in MOVE_ENDS
+            assert step(state, to) is to
+    assert looked_at > 100_000
+
+
+def test_a_machine_that_is_gone_or_goes_ends_its_move() -> None:
+    for state in OPEN:
+        assert next_step(a_move(state, B), None, None, None, NOW) == End(MoveState.ABORTED, "the machine is gone")
+        vm = a_vm(Desired.ABSENT, Phase.RUNNING, A, seen=True, failure=None)
+        assert isinstance(next_step(a_move(state, B), vm, None, None, NOW), End)
+
+
+def test_a_move_that_has_ended_stays_as_it_is() -> None:
+    for end, to in itertools.product(MOVE_ENDS, MoveState):
+        if end is to:
+            continue
+        with pytest.raises(ConflictError):
+            step(end, to)
+
+
+def test_every_state_can_be_reached_and_every_open_one_can_end() -> None:
+    reached = {MoveState.PENDING}
+    while more := {to for state in reached for to in MOVE_STEPS[state]} - reached:
+        reached |= more
+    assert reached == set(MoveState)
+    assert all(MOVE_STEPS[state] & MOVE_ENDS for state in OPEN)
+
+
+def test_a_failure_of_an_older_intent_says_nothing() -> None:
+    old = replace(
+        a_vm(Desired.RUNNING, Phase.STARTING, B, seen=False, failure=None),
+        generation=9,
+        failure=a_failure(FailureClass.PERMANENT),
+    )
+    ready = a_node(B, NodeState.READY)
+    assert next_step(a_move(MoveState.STARTING, B), old, a_node(A, NodeState.READY), ready, NOW) == Wait()
