@@ -30,7 +30,7 @@ pytestmark = [
 SECONDS = float(os.environ.get("NACRE_CHAOS_MINUTES", "1.5")) * 60
 SEED = int(os.environ.get("NACRE_CHAOS_SEED", "1"))
 LULL_S = 14.0
-LULL_EVERY_S = 60.0
+LULL_EVERY_S = 40.0
 CONVERGES_S = 180.0
 """Generous: at the end, on two processors, half a dozen guests may boot at once."""
 

@@ -1,9 +1,11 @@
 """Plans of trouble: the same for the same seed, and nothing that no promise covers."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.trouble import WEIGHTS, Kind, Trouble, plan
+from support.trouble import LOSSES, WEIGHTS, Kind, Trouble, plan
 
 LULL_S = 14.0
 
@@ -29,6 +31,19 @@ def test_a_guard_stands_still_only_while_all_else_is_well(seed: int) -> None:
             others = [other for other in troubles if other is not each]
             assert all(other.at + other.lasts + LULL_S <= each.at for other in others if other.at <= each.at)
             assert all(other.at >= each.at + each.lasts for other in others if other.at >= each.at)
+
+
+@given(st.integers())
+def test_the_longest_losses_of_a_node_are_longer_than_a_lull_and_happen_while_all_else_is_well(seed: int) -> None:
+    troubles = planned(seed)
+    for guard, loss in itertools.pairwise(troubles):
+        if guard.kind is Kind.GUARD_STOPPED:
+            assert loss.kind in LOSSES
+            assert loss.lasts >= LULL_S
+            others = [other for other in troubles if other not in (guard, loss)]
+            assert not [
+                other for other in others if other.at < loss.at + loss.lasts and other.at + other.lasts > loss.at
+            ]
 
 
 @given(st.integers())

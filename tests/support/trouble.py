@@ -55,6 +55,9 @@ _REPLICAS = frozenset({Kind.REPLICA_KILLED, Kind.REPLICA_STOPPED, Kind.REPLICA_C
 _AT_ONCE = frozenset({Kind.GUEST_KILLED, Kind.GUARD_KILLED})
 _OF_AGENT = frozenset({Kind.AGENT_KILLED, Kind.AGENT_STOPPED})
 _OF_LINK = frozenset({Kind.CONTROL_CUT, Kind.CONTROL_CUT_IN, Kind.CONTROL_CUT_OUT, Kind.ISOLATED})
+LOSSES = (Kind.POWER_OFF, Kind.CONTROL_CUT, Kind.AGENT_STOPPED, Kind.AGENT_KILLED, Kind.CONTROL_CUT_IN)
+"""What makes a node lose its lease if it lasts."""
+LONGEST_S = 20.0
 JUMPS = ("+2h", "-2h", "+40s", "-40s", "+9d")
 
 
@@ -74,30 +77,36 @@ class Trouble:
 def plan(seed: int, seconds: float, *, nodes: int, replicas: int, lull_every: float, lull: float) -> list[Trouble]:
     """Return what goes wrong in `seconds`. Nothing happens twice at once to the same part.
 
-    A guard is stopped only at the end of a lull, when all is well, and for a third of `lull` at most: a guard and its
-    node's way to a lease must not fail both for as long as a lease. That is the limit of what Nacre promises.
+    Now and then there is a lull. After it, when all is well, a guard is stopped, for a third of `lull` at most: a guard
+    and its node's way to a lease must not fail both for as long as a lease, which is the limit of what Nacre promises.
+    Then a node is lost for longer than `lull`, which is to be more than a lease, while the others are well. Then
+    everything happens at once again.
     """
     chance = random.Random(seed)
     found: list[Trouble] = []
     busy: dict[str, float] = {}
     at, next_lull = 0.0, 0.0
-    while True:
+    while at < seconds:
         if at >= next_lull:
             at = max([at, *busy.values()]) + (lull if found else 0.0)
-            target, lasts = chance.randrange(nodes), chance.uniform(0.3, lull / 3)
-            found.append(Trouble(at, Kind.GUARD_STOPPED, target, chance.random(), lasts))
-            at, next_lull = at + lasts, at + lasts + lull_every
-        at += chance.uniform(0.5, 4.0)
-        if at >= seconds:
-            return [trouble for trouble in found if trouble.at < seconds]
+            for kind, least, most in (
+                (Kind.GUARD_STOPPED, 0.3, lull / 3),
+                (chance.choice(LOSSES), lull, LONGEST_S),
+            ):
+                lasts = chance.uniform(least, most)
+                found.append(Trouble(at, kind, chance.randrange(nodes), chance.random(), lasts))
+                at += lasts
+            next_lull = at + lull_every
+        at += chance.uniform(0.5, 5.0)
         kind = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         target = chance.randrange(replicas if kind in _REPLICAS else nodes)
         draw = chance.random()
-        lasts = 0.0 if kind in _AT_ONCE else chance.uniform(1.0, 20.0)
+        lasts = 0.0 if kind in _AT_ONCE else chance.uniform(1.0, LONGEST_S)
         parts = _parts(kind, target)
         if all(busy.get(part, 0.0) <= at for part in parts):
             busy |= dict.fromkeys(parts, at + lasts)
             found.append(Trouble(at, kind, target, draw, lasts))
+    return [trouble for trouble in found if trouble.at < seconds]
 
 
 def _parts(kind: Kind, target: int) -> list[str]:
