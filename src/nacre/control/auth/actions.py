@@ -8,7 +8,11 @@ from nacre.model.access import Role
 _VIEWED = ("project", "user", "grant", "node", "image", "vm", "move", "event", "operation")
 
 _BY_ROLE: dict[Role, tuple[str, ...]] = {
-    Role.VIEWER: (*(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")), "failover:view"),
+    Role.VIEWER: (
+        *(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")),
+        "failover:view",
+        "scheduler:view",
+    ),
     Role.OPERATOR: (
         *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move", "console", "log")),
         "operation:cancel",
@@ -16,7 +20,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
-        *(f"vm:{verb}" for verb in ("create", "update", "delete")),
+        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),
     ),
     Role.ADMIN: (
@@ -24,6 +28,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         *(f"user:{verb}" for verb in ("create", "update", "delete")),
         *(f"grant:{verb}" for verb in ("create", "delete")),
         "failover:confirm",
+        *(f"scheduler:{verb}" for verb in ("update", "rebalance")),
         *(f"token:{verb}" for verb in ("view", "list", "create", "delete")),
         *(f"node:{verb}" for verb in ("update", "delete", "cordon", "drain", "evacuate", "discard", "enrol")),
     ),

@@ -40,15 +40,24 @@ async def resolve(tx: Tx, caller: Caller, ref: str, project: ProjectId) -> Image
     By id, or by name: first in the project, then among the public ones. `caller` has been found to be allowed to
     create machines in the project, and so may use its images. Raises NacreError.
     """
-    assert caller.checked
-    if looks_like_id(ref):
-        found = await store.many(tx, [ref])
-        found = [row for row in found if row.project == project or row.visibility is Visibility.PUBLIC]
-    else:
-        found = await store.named(tx, ref, {project})
-    row = await store.hold(tx, _closest(ref, found, project).id)
+    row = await store.hold(tx, (await usable(tx, caller, ref, project)).id)
     if row is None:
         raise missing(ref)
+    return _ready(row)
+
+
+async def usable(rd: Read, caller: Caller, ref: str, project: ProjectId) -> ImageRow:
+    """Return the same without keeping it, for what changes nothing."""
+    assert caller.checked
+    if looks_like_id(ref):
+        found = await store.many(rd, [ref])
+        found = [row for row in found if row.project == project or row.visibility is Visibility.PUBLIC]
+    else:
+        found = await store.named(rd, ref, {project})
+    return _ready(_closest(ref, found, project))
+
+
+def _ready(row: ImageRow) -> ImageRow:
     if row.state is not ImageState.READY:
         hint = "wait until it is ready" if row.state in _COMING else "import it again under another name"
         raise ConflictError("image_not_ready", f"image {row.name} is {row.state}, not ready", hint=hint, field="image")
