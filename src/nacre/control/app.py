@@ -33,9 +33,10 @@ from nacre.control.reconcilers.images import ImageReconciler
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.reconcilers.moves import MoveReconciler
 from nacre.control.reconcilers.nodes import NodeWatch
+from nacre.control.reconcilers.reliability import Reliabilities
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.request import Requests
-from nacre.control.services import enrolments, events, images, vms
+from nacre.control.services import enrolments, events, images, reliability, vms
 from nacre.control.services.enrolments import Joining
 from nacre.control.services.failover import Terms as FailoverTerms
 from nacre.control.services.housekeeping import Keep
@@ -110,22 +111,33 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
     depot = ImageDepot.of(settings.data, settings.image_roots, settings.fetch_allow)
     gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s))
     joining = Joining(gateway=settings.join_address, ca=ca.fingerprint)
+    watched = reliability.Terms(heartbeat_s=settings.heartbeat_s, offline_after_s=settings.offline_after_s)
+    reliabilities = Reliabilities(db, secrets.token_hex(8), watched)
     terms = FailoverTerms(
         lease_s=settings.lease_s, per_s=settings.failover_per_s, max_share=settings.failover_max_share
     )
     failover = Failover(db, secrets.token_hex(8), terms)
     loops = (
         Placer(db).loop(),
-        NodeWatch(db, offline_after_s=settings.offline_after_s).loop(),
+        NodeWatch(db, offline_after_s=settings.offline_after_s, hearing=gateway.hearing).loop(),
         failover.loop(),
         MoveReconciler(db).loop(),
         DrainReconciler(db).loop(),
         Housekeeper(db, secrets.token_hex(8), Keep()).loop(),
+        reliabilities.loop(),
     )
     requests = Requests(db, stopping)
     release = version("nacre")
     metrics = Metrics(release)
     metrics.watch("nacre_linked_nodes", "Nodes whose link leads to this replica.", lambda: len(gateway.linked))
+    metrics.tally(
+        "nacre_heartbeats_missed_total",
+        "Heartbeats that did not come although their node's link was up.",
+        lambda: gateway.hearing.missed,
+    )
+    metrics.watch("nacre_flapping_nodes", "Nodes that come and go.", lambda: reliabilities.summary.flapping)
+    metrics.watch("nacre_node_reliability_mean", "Mean reliability.", lambda: reliabilities.summary.mean)
+    metrics.watch("nacre_node_reliability_lowest", "Lowest reliability.", lambda: reliabilities.summary.lowest)
     parts = Parts(
         version=release,
         settings=settings,

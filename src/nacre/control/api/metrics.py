@@ -3,7 +3,7 @@
 Labels are route templates and never paths, so their number is bounded and no id or name gets in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,10 +15,25 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4"
 """Litestar adds the charset."""
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 30, 300)
+
+
+class _Tally(Collector):
+    """A counter that somebody else keeps."""
+
+    def __init__(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._help = help_text
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Read it."""
+        yield CounterMetricFamily(self._name, self._help, value=self._read())
 
 
 class Metrics:
@@ -48,6 +63,10 @@ class Metrics:
     def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Add a gauge whose value is read when it is asked for."""
         Gauge(name, help_text, registry=self.registry).set_function(read)
+
+    def tally(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """Add a counter whose value is read when it is asked for."""
+        self.registry.register(_Tally(name, help_text, read))
 
     def machines(self, phases: Mapping[str, int]) -> None:
         """Set how many machines are in each phase."""

@@ -40,7 +40,7 @@ from nacre.protocol.messages import (
 )
 
 MAX_CLOCK_SKEW = timedelta(seconds=5)
-_SLOW_POLL_S = 60.0
+_SLOW_POLL_S = 600.0
 
 log = structlog.get_logger()
 
@@ -95,6 +95,16 @@ class Link:
         """Whose link this is."""
         return self.peer.node
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the agent has sent something that was not looked at yet."""
+        return wire.has_unread(self._connection)
+
+    def cut(self) -> None:
+        """Break the connection without a word."""
+        log.info("link.cut", node=self.node, reason="nothing is heard on it")
+        self._connection.transport.abort()
+
     async def send(self, message: FromControl) -> None:
         """Send one message. Raises PeerGoneError."""
         await wire.send(self._connection, message)
@@ -130,8 +140,9 @@ class Link:
     async def _ring(self, bell: Bell) -> None:
         try:
             while True:
-                if await bell.wait(_SLOW_POLL_S):
-                    await self.send(Wake())
+                if not await bell.wait(_SLOW_POLL_S):
+                    continue  # the gateway looks at all links at once, and often
+                await self.send(Wake())
                 refused = await self._ledger.refused({self.node: self.peer})
                 if self.node in refused:
                     await self.drop(refused[self.node])

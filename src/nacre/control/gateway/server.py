@@ -24,6 +24,7 @@ from nacre.control.gateway.leases import Renewals
 from nacre.control.gateway.ledger import Ledger
 from nacre.control.gateway.link import Link, Terms, check_hello
 from nacre.control.gateway.streams import Streams
+from nacre.control.reconcilers.hearing import TICK_S, Hearing
 from nacre.control.store.db import Database
 from nacre.control.wake import STREAMS, node_topic
 from nacre.errors import ConflictError, NacreError, NotFoundError, UnauthenticatedError, UnavailableError
@@ -35,6 +36,8 @@ _STRANGER_BYTES = 64 << 10
 _MAX_ENROLLING = 64
 _PING_S = 15.0
 _PONG_S = 30.0
+_DEAD_LINK_S = 60.0
+"""A link on which nothing was heard for so long is cut: its node, if it lives, makes a new one."""
 _SWEEP_S = 5.0
 _STOP_S = 2.0
 
@@ -76,6 +79,9 @@ class Gateway:
         self._busy: set[asyncio.Task[object]] = set()
         self._enrolling = 0
         self._server: Server | None = None
+        self.hearing = Hearing(db.clock, settings.terms.heartbeat_s)
+        """When nodes were last heard here."""
+        self.hearing.attach(self._has_unread)
         self.streams = Streams(db, self._tell, settings.advertise)
 
     @property
@@ -120,7 +126,13 @@ class Gateway:
                     write_limit=codec.CHUNK_BYTES,
                 )
             )
-            for work in (self._store_heartbeats, self._renewals.run, self._look_after, self._forward_streams):
+            for work in (
+                self._listen_in,
+                self._store_heartbeats,
+                self._renewals.run,
+                self._look_after,
+                self._forward_streams,
+            ):
                 task = asyncio.create_task(work(), name=work.__name__)
                 stack.push_async_callback(_finish, task)
             stack.callback(self._close)
@@ -157,8 +169,10 @@ class Gateway:
             log.exception("gateway.connection_failed", path=path, next="the connection is closed")
             await connection.close(1011)
 
-    def _trust_with_more(self, connection: ServerConnection, _request: Request) -> None:
+    def _trust_with_more(self, connection: ServerConnection, request: Request) -> None:
         """Let a node send long messages. Decided before it can send any, so that the first is not judged by chance."""
+        if request.path == paths.AGENT:
+            connection.ping_interval = None  # heartbeats say more, and come more often
         try:
             self._check_validity(self._ca.peer(_certificate(connection)))
         except UnauthenticatedError:
@@ -232,6 +246,7 @@ class Gateway:
         before = self._links.get(link.node)
         self._newest[link.node] = arrival
         self._links[link.node] = link
+        self.hearing.hear(link.node, first=True)
         log.info("link.up", node=link.node, instance=link.instance)
         self._db.wakes.ring(STREAMS)  # somebody may wait for a stream of this node already
         return before
@@ -272,6 +287,12 @@ class Gateway:
                 refused.setdefault(node, error)
         await asyncio.gather(*(links[node].drop(error) for node, error in refused.items()))
 
+    def _cut_dead(self) -> None:
+        limit = max(_DEAD_LINK_S, 4 * self._settings.terms.heartbeat_s)
+        for node, link in list(self._links.items()):
+            if (self.hearing.silence(node) or 0.0) > limit and not link.has_unread:
+                link.cut()
+
     # Work beside the connections
 
     async def _tell(self, node: NodeId, message: OpenStream) -> bool:
@@ -284,7 +305,12 @@ class Gateway:
             return False
         return True
 
+    def _has_unread(self, node: NodeId) -> bool:
+        link = self._links.get(node)
+        return link is not None and link.has_unread
+
     def _on_heartbeat(self, node: NodeId, beat: Heartbeat) -> None:
+        self.hearing.hear(node)
         before = self._beats.get(node)
         if before is not None and beat.facts is None:
             beat = Heartbeat(sent_at=beat.sent_at, usage=beat.usage, conditions=beat.conditions, facts=before.facts)
@@ -303,12 +329,18 @@ class Gateway:
                 log.exception("gateway.heartbeats_failed", nodes=len(beats), next="the next heartbeats are stored")
                 self._beats = beats | self._beats
 
+    async def _listen_in(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.hearing.tick()
+
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(min(_SWEEP_S, self._settings.terms.heartbeat_s))
             try:
                 self._tls.renew(self._db.clock.now())
                 await self._drop_unwelcome()
+                self._cut_dead()
             except Exception:
                 log.exception("gateway.sweep_failed", next="tried again at the next heartbeat")
 

@@ -4,6 +4,9 @@ Used by everything in the gateway.
 """
 
 import asyncio
+import fcntl
+import struct
+import termios
 from typing import TypeVar
 
 from websockets.asyncio.server import ServerConnection
@@ -64,6 +67,17 @@ async def first(connection: ServerConnection, kind: type[M]) -> M:
     if not isinstance(message, kind):
         raise unexpected(message)
     return message
+
+
+def has_unread(connection: ServerConnection) -> bool:
+    """Whether something has arrived that nobody has received: in the queue of messages, or still in the socket."""
+    if len(connection.recv_messages.frames) > 0:
+        return True
+    socket = connection.transport.get_extra_info("socket")
+    if socket is None or connection.transport.is_closing():
+        return False
+    waiting: bytes = fcntl.ioctl(socket.fileno(), termios.FIONREAD, struct.pack("i", 0))
+    return struct.unpack("i", waiting)[0] > 0
 
 
 def unexpected(message: FromAgent) -> InvalidInputError:
