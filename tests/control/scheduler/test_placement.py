@@ -211,8 +211,10 @@ def test_only_the_node_that_somebody_chose_is_looked_at() -> None:
     assert asked(request(only=NodeId("b")), *rooms).node == "b"
     refused = asked(request(only=NodeId("c")), *rooms)
     assert (refused.node, refused.considered) == (None, 1)
-    assert summary(refused)[0] == "node_not_ready"
-    assert asked(request(only=NodeId("gone")), *rooms).considered == 0
+    assert summary(refused, pinned=True) == ("node_not_ready", "the chosen node cannot take it: the node is cordoned")
+    gone = asked(request(only=NodeId("gone")), *rooms)
+    assert gone.considered == 0
+    assert summary(gone, pinned=True) == ("no_nodes", "there is no such node")
 
 
 def test_the_holder_of_a_port_is_named_to_its_own_project_only() -> None:
@@ -255,3 +257,29 @@ def test_what_was_reserved_is_given_back() -> None:
     fleet.release(first.vm)
     assert fleet.room(NodeId("a")) == before
     assert place(request("vm-2", publish=(PORT,)), fleet, random=middle).node == "a"
+
+
+def test_ports_are_free_once_a_node_no_longer_tells_of_them() -> None:
+    fleet = Fleet(Policy(), [node("a", ports=(taken(),)), node("b", ports=(taken(),))])
+    one = request(publish=(PORT,))
+    assert place(one, fleet, random=middle).node is None
+    fleet.put(node("a"))
+    assert place(one, fleet, random=middle).node == "a"
+    fleet.remove(NodeId("b"))
+    fleet.put(node("c"))
+    fleet.put(node("a", ports=(taken("prj-2"),)))
+    assert place(one, fleet, random=middle).node == "c"
+
+
+def test_a_platform_without_nodes_says_so() -> None:
+    assert summary(asked(request())) == ("no_nodes", "there is no node")
+
+
+def test_reasons_of_many_nodes_are_counted() -> None:
+    decision = asked(
+        request(), node("a", state=NodeState.CORDONED), node("b", state=NodeState.CORDONED), node("c", cpus=16)
+    )
+    assert summary(decision) == (
+        "no_placement",
+        "no node can take it: the node is cordoned (2 of 3 nodes); needs 1 CPUs, 0 left (1 of 3 nodes)",
+    )

@@ -66,7 +66,7 @@ def decide(fleet: Fleet, screened: Screened, ranked: Ranked, strategy: Strategy,
             node=room.id,
             name=room.name,
             score=float(ranked.scores[place]),
-            parts={name: float(part[place]) for name, part in ranked.parts.items()},
+            parts={name: float(part[place]) + 0.0 for name, part in ranked.parts.items()},  # no -0.0
         )
         for place in best
         for room in (fleet.room_at(int(ranked.rows[place])),)

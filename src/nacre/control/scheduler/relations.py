@@ -132,8 +132,8 @@ def _spread(request: Request, fleet: Fleet, suitable: Mask) -> Iterator[Objectio
         ahead = excess(request, constraint, fleet, suitable) if constraint.required else None
         if ahead is not None:
             message = (
-                f"{_NAMES[constraint.topology]} would be more than {constraint.max_skew} "
-                f"ahead with machines of {words(constraint.labels)}"
+                f"{_NAMES[constraint.topology]} would be more than {constraint.max_skew} ahead of the emptiest "
+                f"in machines with {words(constraint.labels)}"
             )
             yield Objection(
                 reason=Reason(code="spread", message=message),
