@@ -11,10 +11,12 @@ import os
 import time
 from collections import Counter
 
+import asyncpg
 import pytest
 
 from support import netns
 from support.changes import Client
+from support.leftovers import assert_as_it_was, snapshot_of
 from support.multihost import PATIENCE_S, SHORT, Fleet, fleet, until_none
 from support.platform import eventually
 from support.postgres import Cluster
@@ -48,6 +50,7 @@ def chaos(database: str) -> None:
     print(f"NACRE_CHAOS_SEED={SEED} NACRE_CHAOS_MINUTES={SECONDS / 60:g}", flush=True)
     troubles = plan(SEED, SECONDS, nodes=3, replicas=2, lull_every=LULL_EVERY_S, lull=LULL_S)
     with netns.lab() as lab, fleet(lab, replicas=2, database=database, **SHORT) as cloud:
+        before = snapshot_of(cloud)
         client = Client(cloud, SEED)
         client.begin()
         trouble = Troublemaker(cloud, troubles)
@@ -62,6 +65,8 @@ def chaos(database: str) -> None:
         print(f"all converged {time.monotonic() - healed:.1f} s after the last trouble", flush=True)
         judge(cloud, client)
         clear(cloud)
+        assert_as_it_was(cloud, before, timeout=PATIENCE_S)
+    assert asyncio.run(rows_left(database)) == {}
 
 
 def settle(cloud: Fleet, client: Client) -> None:
@@ -113,6 +118,24 @@ def consistent(cloud: Fleet, name: str, machines: list[dict[str, object]]) -> No
     assert {copy["state"] for copy in copies} <= {"kept"}
     assert kept == {f"{copy['vm']['id']}.{copy['fence']}" for copy in copies}
     until_none(node.others, timeout=30, what=f"no stray programs on {name}")
+
+
+async def rows_left(database: str) -> dict[str, int]:
+    """Rows that speak of machines although there is none any more."""
+    unix_socket = database.partition("?host=")[2]
+    connection = await asyncpg.connect(host=unix_socket, user="nacre", database=database.split("/")[3].split("?")[0])
+    try:
+        questions = {
+            "vms": "SELECT count(*) FROM vms",
+            "copies": "SELECT count(*) FROM copies",
+            "published_ports": "SELECT count(*) FROM published_ports",
+            "open moves": "SELECT count(*) FROM moves WHERE ended_at IS NULL",
+            "open drains": "SELECT count(*) FROM drains WHERE ended_at IS NULL",
+        }
+        counted = {name: await connection.fetchval(question) for name, question in questions.items()}
+        return {name: count for name, count in counted.items() if count}
+    finally:
+        await connection.close()
 
 
 def clear(cloud: Fleet) -> None:

@@ -28,7 +28,7 @@ from support.witness import Recorder
 API_PORT = 7480
 GATEWAY_PORT = 7481
 MEMORY = 112 << 20
-PATIENCE_S = 120.0
+PATIENCE_S = 180.0
 """How long a test waits for what involves booting guests on a busy machine. Says nothing about what Nacre promises."""
 SHORT = {"lease_s": 8.0, "renew_s": 1.0, "heartbeat_s": 1.0, "offline_after_s": 3.0}
 """Settings under which a node is given up soon."""
