@@ -122,8 +122,7 @@ def consistent(cloud: Fleet, name: str, machines: list[dict[str, object]]) -> No
 
 async def rows_left(database: str) -> dict[str, int]:
     """Rows that speak of machines although there is none any more."""
-    unix_socket = database.partition("?host=")[2]
-    connection = await asyncpg.connect(host=unix_socket, user="nacre", database=database.split("/")[3].split("?")[0])
+    connection = await asyncpg.connect(database)
     try:
         questions = {
             "vms": "SELECT count(*) FROM vms",
