@@ -7,6 +7,7 @@ what machines require to be apart from is indexed by one label of the term, so t
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from nacre.control.scheduler.preemptible import Preemptible
 from nacre.control.scheduler.values import Resident
 from nacre.model.ids import ProjectId, VmId
 from nacre.model.placement import Topology
@@ -40,12 +41,13 @@ class Neighbours:
         self._rows: dict[VmId, int] = {}
         self._residents: dict[VmId, Resident] = {}
         self._homes: dict[int, dict[VmId, None]] = {}
-        self._preemptible: dict[int, dict[VmId, None]] = {}
         self._bearers: dict[Label, dict[VmId, None]] = {}
         self._counts: dict[Selector, Counts] = {}
         self._watched: dict[Label, list[Selector]] = {}
         self._apart: dict[Term, Counts] = {}
         self._apart_by_label: dict[Label, set[Term]] = {}
+        self.preemptible = Preemptible()
+        """Those that may be stopped for others."""
 
     def __len__(self) -> int:
         return len(self._residents)
@@ -66,18 +68,13 @@ class Neighbours:
         """Return the machines of one row."""
         return [self._residents[vm] for vm in self._homes.get(row, ())]
 
-    def preemptible(self) -> list[int]:
-        """Return the rows with machines that may be stopped for others."""
-        return list(self._preemptible)
-
     def settle(self, resident: Resident, row: int) -> None:
         """Count a machine in, elsewhere no longer if it lived there."""
         self.leave(resident.vm)
         self._residents[resident.vm] = resident
         self._rows[resident.vm] = row
         self._homes.setdefault(row, {})[resident.vm] = None
-        if resident.preemptible:
-            self._preemptible.setdefault(row, {})[resident.vm] = None
+        self.preemptible.add(resident, row)
         for key, value in resident.labels.items():
             label = (resident.project, key, value)
             self._bearers.setdefault(label, {})[resident.vm] = None
@@ -97,8 +94,7 @@ class Neighbours:
             return
         row = self._rows.pop(vm)
         _drop(self._homes, row, vm)
-        if resident.preemptible:
-            _drop(self._preemptible, row, vm)
+        self.preemptible.drop(vm)
         for key, value in resident.labels.items():
             label = (resident.project, key, value)
             _drop(self._bearers, label, vm)

@@ -4,15 +4,18 @@ Called by services when `place` has found nothing. Nothing is decided for good h
 each of them again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
+import numpy as np
+
 from nacre.control.scheduler import reasons
+from nacre.control.scheduler.columns import Rows, Whole
 from nacre.control.scheduler.filters import against, suitable
 from nacre.control.scheduler.neighbours import selector, selects
-from nacre.control.scheduler.reasons import limits
+from nacre.control.scheduler.preemptible import NOWHERE
 from nacre.control.scheduler.snapshot import Fleet
 from nacre.control.scheduler.values import NodeRoom, Request, Resident
 from nacre.model.ids import NodeId, VmId
@@ -23,7 +26,9 @@ MOST_COMBINATIONS = 500
 
 Cost = tuple[int, int, int, int]
 """Number of victims, highest priority among them, sum of their priorities, bytes of memory that they have."""
-Amount = tuple[int, int, int]
+Bound = tuple[int, int, int]
+"""The first three of a cost."""
+Amount = tuple[int, ...]
 """CPUs, bytes of memory, bytes of disk."""
 
 
@@ -39,38 +44,80 @@ def make_room(request: Request, fleet: Fleet) -> Preemption | None:
     """Return the node where the fewest machines have to go, and which; None if that helps nowhere.
 
     Only machines that allow it and are of lower priority than the request ever go. Of equally many, those go whose
-    highest priority is the lowest, then whose sum of priorities, then those with less memory, then on the node with
-    the lower id. `fleet` is as before when this returns.
+    highest priority is the lowest, then whose sum of priorities. On one node those with less memory go then.
+    `fleet` is as before when this returns.
     """
-    candidates = suitable(request, fleet)
     best: Preemption | None = None
     least: Cost | None = None
-    for row in fleet.neighbours.preemptible():
-        if not candidates[row]:
-            continue
-        room = fleet.room_at(row)
-        victims = _victims(request, fleet, row, room, least)
-        if victims is None:
-            continue
-        cost = _cost(victims)
-        if least is not None and (cost > least or (cost == least and best is not None and room.id > best.node)):
+    for row, at_least in _promising(request, fleet):
+        if least is not None and at_least >= least[:3]:
+            break
+        victims = _victims(request, fleet, row, least)
+        if victims is None or (least is not None and _cost(victims)[:3] >= least[:3]):
             continue
         if _would_fit(request, fleet, row, victims):
-            best, least = Preemption(node=room.id, victims=victims), cost
+            best, least = Preemption(node=fleet.room_at(row).id, victims=victims), _cost(victims)
     return best
 
 
-def _victims(
-    request: Request, fleet: Fleet, row: int, room: NodeRoom, least: Cost | None
-) -> tuple[Resident, ...] | None:
+def _promising(request: Request, fleet: Fleet) -> Iterator[tuple[int, Bound]]:
+    """Return the rows where enough could be freed, with a bound that no set of victims there is below, lowest first.
+
+    So many have to go at least as are needed of the largest; and no so many are less important than the first.
+    """
+    known = fleet.neighbours.preemptible
+    wanted = suitable(request, fleet)
+    eligible = (known.rows != NOWHERE) & (known.priorities < request.priority)
+    eligible &= wanted[known.rows]
+    rows, priorities, amounts = known.rows[eligible], known.priorities[eligible], known.amounts[:, eligible]
+    missing = _missing_everywhere(request, fleet)
+    number = np.ones(len(wanted), dtype=np.int64)
+    possible = np.bincount(rows, minlength=len(wanted)) > 0
+    for amount, needed in zip(amounts, missing, strict=True):
+        order = np.lexsort((-amount, rows))
+        freed = _running(amount[order], rows[order])
+        too_few = np.bincount(rows[order][freed < needed[rows[order]]], minlength=len(wanted))
+        possible &= too_few < np.maximum(1, np.bincount(rows, minlength=len(wanted)))
+        number = np.maximum(number, too_few + 1)
+    order = np.lexsort((priorities, rows))
+    rows, priorities = rows[order], priorities[order]
+    last = _running(np.ones_like(rows), rows) == number[rows]
+    found = [
+        (row, (int(number[row]), priority, total))
+        for row, priority, total in zip(
+            rows[last].tolist(), priorities[last].tolist(), _running(priorities, rows)[last].tolist(), strict=True
+        )
+        if possible[row]
+    ]
+    yield from sorted(found, key=lambda one: (one[1], fleet.room_at(one[0]).id))
+
+
+def _running(values: Whole, rows: Rows) -> Whole:
+    """Return the running sum of `values` within each of `rows`, which are sorted."""
+    sums = np.cumsum(values)
+    if not len(sums):
+        return sums
+    starts = np.flatnonzero(np.diff(rows, prepend=NOWHERE))
+    lengths = np.diff(starts, append=len(rows))
+    return sums - np.repeat(sums[starts] - values[starts], lengths)
+
+
+def _missing_everywhere(request: Request, fleet: Fleet) -> tuple[Whole, Whole, Whole]:
+    return request.cpus - fleet.cpus, request.memory_bytes - fleet.memory, request.disk_bytes - fleet.disk
+
+
+def _victims(request: Request, fleet: Fleet, row: int, least: Cost | None) -> tuple[Resident, ...] | None:
     """Return who has to go from one node, if that may be better than what `least` stands for."""
     residents = fleet.neighbours.at(row)
     allowed = [one for one in residents if one.preemptible and one.priority < request.priority and one.vm != request.vm]
-    must = _in_the_way(request, room, residents)
+    must = _in_the_way(request, fleet.room_at(row), residents)
     if not allowed or not must <= {one.vm for one in allowed}:
         return None
     going = [one for one in allowed if one.vm in must]
-    missing = _missing(request, fleet, room, going)
+    freed = _sum(going)
+    missing = tuple(
+        int(needed[row]) - amount for needed, amount in zip(_missing_everywhere(request, fleet), freed, strict=True)
+    )
     others = sorted((one for one in allowed if one.vm not in must), key=lambda one: (one.priority, one.vm))
     most = len(others) if least is None else least[0] - len(going)
     more = _fewest(missing, others, most)
@@ -97,19 +144,9 @@ def _in_the_way(request: Request, room: NodeRoom, residents: Iterable[Resident])
     return found - {request.vm}
 
 
-def _missing(request: Request, fleet: Fleet, room: NodeRoom, going: Iterable[Resident]) -> Amount:
-    has = limits(room.capacity, fleet.policy)
-    cpus, memory, disk = _sum(going)
-    return (
-        max(0, request.cpus - (has.cpus - room.cpus) - cpus),
-        max(0, request.memory_bytes - (has.memory_bytes - room.memory_bytes) - memory),
-        max(0, request.disk_bytes - (has.disk_bytes - room.disk_bytes) - disk),
-    )
-
-
 def _fewest(missing: Amount, among: Sequence[Resident], most: int) -> Sequence[Resident] | None:
     """Return the fewest of `among`, sorted by priority, that free what is missing, at most `most` of them."""
-    if not any(missing):
+    if max(missing) <= 0:
         return ()
     if not _frees(among, missing):
         return None
