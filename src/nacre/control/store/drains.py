@@ -96,9 +96,11 @@ async def of_node(rd: Read, node: NodeId, *, lock: bool = False) -> DrainRow | N
 
 
 async def newest(rd: Read, nodes: Iterable[NodeId]) -> dict[NodeId, DrainRow]:
-    """Return the newest drain of each of these nodes, whether it has ended or not. Ids sort by when they were made."""
-    last = select(func.max(drains.c.id)).where(drains.c.node.in_(list(nodes))).group_by(drains.c.node)
-    rows = [load(DrainRow, row) for row in await rd.connection.execute(select(drains).where(drains.c.id.in_(last)))]
+    """Return the drain of each of these nodes that runs, or else the newest one."""
+    order = (drains.c.ended_at.is_not(None), drains.c.created_at.desc(), drains.c.id.desc())
+    place = func.row_number().over(partition_by=drains.c.node, order_by=order).label("place")
+    ranked = select(drains, place).where(drains.c.node.in_(list(nodes))).subquery()
+    rows = [load(DrainRow, row) for row in await rd.connection.execute(select(ranked).where(ranked.c.place == 1))]
     return {row.node: row for row in rows}
 
 
