@@ -5,7 +5,7 @@ A struct of arrays: a node is a row, so that a question is asked of all nodes at
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,11 +18,6 @@ from nacre.model.placement import Policy
 from nacre.model.vms import PublishedPort
 
 __all__ = ["Fleet", "NodeRoom", "Request", "Resident", "TakenPort"]
-
-CPU_OVERCOMMIT = 4.0
-MEMORY_OVERCOMMIT = 1.0
-DISK_OVERCOMMIT = 2.0
-"""Disks are thin: how much may be promised of what a node has."""
 
 FIRST_ROWS = 16
 NOBODY = 1 << 62
@@ -299,14 +294,3 @@ def resident_of(request: Request, node: NodeId) -> Resident:
         anti_affinity=tuple(term for term in request.placement.anti_affinity if term.required),
         request=request,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """All nodes at one moment."""
-
-    nodes: tuple[NodeRoom, ...] = ()
-
-    def with_machine(self, node: NodeId, request: Request) -> "Snapshot":
-        """Return the snapshot with `request` placed on `node`."""
-        return Snapshot(nodes=tuple(room.with_machine(request) if room.id == node else room for room in self.nodes))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from nacre.control.scheduler.placement import fits
-from nacre.control.scheduler.snapshot import NodeRoom, Request, Snapshot, TakenPort
+from nacre.control.scheduler.snapshot import NodeRoom, Request, TakenPort
 from nacre.control.services.node_changes import conditions
 from nacre.control.store import moves, nodes, placements, published_ports, scheduling
 from nacre.control.store.db import Read, Tx
@@ -95,11 +95,6 @@ async def rooms(rd: Read, among: Collection[NodeId] | None = None, *, lock: bool
     promised = await placements.promised(rd, among)
     ports = await taken_ports(rd, among)
     return [with_promises(empty_room(row), promised.get(row.id, NOTHING), ports.get(row.id, ())) for row in rows]
-
-
-async def snapshot(rd: Read, among: Collection[NodeId] | None = None, *, lock: bool = False) -> Snapshot:
-    """Return the same in one value."""
-    return Snapshot(nodes=tuple(await rooms(rd, among, lock=lock)))
 
 
 async def taken_ports(rd: Read, among: Collection[NodeId] | None = None) -> dict[NodeId, list[TakenPort]]:
