@@ -109,6 +109,7 @@ find_join() {
         join=$NACRE_JOIN
     elif [ -e "$identity" ]; then
         say "this machine is a node already and keeps its name"
+        $dry_run || rm -f "$join_file" # its secret may be good for other nodes
         return
     elif $dry_run; then
         say "would ask for the join string"
@@ -126,11 +127,11 @@ ask_for_join() {
     if ! (: </dev/tty) 2>/dev/null; then
         fail "there is no join string and no terminal to ask on" "set NACRE_JOIN, or give --join-file FILE"
     fi
-    printf 'Join string of nacre node token create (it is not shown): ' >/dev/tty
     terminal=$(stty -g </dev/tty)
     trap 'stty "$terminal" </dev/tty' EXIT
     trap 'exit 130' INT TERM
     stty -echo </dev/tty
+    printf 'Join string of nacre node token create (it is not shown): ' >/dev/tty
     IFS= read -r join </dev/tty || true
     stty "$terminal" </dev/tty
     trap - EXIT INT TERM
@@ -290,7 +291,7 @@ TEXT
 wait_until_joined() {
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         if [ -e "$identity" ]; then
-            rm -f "$join_file" # its secret may be good for other nodes
+            rm -f "$join_file"
             say "this machine is a node now: see it with nacre node list"
             return
         fi
