@@ -3,9 +3,10 @@
 import sys
 from typing import Annotated, Literal
 
+import msgspec
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, move, output, progress, vm_views
+from nacre.cli import arguments, explanation, move, output, progress, vm_views
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
@@ -20,17 +21,21 @@ from nacre.cli.options import (
     Waiting,
     Yes,
 )
+from nacre.cli.placing import ANYWHERE, Placing, placement
 from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.cli.vm_verbs import Verb, act_on, settle
 from nacre.model.ids import looks_like_id
+from nacre.model.placement import Placement
 from nacre.model.units import parse_size
-from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, MachineType, NicSpec, RestartPolicy
+from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, HaPolicy, MachineType, NicSpec, RestartPolicy
 from nacre.schema.vms import VmCreate, VmUpdate
 
 app = App(name="vm", help="Virtual machines.")
 app.command(move.move)
 app.command(move.moves)
+
+DEFAULT_PRIORITY = 100
 
 Cpus = Annotated[int | None, Parameter(help="Virtual CPUs; otherwise the image's default.")]
 Memory = Annotated[
@@ -66,6 +71,7 @@ async def create(
     restart: Annotated[Restart, Parameter(help="When a node starts it again by itself.")] = "on-failure",
     stop_timeout: StopTimeout = None,
     nic: Annotated[bool, Parameter(help="With --no-nic, no network interface.")] = True,
+    placing: Placing = ANYWHERE,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
@@ -88,6 +94,10 @@ async def create(
         stop_timeout_s=DEFAULT_STOP_TIMEOUT_S
         if stop_timeout is None
         else arguments.duration(stop_timeout, "stop-timeout"),
+        placement=placement(placing),
+        ha=HaPolicy(placing.ha or HaPolicy.NONE),
+        priority=DEFAULT_PRIORITY if placing.checked_priority is None else placing.checked_priority,
+        preemptible=placing.preemptible or False,
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     async with session.client() as nacre:
@@ -134,6 +144,17 @@ async def show(*names: VmName, session: Here) -> None:
 
 
 @app.command
+async def explain(name: VmName, /, *, session: Here) -> None:
+    """Say why a machine is on its node, or on none yet: scores, nodes that were rejected, and what to do."""
+    async with session.client() as nacre:
+        told = await nacre.scheduler.explain(arguments.ref(name, "vm"), project=session.project)
+    if session.output != "table":
+        output.document(session, told)
+    else:
+        explanation.show(told)
+
+
+@app.command
 async def update(
     name: VmName,
     /,
@@ -145,10 +166,14 @@ async def update(
     label: ChangedLabels = (),
     restart: Annotated[Restart | None, Parameter(help="When a node starts it again by itself.")] = None,
     stop_timeout: StopTimeout = None,
+    placing: Placing = ANYWHERE,
+    anywhere: Annotated[
+        bool, Parameter(negative=(), help="Forget what it asked of its place before, such as zones and rules.")
+    ] = False,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
-    """Change a machine. What takes effect only at the next start is said."""
+    """Change a machine. What takes effect only at the next start is said; a machine that has a node stays there."""
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     ports = () if no_publish else arguments.publish(publish) or None
     changes = VmUpdate(
@@ -157,19 +182,21 @@ async def update(
         publish=ports,
         restart=None if restart is None else RestartPolicy(restart),
         stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
+        ha=None if placing.ha is None else HaPolicy(placing.ha),
+        priority=placing.checked_priority,
+        preemptible=placing.preemptible,
     )
+    moved = anywhere or placement(placing) != Placement()
     async with session.client() as nacre:
         ref, etag = arguments.ref(name, "vm"), None
-        if label:
+        if label or moved:
             current = await nacre.vms.show(ref, project=session.project)
             etag = current.etag
-            changes = VmUpdate(
-                labels=arguments.changed_labels(current.labels, label),
-                cpus=changes.cpus,
-                memory_bytes=changes.memory_bytes,
-                publish=changes.publish,
-                restart=changes.restart,
-                stop_timeout_s=changes.stop_timeout_s,
+            before = None if anywhere else current.spec.placement
+            changes = msgspec.structs.replace(
+                changes,
+                labels=arguments.changed_labels(current.labels, label) if label else None,
+                placement=placement(placing, before) if moved else None,
             )
         arguments.check_changes(changes)
         with progress.spinner(f"update {name}") as say:

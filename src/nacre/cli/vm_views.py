@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from nacre.cli.output import Column, age, moment, pairs
+from nacre.model.placement import Placement, Toleration
 from nacre.model.units import format_size
 from nacre.model.vms import PublishedPort, RunInfo
 from nacre.schema.common import Accepted
@@ -61,6 +62,11 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("hint", failure.hint if failure else ""),
         ("next try", moment(failure.next_try_at) if failure else ""),
         ("node", vm.node.name if vm.node else "not placed yet"),
+        ("decision", vm.decision),
+        ("placement", "\n".join(wishes(spec.placement))),
+        ("ha", spec.ha.value),
+        ("fence", str(vm.fence) if vm.fence else ""),
+        ("priority", f"{spec.priority}{', may be stopped to make room' if spec.preemptible else ''}"),
         ("image", vm.image.name),
         ("hypervisor", f"{spec.hypervisor}, {spec.machine}"),
         ("cpus", str(spec.cpus)),
@@ -75,6 +81,34 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("created", moment(vm.created_at)),
         ("changed", moment(vm.updated_at)),
     ]
+
+
+def wishes(asked: Placement) -> list[str]:
+    """Return what a machine asks of its place, a line each; nothing for one that goes anywhere."""
+    terms = [("near", term) for term in asked.affinity] + [("apart from", term) for term in asked.anti_affinity]
+    lines = [
+        ("labels", pairs(asked.node_labels)),
+        ("zones", ", ".join(asked.zones)),
+        ("regions", ", ".join(asked.regions)),
+        ("tolerates", ", ".join(_toleration(one) for one in asked.tolerations)),
+        *(("rather", f"{pairs(one.labels)} ({one.weight})") for one in asked.prefer),
+        *((word, f"{pairs(one.labels)} by {one.topology}{_force(required=one.required)}") for word, one in terms),
+        *(
+            ("spread", f"{pairs(one.labels)} over {one.topology}s, skew {one.max_skew}{_force(required=one.required)}")
+            for one in asked.spread
+        ),
+        ("strategy", asked.strategy.value if asked.strategy is not None else ""),
+    ]
+    return [f"{word} {text}" for word, text in lines if text]
+
+
+def _force(*, required: bool) -> str:
+    return "" if required else " (preferred)"
+
+
+def _toleration(one: Toleration) -> str:
+    value = "" if one.value is None else f"={one.value}"
+    return f"{one.key}{value}" + ("" if one.effect is None else f":{one.effect}")
 
 
 def port(published: PublishedPort) -> str:

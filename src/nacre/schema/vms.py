@@ -116,6 +116,11 @@ class VmOut(Out, frozen=True, kw_only=True):
     run: RunInfo | None
     conditions: Conditions
     restart_required: tuple[str, ...]
+    """Names of fields that take effect only when it is next started."""
+    fence: int = 0
+    """The fencing token of its placement: every placement of a machine has a higher one than all before."""
+    decision: str = ""
+    """Why it is where it is, or nowhere yet, in one sentence; more is in its explanation."""
     created_at: datetime
     updated_at: datetime
     etag: str

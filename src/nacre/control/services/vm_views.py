@@ -1,5 +1,6 @@
 """Machines as they are shown: rows to `VmOut`. Used by the services of machines."""
 
+from nacre.control.scheduler.explain import summary
 from nacre.control.services.preconditions import etag_of
 from nacre.control.store import vms as store
 from nacre.control.store.db import Read
@@ -34,6 +35,8 @@ def out(view: VmView) -> VmOut:
         run=view.run,
         conditions=conditions,
         restart_required=restart_required(view.spec, view.run),
+        fence=view.fence,
+        decision="" if view.decision is None else summary(view.decision)[1],
         created_at=view.created_at,
         updated_at=view.updated_at,
         etag=etag_of(view.generation),
