@@ -86,7 +86,8 @@ class Replica:
                 return
             row, rules = self.world.nodes[node], self.world.rules
             granted = row.tenure == tenure or not rules.granted_for_the_tenure_only
-            granted = granted and (row.state is not NodeState.FAILED or not rules.nothing_granted_while_given_up)
+            if granted and row.state is NodeState.FAILED and rules.a_grant_ends_being_given_up:
+                row = seen(row, self.world.wall())
             if granted:
                 longest = max(row.lease_s, LEASE_S)
                 self.world.nodes[node] = replace(row, renewals=row.renewals + 1, lease_s=longest)

@@ -20,7 +20,7 @@ class Rules:
     counted_after_reading: bool = True
     renewals_checked_when_giving_up: bool = True
     granted_for_the_tenure_only: bool = True
-    nothing_granted_while_given_up: bool = True
+    a_grant_ends_being_given_up: bool = True
     taken_only_while_given_up: bool = True
     taking_ends_the_tenure: bool = True
     guards_freeze: bool = True

@@ -167,7 +167,7 @@ TRIALS: dict[str, Trial] = {
     "taken_only_while_given_up": Trial(
         about={"pace": Pace(act_s=6, place_s=0.1, start_s=0.1), "vm_count": 12}, weather=STOPPED_AGENTS
     ),
-    "nothing_granted_while_given_up": Trial(
+    "a_grant_ends_being_given_up": Trial(
         about={"pace": Pace(beat_s=5, place_s=0.1, start_s=0.1), "vm_count": 24, "terms": SLOW_TURNS},
         weather=STOPPED_AGENTS,
     ),

@@ -57,7 +57,7 @@ async def change(database: Database, node: NodeId, **values: object) -> None:
 
 async def renew(database: Database, node: NodeId, tenure: int = 1) -> bool:
     async with database.write() as tx:
-        return bool(await node_leases.renew(tx, [(node, tenure)], 35))
+        return bool(await failover.renew(tx, [(node, tenure)], 35))
 
 
 async def give_up(database: Database, node: NodeId, *, tenure: int = 1, renewals: int = 1) -> bool:
@@ -134,18 +134,32 @@ async def test_only_a_node_that_is_offline_is_given_up(database: Database, state
     assert not await give_up(database, node)
 
 
-async def test_a_node_that_was_given_up_gets_no_lease_for_what_it_knew_and_none_before_it_is_heard(
-    database: Database,
-) -> None:
+async def test_a_node_that_was_given_up_gets_no_lease_for_what_it_knew(database: Database) -> None:
     platform, node = await lost(database)
     assert await give_up(database, node)
     assert not await renew(database, node, 1)
-    assert not await renew(database, node, 2)
+    assert (await node_row(database, node)).state is NodeState.FAILED
     async with database.write() as tx:
         await node_signs.heartbeat(tx, node, USAGE, ())
     assert (await node_row(database, node)).state is NodeState.READY
     assert not await renew(database, node, 1)
     assert await renew(database, node, 2)
+    assert not await take(platform, node)
+
+
+async def test_a_node_that_asks_for_its_newest_tenure_is_heard_and_keeps_what_was_not_taken(
+    database: Database,
+) -> None:
+    """An agent that was stopped and goes on: its link is still there, and it pulls and renews before it beats."""
+    platform, node = await lost(database)
+    other = next(agent.node for agent in platform.agents if agent.node != node)
+    assert await give_up(database, node)
+    async with database.write() as tx:
+        granted = await failover.renew(tx, [(node, 2), (node, 1), (other, 1), (other, 9)], 35)
+    assert granted == {(node, 2), (other, 1)}
+    row = await node_row(database, node)
+    assert (row.state, row.renewals, row.lease_s) == (NodeState.READY, 2, 35)
+    assert (await event_types(database, node))[-1] == "node.ready"
     assert not await take(platform, node)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from nacre.control.auth.ca import CertificateAuthority, Peer, key_fingerprint, read_request
 from nacre.control.gateway import desired
 from nacre.control.gateway.observed import Report, apply_all
-from nacre.control.services import enrolments, images, node_signs
+from nacre.control.services import enrolments, failover, images, node_signs
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.store import ca as certificates
-from nacre.control.store import node_leases
 from nacre.control.store.db import Database, Tx
 from nacre.errors import NacreError, NotFoundError, UnauthenticatedError
 from nacre.lib.batches import Batches
@@ -74,7 +73,7 @@ class DatabaseLedger:
     async def renew(self, asked: Collection[tuple[NodeId, int]], lease_s: float) -> frozenset[tuple[NodeId, int]]:
         """Put leases on record."""
         async with self._db.write() as tx:
-            return await node_leases.renew(tx, asked, lease_s)
+            return await failover.renew(tx, asked, lease_s)
 
     async def desired(self, node: NodeId) -> NodeIntent:
         """Return the node's desired state."""

@@ -1,21 +1,22 @@
 """Nodes that are lost: giving them up, and taking machines off them to be started elsewhere.
 
-Called by `reconcilers.failover`, which measures how long nodes have been silent, and by `api` for operators. Every step
+Called by `reconcilers.failover`, which measures how long nodes have been silent, by `gateway` and by `api`. Every step
 is looked at again under the lock of the node's row: see `failover_rules` for why nothing ever runs twice.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
 from nacre.control.services import events, failover_rules, moves, node_views, relocation
-from nacre.control.services.node_events import tell
+from nacre.control.services.node_changes import seen
+from nacre.control.services.node_events import tell, tell_state
 from nacre.control.store import events as event_store
 from nacre.control.store import node_leases, vms
 from nacre.control.store import nodes as store
 from nacre.control.store.db import Read, Tx
-from nacre.control.store.node_leases import LeaseRow, RestartableRow
+from nacre.control.store.node_leases import Asked, LeaseRow, RestartableRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.wake import NODES, VMS, node_topic
 from nacre.errors import ConflictError, NotFoundError
@@ -74,6 +75,31 @@ async def load(rd: Read) -> Picture:
         heard=await node_leases.count(rd, AT_WORK) if waiting else 0,
         waiting=[vm for vm in waiting if failover_rules.guarded(vm)],
     )
+
+
+async def renew(tx: Tx, asked: Collection[Asked], lease_s: float) -> frozenset[Asked]:
+    """Put leases of `lease_s` seconds on record and return those of the nodes and tenures that have one.
+
+    A node that was given up and asks for its newest tenure knows of every machine that was taken from it, so it is
+    heard and has its lease; from this transaction on nothing more is taken.
+    """
+    granted = await node_leases.renew(tx, asked, lease_s)
+    if len(granted) == len(asked):
+        return granted
+    refused = {node for node, _ in asked} - {node for node, _ in granted}
+    back = [
+        row
+        for row in await store.every(tx, refused, lock=True)
+        if row.state is NodeState.FAILED and (row.id, row.tenure) in asked
+    ]
+    if not back:
+        return granted
+    for row in back:
+        changed = seen(row, tx.now())
+        await store.save(tx, row, changed)
+        tell_state(tx, row, changed)
+    tx.wake(NODES)
+    return granted | await node_leases.renew(tx, [(row.id, row.tenure) for row in back], lease_s)
 
 
 async def give_up(tx: Tx, node: NodeId, *, tenure: int, renewals: int, silent_s: float) -> bool:

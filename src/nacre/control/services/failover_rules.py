@@ -5,8 +5,8 @@ Why it can never run twice, in four rules that hold together (the simulation in 
 1. A lease lasts from when its node asked for it. It is on record, in the count `renewals`, before it is granted. So a
    count that has been read stands for leases that began before the reading, and `wait_s` after it has first been read
    all of them have ended on their node, if it has not changed.
-2. A node is given up (FAILED) only if it has not changed, looked at under the lock of its row. A node that is given up
-   is granted nothing. So no lease of it lasts until it is heard again, which is when it stops being given up.
+2. A node is given up (FAILED) only if it has not changed, looked at under the lock of its row. A node that is granted
+   a lease is heard, and stops being given up in the same transaction. So while it is given up no lease of it lasts.
 3. Machines are taken only from a node that is given up, under the lock of its row, and each time its tenure ends.
    Leases are granted for the newest tenure only, to agents whose desired state, on their disk, is of that tenure. So
    whoever is granted one has been told of every machine that was taken.

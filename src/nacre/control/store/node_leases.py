@@ -57,7 +57,7 @@ _RESTARTABLE = tuple(vms.c[field.name] for field in fields(RestartableRow))
 async def renew(tx: Tx, asked: Collection[Asked], lease_s: float) -> frozenset[Asked]:
     """Count a lease of `lease_s` seconds for each node that asks for its own tenure, and return those that have one.
 
-    A node that was given up has none until it is heard. Of leases of several lengths the longest is on record, until
+    A node that was given up has none before it is heard. Of leases of several lengths the longest is on record, until
     the node is given up: the node may still hold that one.
     """
     if tx.connection.dialect.name == "postgresql":  # in one order, so that no two transactions wait for each other
