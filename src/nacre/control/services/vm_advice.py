@@ -22,6 +22,11 @@ _HINTS = {
     "wrong_zone": "add a node in this zone, or allow others",
     "taint_not_tolerated": "tolerate the taint with --tolerate, or remove it from a node",
     "no_disk_headroom": "free disk on the nodes, or add one",
+    "affinity": "start a machine that it is to be near to, or make that a preference",
+    "anti_affinity": "add nodes, zones or regions, or make being apart a preference",
+    "kept_away": "add nodes, zones or regions, or change the rule of the machine that keeps it away",
+    "spread": "add room in the emptiest place, or allow more skew",
+    "excluded": "name another node, or leave the choice to the scheduler",
 }
 
 
