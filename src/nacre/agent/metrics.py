@@ -6,8 +6,8 @@ from collections import Counter as Tally
 from collections.abc import AsyncGenerator, Callable
 
 from nacre.agent.observer import Observer
-from nacre.agent.settings import split_address
 from nacre.errors import ConflictError
+from nacre.lib.configuration import split_address
 from nacre.model.vms import Phase
 
 _REQUEST_S = 5.0

@@ -6,22 +6,20 @@ Read once by `main`. Unknown keys are an error, so a typing mistake is not a sil
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from nacre.errors import InvalidInputError
+from nacre.lib import configuration
+from nacre.lib.configuration import listed, split_address
 
 ENVIRONMENT_PREFIX = "NACRE_AGENT_"
 SYSTEM_FILE = Path("/etc/nacre/agent.toml")
 LOCAL_FILE = Path("agent.toml")
 _LISTS = frozenset({"hypervisors", "simulate_zones"})
 _TABLES = frozenset({"labels"})
-_LEVELS = frozenset({"debug", "info", "warning", "error"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,43 +89,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
     """Return the settings of the files, overridden by the environment, then by flags. Raises InvalidInputError."""
-    values: dict[str, Any] = {}
-    for file in [path] if path is not None else [each for each in (SYSTEM_FILE, LOCAL_FILE) if each.exists()]:
-        values |= _read(file)
-    for name, text in (_from_environment(environment) | dict(flags)).items():
-        values[name] = _parsed(name, text)
-    for name in values:
-        _check_known(name)
-    try:
-        settings = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(
-            "invalid_setting", str(error), hint="see the configuration reference for names and types"
-        ) from error
-    if settings.log_level not in _LEVELS:
-        raise InvalidInputError(
-            "invalid_log_level",
-            f"{settings.log_level!r} is not a log level",
-            hint="use debug, info, warning or error",
-            field="log_level",
-        )
+    settings = configuration.load(
+        Settings,
+        files=(path,) if path is not None else tuple(each for each in (SYSTEM_FILE, LOCAL_FILE) if each.exists()),
+        environment=environment,
+        prefix=ENVIRONMENT_PREFIX,
+        flags=flags,
+        parse=_parsed,
+        example='data_dir = "/var/lib/nacre/agent"',
+    )
+    configuration.check_log_level(settings.log_level)
     if settings.metrics_listen:
         split_address(settings.metrics_listen, field="metrics_listen")
     return settings
-
-
-def split_address(address: str, *, field: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[v6]:port`. Raises InvalidInputError."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidInputError(
-            "invalid_address",
-            f"{address!r} is not an address to listen on",
-            hint="write host:port, such as 127.0.0.1:7482",
-            field=field,
-        )
-    return host, int(port)
 
 
 def _default_data() -> Path:
@@ -137,46 +111,11 @@ def _default_data() -> Path:
     return (Path(base) if base else Path.home() / ".local/share") / "nacre/agent"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InvalidInputError(
-            "unreadable_settings", f"{path}: {error.strerror}", hint="give an existing file with --config"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            "unreadable_settings",
-            f"{path} is not TOML: {error}",
-            hint='write lines such as data_dir = "/var/lib/nacre/agent"',
-        ) from error
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
-    }
-
-
 def _parsed(name: str, text: str) -> str | list[str] | dict[str, str]:
     """Return what the text of a flag or variable means: `a,b` for lists, `k=v,k=v` for tables."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = listed(text)
     if name in _LISTS:
         return parts
     if name in _TABLES:
         return {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in parts)}
     return text
-
-
-def _check_known(name: str) -> None:
-    if name in Settings.__struct_fields__:
-        return
-    near = get_close_matches(name, Settings.__struct_fields__, n=1)
-    raise InvalidInputError(
-        "unknown_setting",
-        f"there is no setting {name!r}",
-        hint=f"did you mean {near[0]}?" if near else f"settings are: {', '.join(Settings.__struct_fields__)}",
-        field=name,
-    )

@@ -247,7 +247,7 @@ def _ha_since(row: VmRow, spec: VmSpec) -> int:
     """Return the generation since which the machine is to be restarted elsewhere; 0 if it is not."""
     if spec.ha is HaPolicy.NONE:
         return 0
-    return row.ha_since or row.generation + 1
+    return row.ha_since or (1 if row.node is None else row.generation + 1)
 
 
 def _differences(before: VmRow, after: VmRow) -> dict[str, Any]:
