@@ -13,6 +13,7 @@ from nacre.control.store.db import Database
 from nacre.errors import (
     ConflictError,
     ForbiddenError,
+    InvalidInputError,
     NotFoundError,
     PreconditionError,
     UnauthenticatedError,
@@ -20,7 +21,8 @@ from nacre.errors import (
 from nacre.lib.clock import ManualClock
 from nacre.model.access import Role
 from nacre.model.ids import NodeId, VmId
-from nacre.model.nodes import Condition, ConditionKind, NodeState, Usage
+from nacre.model.nodes import Condition, ConditionKind, NodeState, NodeWish, Usage
+from nacre.model.placement import Taint
 from nacre.model.units import GIB
 from nacre.model.vms import Phase
 from nacre.protocol.messages import HeldVm
@@ -225,3 +227,30 @@ async def test_the_word_to_tear_down_ends_with_the_sync_it_was_for_or_with_time(
     assert await allowed()
     await platform.agent.sync()
     assert not await allowed()
+
+
+async def test_taints_and_place_are_an_operators(database: Database) -> None:
+    await cloud(database)
+    taint = Taint(key="gpu", value="a100")
+    async with database.write() as tx:
+        body = NodeUpdate(taints=(taint, taint), region="eu", zone="eu-1")
+        changed = await nodes.update(tx, by("node:update"), "node-1", body)
+        assert (changed.taints, changed.region, changed.zone) == ((taint,), "eu", "eu-1")
+        assert str(taint) == "gpu=a100:no-schedule"
+        with pytest.raises(InvalidInputError, match="no taint"):
+            await nodes.update(tx, by("node:update"), "node-1", NodeUpdate(taints=(Taint(key="no key"),)))
+        assert (await nodes.update(tx, by("node:update"), "node-1", NodeUpdate(taints=()))).taints == ()
+    told = (await events_of(database, changed.id))[-2]
+    assert (told.type, told.details["after"]["region"]) == ("node.updated", "eu")
+
+
+async def test_what_is_wished_of_a_node_is_seen_and_found_while_it_is_out_of_reach(database: Database) -> None:
+    platform = await cloud(database, node_count=2)
+    async with database.write() as tx:
+        await nodes.cordon(tx, by("node:cordon"), "node-1")
+    assert await silence(database, platform.agents[0].node)
+    node = await shown(database)
+    assert (node.state, node.wish) == (NodeState.OFFLINE, NodeWish.CORDONED)
+    async with database.read() as rd:
+        found = await nodes.list_(rd, by("node:list"), ListQuery(filters={"wish": "cordoned"}))
+    assert [one.name for one in found.items] == ["node-1"]

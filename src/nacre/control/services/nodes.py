@@ -307,6 +307,8 @@ async def _again(tx: Tx, row: NodeRow) -> NodeRow:
 
 
 def _tell_taken(tx: Tx, caller: Caller, row: NodeRow, event: str, taken: list[str], confirm_dead: bool) -> None:
+    if not taken:
+        return
     word = f"; {caller.actor.name} says that its host is off" if confirm_dead else ""
     tell(
         tx,
