@@ -3,9 +3,8 @@
 from nacre.control.reconcilers.drains import DrainReconciler
 from nacre.control.reconcilers.moves import MoveReconciler
 from nacre.control.services import moves, node_signs
-from nacre.control.store import drains
+from nacre.control.store import drains, nodes
 from nacre.control.store import moves as store
-from nacre.control.store import nodes
 from nacre.control.store import vms as vm_store
 from nacre.control.store.db import Database
 from nacre.control.store.moves import MoveRow
