@@ -31,9 +31,15 @@ from nacre.model.units import parse_size
 from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, HaPolicy, MachineType, NicSpec, RestartPolicy
 from nacre.schema.vms import VmCreate, VmUpdate
 
-app = App(name="vm", help="Virtual machines.")
-app.command(move.move)
-app.command(move.moves)
+
+def _with_moves() -> App:
+    made = App(name="vm", help="Virtual machines.")
+    made.command(move.move)
+    made.command(move.moves)
+    return made
+
+
+app = _with_moves()
 
 DEFAULT_PRIORITY = 100
 
