@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, text, union_all, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, or_, select, text, union_all, update
 
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.moves import moves
@@ -133,10 +133,14 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
     }
 
 
-async def placed(rd: Read, among: Collection[VmId] | None = None) -> AsyncGenerator[list[PlacedRow]]:
-    """Yield the machines that have a node (among these ids, or all), some hundred at a time."""
+async def placed(
+    rd: Read, among: Collection[VmId] | None = None, *, project: ProjectId | None = None
+) -> AsyncGenerator[list[PlacedRow]]:
+    """Yield the machines that have a node (among these ids, of this project, or all), some hundred at a time."""
     columns: tuple[ColumnElement[Any], ...] = tuple(vms.c[field.name] for field in fields(PlacedRow))
     query = select(*columns).where(vms.c.node.is_not(None))
+    if project is not None:
+        query = query.where(vms.c.project == project)
     if among is None:
         result = await rd.connection.execute(query)
         while rows := result.fetchmany(CHUNK):
@@ -144,6 +148,10 @@ async def placed(rd: Read, among: Collection[VmId] | None = None) -> AsyncGenera
         return
     for ids in _chunks(sorted(among)):
         yield [load(PlacedRow, row) for row in (await rd.connection.execute(query.where(vms.c.id.in_(ids)))).all()]
+
+
+_HA_FROM_THE_FIRST = case((vms.c.ha_since > 0, 1), else_=0)
+"""A node that gets a machine has never been told of it as one that is not to be restarted elsewhere."""
 
 
 async def hold_groups(tx: Tx, exclusive: Mapping[ProjectId, bool]) -> None:
@@ -180,6 +188,7 @@ async def place(tx: Tx, written: Sequence[Written]) -> None:
         .values(
             node=bindparam("at"),
             fence=vms.c.fence + 1,
+            ha_since=_HA_FROM_THE_FIRST,
             decision=bindparam("why"),
             nominated=None,
             failure=None,
