@@ -11,6 +11,7 @@ import structlog
 
 from nacre.agent import failures
 from nacre.agent.consoles import Consoles
+from nacre.agent.frost import Frost
 from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.host import Host
@@ -33,6 +34,12 @@ class Attendance:
         self._look = look
         self._watchers: dict[VmId, asyncio.Task[None]] = {}
         self._guests: dict[VmId, Guest] = {}
+        self._frost = Frost(host.clock, look)
+
+    @property
+    def guards(self) -> int:
+        """How many guests have a guard."""
+        return self._frost.guards
 
     async def take(self, machine: Machine, guest: Guest) -> None:
         """Attend a guest that was started or adopted, until it is gone."""
@@ -47,11 +54,18 @@ class Attendance:
         else:
             if machine.guest is guest and state is not GuestState.GONE:
                 machine.presence = OF_GUEST[state]
+                if state is GuestState.FROZEN:
+                    log.warning("vm.found_frozen", vm=machine.id, next="goes on with the next lease")
+                    machine.froze()
+        self._frost.watch(machine, guest)
         memory = machine.record.run.info.memory_bytes if machine.record.run is not None else 0
         await in_thread(self._host.cgroups.add, machine.id, guest.handle.pid, memory)
+        if guest.guard is not None:  # or a service manager that stops the agent would end it, and the guest with it
+            await in_thread(self._host.cgroups.add, machine.id, guest.guard.pid, memory)
 
     async def close(self) -> None:
         """Let go of every guest. They run on."""
+        await self._frost.close()
         watchers = list(self._watchers.values())
         for watcher in watchers:
             watcher.cancel()
@@ -66,6 +80,7 @@ class Attendance:
             log.exception("guest.watch_failed", vm=machine.id, next="the machine is looked for again")
             machine.guest = None
             machine.presence = Presence.UNKNOWN
+        self._frost.leave(machine.id)
         del self._watchers[machine.id]
         del self._guests[machine.id]
         await guest.detach()

@@ -4,7 +4,9 @@ Used by enrolment, the link and streams. Foreign errors end here; what comes out
 """
 
 import asyncio
+import errno
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -24,6 +26,7 @@ OPEN_TIMEOUT_S = 10.0
 RECEIVE_TIMEOUT_S = 30.0
 _PING_S = 15.0
 _PONG_S = 30.0
+SILENT = "control_plane_silent"
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 
 
@@ -37,6 +40,9 @@ class RefusedError(NacreError):
 
 class Dialer:
     """Dials with the node's certificate, the newest one at any time."""
+
+    reach_s: float | None = None
+    """After so many seconds, an address that cannot be reached is given up. What follows may take longer."""
 
     def __init__(self, identity: Identity, connection: type[ClientConnection] = ClientConnection) -> None:
         """`connection` is what connections are made of."""
@@ -60,7 +66,7 @@ class Dialer:
     @asynccontextmanager
     async def dial(self, address: str, path: str) -> AsyncGenerator[ClientConnection]:
         """Open a connection to a path of the gateway at `address`. Raises UnavailableError and UnauthenticatedError."""
-        async with opened(address, path, self._context, self._connection) as connection:
+        async with opened(address, path, self._context, self._connection, self.reach_s) as connection:
             yield connection
 
 
@@ -84,12 +90,20 @@ def unverified() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def opened(
-    address: str, path: str, context: ssl.SSLContext, kind: type[ClientConnection] = ClientConnection
+    address: str,
+    path: str,
+    context: ssl.SSLContext,
+    kind: type[ClientConnection] = ClientConnection,
+    reach_s: float | None = None,
 ) -> AsyncGenerator[ClientConnection]:
     """Open a connection. Raises UnavailableError and UnauthenticatedError for what goes wrong while it opens."""
-    connection = await _open(address, path, context, kind)
+    connection = await _open(address, path, context, kind, reach_s)
     try:
         yield connection
+    except UnavailableError as error:
+        if error.code == SILENT:
+            connection.transport.abort()  # a farewell would not be answered either
+        raise
     finally:
         await connection.close()
 
@@ -139,14 +153,16 @@ def lost() -> UnavailableError:
 
 def silent() -> UnavailableError:
     """Return what to say about a control plane that does not answer."""
-    return UnavailableError(
-        "control_plane_silent", "the control plane does not answer", hint="it is tried again by itself"
-    )
+    return UnavailableError(SILENT, "the control plane does not answer", hint="it is tried again by itself")
 
 
-async def _open(address: str, path: str, context: ssl.SSLContext, kind: type[ClientConnection]) -> ClientConnection:
-    _check(address)
+async def _open(
+    address: str, path: str, context: ssl.SSLContext, kind: type[ClientConnection], reach_s: float | None
+) -> ClientConnection:
+    host, port = _parts(address)
+    reached: socket.socket | None = None
     try:
+        reached = None if reach_s is None else await _reach(host, port, reach_s)
         return await connect(
             f"wss://{address}{path}",
             ssl=context,
@@ -159,6 +175,7 @@ async def _open(address: str, path: str, context: ssl.SSLContext, kind: type[Cli
             max_size=codec.MAX_MESSAGE_BYTES,
             write_limit=codec.CHUNK_BYTES,
             create_connection=kind,
+            sock=reached,
         )
     except ssl.SSLCertVerificationError as error:
         raise UnauthenticatedError(
@@ -174,7 +191,28 @@ async def _open(address: str, path: str, context: ssl.SSLContext, kind: type[Cli
         ) from error
 
 
-def _check(address: str) -> None:
+async def _reach(host: str, port: int, timeout: float) -> socket.socket:
+    """Return a connected socket. Raises OSError and TimeoutError."""
+    loop = asyncio.get_running_loop()
+    error: OSError = OSError(errno.EHOSTUNREACH, "no address is known")
+    async with asyncio.timeout(timeout):
+        for family, kind, protocol, _, place in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            connection = socket.socket(family, kind, protocol)
+            connection.setblocking(False)
+            try:
+                await loop.sock_connect(connection, place)
+            except OSError as refused:
+                connection.close()
+                error = refused
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+    raise error
+
+
+def _parts(address: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match["port"]) < 65536:
         raise InvalidInputError(
@@ -182,6 +220,7 @@ def _check(address: str) -> None:
             f"{address!r} is not an address",
             hint="write host:port, such as cloud.example:7481 or [::1]:7481",
         )
+    return match["host"].strip("[]"), int(match["port"])
 
 
 def _reason(error: Exception) -> str:

@@ -15,15 +15,18 @@ from nacre.agent import planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
 from nacre.agent.failures import failure_of
-from nacre.agent.planner import Known, Step
+from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
+from nacre.agent.standing import held, is_leased, known, waits_for_lease
 from nacre.agent.vms.adopt import adopt
+from nacre.agent.vms.copies import Copies
 from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.pause import pause, resume
 from nacre.agent.vms.presence import OF_GUEST, Presence
 from nacre.agent.vms.reset import reset
+from nacre.agent.vms.retire import retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
 from nacre.errors import NacreError
@@ -31,7 +34,7 @@ from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, VmId
-from nacre.model.vms import VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 log = structlog.get_logger()
@@ -50,8 +53,11 @@ class Executor:
         told: Callable[[VmObserved], None],
         forgotten: Callable[[VmId], None],
         counted: Callable[[str, str], None] = lambda _step, _outcome: None,
+        copied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`told` hears of every change, `forgotten` of machines that are no more, `counted` of steps and outcomes."""
+        """`told` hears of every change, `forgotten` of machines that are no more, `counted` of steps and outcomes, and
+        `copied` that what there is of copies has changed.
+        """
         self._host = host
         self._consoles = consoles
         self._told = told
@@ -60,7 +66,10 @@ class Executor:
         self._machines: dict[VmId, Machine] = {}
         self._doing: dict[VmId, Step] = {}
         self._intent: NodeIntent | None = None
+        self._copied = copied
+        self._copies = Copies(host)
         self._wanted: dict[VmId, VmIntent] = {}
+        self._voids: dict[VmId, Void] = {}
         self._refused: frozenset[VmId] = frozenset()
         self._lanes: Lanes[VmId] = Lanes(self._work, random=host.random)
         self._attendance = Attendance(host, consoles, self._lanes.ring)
@@ -68,7 +77,8 @@ class Executor:
     async def begin(self) -> None:
         """Read the records, look for every guest, and return when all are found or not there (or take too long)."""
         await in_thread(self._host.cgroups.sweep)
-        records = await in_thread(self._host.records.load_all)
+        await in_thread(self._copies.load)
+        records = await in_thread(self._records)
         self._host.machines.mkdir(mode=0o700, exist_ok=True)
         for place in self._host.machines.iterdir():
             vm = VmId(place.name)
@@ -88,25 +98,26 @@ class Executor:
 
     def want(self, intent: NodeIntent) -> None:
         """Work towards this desired state from now on."""
-        wanted = {vm.id: vm for vm in intent.vms}
+        wanted, voids = planner.wanted(intent), planner.voids(intent)
         refused = planner.refused(intent, {vm: known(machine) for vm, machine in self._machines.items()})
         if refused and refused != self._refused:
             log.error("teardown.refused", machines=len(refused), next="an operator has to allow it")
         changed = {vm for vm in wanted.keys() | self._wanted.keys() if wanted.get(vm) != self._wanted.get(vm)}
         if self._intent is None:
             changed |= self._machines.keys()
+        changed |= {vm for vm in voids.keys() | self._voids.keys() if voids.get(vm) != self._voids.get(vm)}
         changed |= refused ^ self._refused
-        self._intent, self._wanted, self._refused = intent, wanted, refused
+        self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         for vm in changed:
             doing = self._doing.get(vm)
-            if doing is not None and planner.interrupts(doing, wanted.get(vm)):
+            if doing is not None and planner.interrupts(doing, wanted.get(vm), retiring=self._is_retiring(vm)):
                 self._lanes.interrupt(vm)
             else:
                 self._lanes.ring(vm)
 
     def look_again(self) -> None:
         """Look at every machine although nothing rang."""
-        for vm in self._machines.keys() | self._wanted.keys():
+        for vm in self._machines.keys() | self._wanted.keys() | self._voids.keys():
             self._lanes.ring(vm)
 
     @property
@@ -117,11 +128,38 @@ class Executor:
     def held(self) -> tuple[HeldVm, ...]:
         """Machines that are here and that the desired state does not name."""
         here = planner.held(self._intent, {vm: known(machine) for vm, machine in self._machines.items()})
-        return tuple(_held(self._machines[vm]) for vm in here)
+        return tuple(held(self._machines[vm]) for vm in here)
+
+    def leased(self, vm: VmId) -> None:
+        """A machine has a lease that it may have waited for."""
+        machine = self._machines.get(vm)
+        if machine is not None and waits_for_lease(machine):
+            machine.retry_at = 0.0
+            self._lanes.ring(vm)
+
+    def copies(self) -> tuple[CopyObserved, ...]:
+        """What there is of machines that have moved away, and of which of those that were told of there is nothing."""
+        told = () if self._intent is None else (*self._intent.retired, *self._intent.discard)
+        refs = {CopyRef(id=each.id, fence=each.fence) for each in told if not self._is_retiring(each.id)}
+        return self._copies.observed(sorted(refs, key=lambda ref: (ref.id, ref.fence)))
+
+    @property
+    def guards(self) -> int:
+        """How many guests have a guard."""
+        return self._attendance.guards
+
+    @property
+    def frozen(self) -> int:
+        """How many guests are held still by their guards."""
+        return sum(machine.frozen for machine in self._machines.values())
 
     def needed_images(self) -> frozenset[ImageId] | None:
-        """Images under the disks of machines here, or named by the desired state. None if that cannot be known."""
+        """Images under disks of machines and copies, or named by the desired state. None if that cannot be known."""
         images = set(self._intent.images) if self._intent is not None else set[ImageId]()
+        under_copies = self._copies.images()
+        if under_copies is None:
+            return None
+        images |= set(under_copies)
         for machine in self._machines.values():
             if machine.record.deleted:
                 continue
@@ -145,6 +183,9 @@ class Executor:
             if isinstance(step, planner.Nothing | planner.RetryAt):
                 await self._settle(vm, machine, step)
                 return
+            if isinstance(step, planner.Discard):
+                await self._discard(vm, step.fence)
+                continue
             if machine is None:
                 machine = self._make(Record(id=vm, found_at=self._host.clock.now()))
                 machine.presence = Presence.NONE
@@ -158,7 +199,24 @@ class Executor:
             self._host.clock.monotonic(),
             synced=self._intent is not None,
             refused=vm in self._refused,
+            void=self._voids.get(vm, NOT_VOID),
+            copies=self._copies.fences(vm),
         )
+
+    def _is_retiring(self, vm: VmId) -> bool:
+        """Whether there is something of a placement here that has ended."""
+        machine = self._machines.get(vm)
+        here = known(machine) if machine is not None else None
+        return planner.to_retire(self._wanted.get(vm), here, self._voids.get(vm, NOT_VOID)) is not None
+
+    def _records(self) -> dict[VmId, Record]:
+        """Read the records, without those of machines that had just become copies when the agent ended."""
+        records = self._host.records.load_all()
+        for vm, record in list(records.items()):
+            if record.fence in self._copies.fences(vm) and not self._host.place(vm).exists():
+                self._host.records.remove(vm)
+                del records[vm]
+        return records
 
     async def _settle(self, vm: VmId, machine: Machine | None, step: planner.Nothing | planner.RetryAt) -> None:
         if isinstance(step, planner.RetryAt):
@@ -205,25 +263,42 @@ class Executor:
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
             case planner.Reboot(intent=intent):
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
+            case planner.Delete() | planner.Retire() | planner.Forget():
+                await self._let_go(machine, step)
+            case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
+                machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
+            case planner.Pause() | planner.Resume() | planner.Reset():
+                await _press(machine, step)
+            case planner.Nothing() | planner.RetryAt() | planner.Discard():
+                pass
+
+    async def _let_go(self, machine: Machine, step: planner.Delete | planner.Retire | planner.Forget) -> None:
+        match step:
             case planner.Delete():
                 await delete(machine, self._host)
                 self._consoles.end(machine.id)
                 log.info("vm.deleted", vm=machine.id)
-            case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
-                machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
+                return
+            case planner.Retire(fence=fence):
+                await retire(machine, fence, self._copies, self._host)
+                self._consoles.end(machine.id)
+                self._copied()
+                log.info("vm.retired", vm=machine.id, fence=fence, next="its disks are kept")
             case planner.Forget():
                 await in_thread(self._host.records.remove, machine.id)
-                del self._machines[machine.id]
-                self._forgotten(machine.id)
-            case planner.Pause() | planner.Resume() | planner.Reset():
-                await _press(machine, step)
-            case planner.Nothing() | planner.RetryAt():
-                pass
+        del self._machines[machine.id]
+        self._forgotten(machine.id)
+
+    async def _discard(self, vm: VmId, fence: int) -> None:
+        await in_thread(self._copies.discard, vm, fence)
+        log.info("copy.discarded", vm=vm, fence=fence)
+        self._counted("discard", "done")
+        self._copied()
 
     def _succeeded(self, machine: Machine, step: Step) -> None:
         if machine.failure is None or isinstance(step, planner.Accept | planner.RecordNonces):
             return
-        if machine.failure.failure_class is FailureClass.PERMANENT:
+        if machine.failure.failure_class is FailureClass.PERMANENT or machine.frozen:
             return  # said by what has just been done: it is found to have ended for good
         log.info("vm.recovered", vm=machine.id, code=machine.failure.code)
         if isinstance(step, planner.Resume):
@@ -235,6 +310,8 @@ class Executor:
         """Make a fact of what went wrong, and decide when it is tried again."""
         if isinstance(error, NacreError) and error.code == "machine_locked":
             machine.presence = Presence.UNKNOWN  # there is a process after all
+        if machine.frozen and not isinstance(step, planner.Retire | planner.Delete):
+            return  # it cannot have heard; that is said already, and it is tried again when it goes on
         before = machine.failure
         delay = machine.pause_after_failure()
         now = self._host.clock.now()
@@ -248,6 +325,8 @@ class Executor:
         if failure.failure_class is not FailureClass.PERMANENT:
             failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))
         machine.failure = failure
+        if waits_for_lease(machine) and is_leased(machine, self._host):
+            machine.retry_at = 0.0  # it has come while we gave up
         if before is None or before.code != failure.code:
             log.warning(
                 "vm.failed",
@@ -267,24 +346,9 @@ class Executor:
 
     def _changed(self, machine: Machine) -> None:
         # What only lies on the disk and was never told of is no fact about anything the control plane could know.
-        if machine.record.intent is not None:
+        # Of one that was let go of, somebody may still speak who watched its end.
+        if machine.record.intent is not None and self._machines.get(machine.id) is machine:
             self._told(machine.observed())
-
-
-def known(machine: Machine) -> Known:
-    """Return what the planner needs to know of a machine."""
-    record, run = machine.record, machine.record.run
-    return Known(
-        intent=record.intent,
-        presence=machine.presence,
-        deleted=record.deleted,
-        reboot_nonce=record.reboot_nonce,
-        reset_nonce=record.reset_nonce,
-        exit_reason=run.info.exit_reason if run is not None else None,
-        ended_under=run.ended_under if run is not None else 0,
-        failure=machine.failure.failure_class if machine.failure is not None else None,
-        retry_at=machine.retry_at,
-    )
 
 
 def _accept(machine: Machine, intent: VmIntent) -> None:
@@ -310,11 +374,3 @@ async def _press(machine: Machine, step: planner.Pause | planner.Resume | planne
     state = await guest.state()
     if machine.guest is guest:
         machine.presence = OF_GUEST[state]
-
-
-def _held(machine: Machine) -> HeldVm:
-    intent = machine.record.intent
-    running = machine.presence not in {Presence.NONE, Presence.UNKNOWN}
-    return HeldVm(
-        id=machine.id, name=intent.name if intent is not None else "", running=running, since=machine.record.found_at
-    )

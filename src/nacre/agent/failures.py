@@ -10,6 +10,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.errors import Kind, NacreError
 from nacre.model.convergence import Failure, FailureClass
 
+FENCED = "fenced"
 _HOPELESS = frozenset({Kind.INVALID, Kind.UNSUPPORTED, Kind.TOO_LARGE})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAITING = frozenset({"control_plane_unreachable", "control_plane_silent", "connection_lost", "not_enrolled"})
@@ -56,6 +57,18 @@ def guest_failed(*, generation: int, at: datetime, detail: str, attempts: int) -
         generation=generation,
         at=at,
         attempts=attempts,
+    )
+
+
+def fenced(*, generation: int, at: datetime) -> Failure:
+    """Return the failure of a guest that its guard holds still."""
+    return Failure(
+        failure_class=FailureClass.WAITING,
+        code=FENCED,
+        message="the machine is frozen, because its node could not renew its lease and it may run elsewhere",
+        hint="it goes on by itself when its node reaches the control plane, unless it was restarted elsewhere by then",
+        generation=generation,
+        at=at,
     )
 
 

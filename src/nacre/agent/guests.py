@@ -85,7 +85,8 @@ async def _stop(record: Record, host: Host, attendance: Attendance, timeout_s: f
             await attendance.take(machine, guest)
         if machine.presence is Presence.NONE:
             return None
-        await stop(machine, timeout_s=timeout_s, force=False, host=host)
+        # A frozen guest hears nothing, and may run elsewhere by now.
+        await stop(machine, timeout_s=timeout_s, force=machine.frozen, host=host)
     except (NacreError, OSError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         return name

@@ -29,8 +29,9 @@ from nacre.agent.identity import IdentityFiles
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.instance import new_instance
 from nacre.agent.joining import join_of
+from nacre.agent.lease import Lease
 from nacre.agent.link import Link
-from nacre.agent.metrics import Metrics
+from nacre.agent.metrics import Metrics, Safety
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
@@ -141,6 +142,7 @@ class Agent:
             self._observer,
             link_up=lambda: self._link is not None and self._link.is_up,
             cache_bytes=self._images.size,
+            safety=self._safety,
         )
         self._executor = Executor(
             self._host(),
@@ -148,7 +150,9 @@ class Agent:
             told=self._observer.changed,
             forgotten=self._observer.forget,
             counted=self._metrics.step,
+            copied=lambda: self._reporting.report_wanted.set(),  # noqa: PLW0108  # it is made further down
         )
+        self._lease = Lease(settings.run, self._clock, came=self._executor.leased)
         self._reporting = Reporting(
             settings=settings,
             records=self._records,
@@ -158,6 +162,7 @@ class Agent:
             consoles=self._consoles,
             hypervisors=self._drivers,
             clock=self._clock,
+            lease=self._lease,
         )
 
     async def run(self) -> None:
@@ -192,7 +197,9 @@ class Agent:
         join = await join_of(self._settings, lambda: self._files.load() is not None)
         identity = await ensure_enrolled(self._files, join, name, self._random)
         instance = new_instance(self._settings.data, self._clock)
-        self._link = Link(identity, self._files, self._reporting, self._clock, self._random, instance)
+        self._link = Link(
+            identity, self._files, self._reporting, self._clock, self._random, instance, lease=self._lease
+        )
         self._observer.connect(self._link.observe)
         await self._link.run()
 
@@ -208,6 +215,16 @@ class Agent:
             self._reporting.report_wanted.clear()
             if self._link is not None:
                 self._link.report()
+
+    def _safety(self) -> Safety:
+        copies = [copy for copy in self._executor.copies() if copy.exists]
+        return Safety(
+            lease_s=self._lease.left_s,
+            guards=self._executor.guards,
+            frozen=self._executor.frozen,
+            copies=len(copies),
+            copies_bytes=sum(copy.size_bytes for copy in copies),
+        )
 
     def _prove(self) -> None:
         kernel = Path(self._settings.probe_kernel) if self._settings.probe_kernel else inventory.host_kernel()

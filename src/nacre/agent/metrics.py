@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter as Tally
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
 from nacre.agent.observer import Observer
 from nacre.errors import ConflictError
@@ -14,13 +15,32 @@ _REQUEST_S = 5.0
 _MOST = 16 << 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Safety:
+    """How far the node is from running anything that it should not run any more."""
+
+    lease_s: float = 0.0
+    guards: int = 0
+    frozen: int = 0
+    copies: int = 0
+    copies_bytes: int = 0
+
+
 class Metrics:
     """What is counted and measured."""
 
-    def __init__(self, observer: Observer, *, link_up: Callable[[], bool], cache_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        *,
+        link_up: Callable[[], bool],
+        cache_bytes: Callable[[], int],
+        safety: Callable[[], Safety] = Safety,
+    ) -> None:
         self._observer = observer
         self._link_up = link_up
         self._cache_bytes = cache_bytes
+        self._safety = safety
         self._steps: Tally[tuple[str, str]] = Tally()
 
     def step(self, name: str, outcome: str) -> None:
@@ -31,6 +51,7 @@ class Metrics:
         """Return everything. The format: https://prometheus.io/docs/instrumenting/exposition_formats/"""
         machines = self._observer.all()
         phases = Tally(vm.phase for vm in machines)
+        safety = self._safety()
         lines = [
             "# HELP nacre_agent_link_up Whether the control plane can be talked to.",
             "# TYPE nacre_agent_link_up gauge",
@@ -50,6 +71,21 @@ class Metrics:
             "# HELP nacre_agent_image_cache_bytes Size of the cached images.",
             "# TYPE nacre_agent_image_cache_bytes gauge",
             f"nacre_agent_image_cache_bytes {self._cache_bytes()}",
+            "# HELP nacre_agent_lease_seconds How long machines that are restarted elsewhere may run on as it is.",
+            "# TYPE nacre_agent_lease_seconds gauge",
+            f"nacre_agent_lease_seconds {safety.lease_s:.1f}",
+            "# HELP nacre_agent_guards Guests that are frozen when the lease ends.",
+            "# TYPE nacre_agent_guards gauge",
+            f"nacre_agent_guards {safety.guards}",
+            "# HELP nacre_agent_vms_frozen Guests that stand still because the lease has ended.",
+            "# TYPE nacre_agent_vms_frozen gauge",
+            f"nacre_agent_vms_frozen {safety.frozen}",
+            "# HELP nacre_agent_copies What machines left behind that have moved away.",
+            "# TYPE nacre_agent_copies gauge",
+            f"nacre_agent_copies {safety.copies}",
+            "# HELP nacre_agent_copies_bytes What the copies take.",
+            "# TYPE nacre_agent_copies_bytes gauge",
+            f"nacre_agent_copies_bytes {safety.copies_bytes}",
         ]
         return "\n".join(lines) + "\n"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nacre.model.ids import ImageId, VmId
-from nacre.model.vms import VmObserved
+from nacre.model.vms import CopyObserved, VmObserved
 from nacre.protocol.messages import HeldVm, Observed
 
 MAX_BATCHES = 256
@@ -23,6 +23,7 @@ class Report:
     vms: tuple[VmObserved, ...] = ()
     held: tuple[HeldVm, ...] = ()
     images: tuple[ImageId, ...] = ()
+    copies: tuple[CopyObserved, ...] = ()
 
 
 class Outbox:
@@ -77,5 +78,11 @@ class Outbox:
         self._complete_wanted = False
         now = report()
         return Observed(
-            sequence=self._sequence, digest=digest, complete=True, vms=now.vms, held=now.held, images=now.images
+            sequence=self._sequence,
+            digest=digest,
+            complete=True,
+            vms=now.vms,
+            held=now.held,
+            images=now.images,
+            copies=now.copies,
         )

@@ -7,10 +7,11 @@ import stat
 from collections.abc import Generator
 from pathlib import Path
 
+from nacre.agent.host import leases
 from nacre.agent.settings import Settings
 from nacre.errors import ConflictError, InvalidInputError
 
-FOLDERS = ("vms", "images", "identity")
+FOLDERS = ("vms", "images", "identity", "copies")
 
 
 def prepare(settings: Settings) -> None:
@@ -47,6 +48,7 @@ def held(settings: Settings) -> Generator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
+            leases.clear(settings.run)
             settings.run.rmdir()  # unless guests run on in it
         os.close(descriptor)
 

@@ -2,12 +2,33 @@
 
 Pure. A plan is made anew after every step and every change, so it never has to be right about the future. The rules:
 nothing is started that may be running; what was not told of is left alone; a lower generation than the one that was
-accepted changes nothing; numbers of reboots and resets are recorded on first contact, not replayed.
+accepted changes nothing; numbers of reboots and resets are recorded on first contact, not replayed; a placement that
+has ended is let go of before anything of another one of the same machine begins.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
+from nacre.agent.steps import (
+    NOTHING,
+    Accept,
+    Adopt,
+    Delete,
+    Discard,
+    Forget,
+    Nothing,
+    Pause,
+    Reboot,
+    RecordNonces,
+    Reset,
+    Resume,
+    Retire,
+    RetryAt,
+    Start,
+    Step,
+    Stop,
+)
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId
@@ -35,6 +56,8 @@ class Known:
     failure: FailureClass | None = None
     retry_at: float = 0.0
     """Not before this time (monotonic) is tried again what failed or crashed."""
+    frozen: bool = False
+    """Its guard holds it still: it hears nothing, and can only be ended."""
 
     @property
     def generation(self) -> int:
@@ -42,91 +65,17 @@ class Known:
         return 0 if self.intent is None else self.intent.generation
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """All is as it should be, or waits for somebody else."""
+@dataclass(frozen=True, kw_only=True)
+class Void:
+    """What is not to be here of one machine."""
+
+    retired: int = -1
+    """Placements up to this token are to be switched off and set aside."""
+    discard: frozenset[int] = frozenset()
+    """Copies of these placements are to be deleted."""
 
 
-@dataclass(frozen=True)
-class RetryAt:
-    """Look again at this time (monotonic)."""
-
-    at: float
-
-
-@dataclass(frozen=True)
-class Accept:
-    """Take note of a newer intent. On first contact its numbers count as carried out."""
-
-    intent: VmIntent
-
-
-@dataclass(frozen=True)
-class Adopt:
-    """Find out whether there is a process, and take it over."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Start it."""
-
-    intent: VmIntent
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Switch it off, after asking the guest unless `force`."""
-
-    intent: VmIntent
-    force: bool
-
-
-@dataclass(frozen=True)
-class Reboot:
-    """Switch it off as `Stop` does, to be started again."""
-
-    intent: VmIntent
-
-
-@dataclass(frozen=True)
-class Reset:
-    """Press the reset button, and record that number `nonce` is done."""
-
-    nonce: int
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Hold its CPUs."""
-
-
-@dataclass(frozen=True)
-class Resume:
-    """Let its CPUs run."""
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Leave nothing of it but a tombstone."""
-
-
-@dataclass(frozen=True)
-class RecordNonces:
-    """Record these numbers as done: the machine is off, there is nothing to reboot or reset."""
-
-    reboot: int
-    reset: int
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Remove the tombstone."""
-
-
-Step = (
-    Nothing | RetryAt | Accept | Adopt | Start | Stop | Reboot | Reset | Pause | Resume | Delete | RecordNonces | Forget
-)
-NOTHING = Nothing()
+NOT_VOID = Void()
 
 
 @dataclass(frozen=True)
@@ -140,24 +89,65 @@ class Plan:
     """To be torn down, but too many at once."""
 
 
-def plan(intent: NodeIntent | None, known: Mapping[VmId, Known], now: float) -> Plan:
+def plan(
+    intent: NodeIntent | None,
+    known: Mapping[VmId, Known],
+    now: float,
+    copies: Mapping[VmId, frozenset[int]] = MappingProxyType({}),
+) -> Plan:
     """Return the next step of every machine. Without any desired state, machines are only looked for."""
-    told = {} if intent is None else {vm.id: vm for vm in intent.vms}
+    told, void = wanted(intent), voids(intent)
     no = refused(intent, known)
     steps: dict[VmId, Step] = {}
-    for vm in sorted(told.keys() | known.keys()):
-        step = decide(told.get(vm), known.get(vm), now, synced=intent is not None, refused=vm in no)
+    for vm in sorted(told.keys() | known.keys() | void.keys()):
+        step = decide(
+            told.get(vm),
+            known.get(vm),
+            now,
+            synced=intent is not None,
+            refused=vm in no,
+            void=void.get(vm, NOT_VOID),
+            copies=copies.get(vm, frozenset()),
+        )
         if step != NOTHING:
             steps[vm] = step
     return Plan(steps=steps, held=held(intent, known), refused=no)
 
 
+def voids(intent: NodeIntent | None) -> dict[VmId, Void]:
+    """Return what is not to be here. Who asks for a copy to be deleted means that it should be one by now."""
+    found: dict[VmId, Void] = {}
+    if intent is None:
+        return found
+    for ref in (*intent.retired, *intent.discard):
+        before = found.get(ref.id, NOT_VOID)
+        found[ref.id] = replace(before, retired=max(before.retired, ref.fence))
+    for ref in intent.discard:
+        before = found[ref.id]
+        found[ref.id] = replace(before, discard=before.discard | {ref.fence})
+    return found
+
+
+def wanted(intent: NodeIntent | None) -> dict[VmId, VmIntent]:
+    """Return the machines that the node should have. Placements that have ended count as not named."""
+    if intent is None:
+        return {}
+    void = voids(intent)
+    return {vm.id: vm for vm in intent.vms if vm.fence > void.get(vm.id, NOT_VOID).retired}
+
+
 def held(intent: NodeIntent | None, known: Mapping[VmId, Known]) -> tuple[VmId, ...]:
-    """Name the machines that are here and were not told of."""
+    """Name the machines that are here and were not told of, neither to have them nor to let go of them."""
     if intent is None:
         return ()
-    told = {vm.id for vm in intent.vms}
-    return tuple(sorted(vm for vm, machine in known.items() if vm not in told and not machine.deleted))
+    told, void = wanted(intent), voids(intent)
+    return tuple(
+        sorted(
+            vm
+            for vm, machine in known.items()
+            if vm not in told and not machine.deleted and to_retire(None, machine, void.get(vm, NOT_VOID)) is None
+        )
+    )
 
 
 def refused(intent: NodeIntent | None, known: Mapping[VmId, Known]) -> frozenset[VmId]:
@@ -173,11 +163,43 @@ def refused(intent: NodeIntent | None, known: Mapping[VmId, Known]) -> frozenset
 
 
 def decide(
-    told: VmIntent | None, known: Known | None, now: float, *, synced: bool = True, refused: bool = False
+    told: VmIntent | None,
+    known: Known | None,
+    now: float,
+    *,
+    synced: bool = True,
+    refused: bool = False,
+    void: Void = NOT_VOID,
+    copies: frozenset[int] = frozenset(),
 ) -> Step:
-    """Return the next step of one machine. `told` is None if the desired state (if `synced`) does not name it."""
+    """Return the next step of one machine. `told` is None if the desired state (if `synced`) does not name it.
+
+    `copies` are those that there are of it.
+    """
+    step = _decide(told, known, now, synced=synced, refused=refused, void=void)
+    unwanted = void.discard & copies
+    if unwanted and isinstance(step, Nothing | RetryAt):
+        return Discard(min(unwanted))
+    return step
+
+
+def to_retire(told: VmIntent | None, known: Known | None, void: Void) -> int | None:
+    """Return the token of the placement that is here and has ended; None if there is none."""
+    if known is None or known.deleted:
+        return None
+    if known.intent is None:  # nobody knows which one it is, so it is the newest that has ended, if any has
+        return void.retired if void.retired >= 0 else None
+    here = known.intent.fence
+    ended = here <= void.retired or (told is not None and told.fence > here)
+    return here if ended else None
+
+
+def _decide(told: VmIntent | None, known: Known | None, now: float, *, synced: bool, refused: bool, void: Void) -> Step:
     if known is None:
         return NOTHING if told is None else Accept(told)
+    retiring = to_retire(told, known, void)
+    if retiring is not None and (known.presence is not Presence.UNKNOWN or known.failure is not None):
+        return Retire(retiring) if known.retry_at <= now else RetryAt(known.retry_at)
     if known.presence is Presence.UNKNOWN and not known.deleted and not _may_go_unseen(told, known):
         return _at(known, now, Adopt())
     if told is None:
@@ -189,8 +211,13 @@ def decide(
     return _toward(known.intent, known, now)
 
 
-def interrupts(step: Step, told: VmIntent | None) -> bool:
-    """Whether a newer intent makes it wrong to wait for the end of `step`, which is being carried out."""
+def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> bool:
+    """Whether a newer intent makes it wrong to wait for the end of `step`, which is being carried out.
+
+    `retiring` says that the placement which it is about has ended.
+    """
+    if retiring:
+        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume)
     if told is None:
         return False
     match step:
@@ -230,7 +257,7 @@ def _toward(intent: VmIntent, known: Known, now: float) -> Step:
         case Desired.STOPPED:
             if known.presence is Presence.NONE:
                 return _settle_nonces(intent, known)
-            if known.presence is Presence.LEAVING:
+            if known.presence is Presence.LEAVING or (known.frozen and not intent.force_stop):
                 return NOTHING
             return _at(known, now, Stop(intent, force=intent.force_stop))
         case Desired.RUNNING | Desired.PAUSED:
@@ -242,7 +269,7 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
         if _stays_down(intent, known):
             return _settle_nonces(intent, known)
         return _at(known, now, Start(intent))
-    if known.presence is Presence.LEAVING:
+    if known.presence is Presence.LEAVING or known.frozen:
         return NOTHING
     if intent.reboot_nonce > known.reboot_nonce:
         return _at(known, now, Reboot(intent))

@@ -64,6 +64,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.intent is None else self.intent.generation
 
     @property
+    def fence(self) -> int:
+        """The token of the placement that was accepted, which is that of what runs and lies here."""
+        return 0 if self.intent is None else self.intent.fence
+
+    @property
     def is_alive(self) -> bool:
         """Whether, as far as is written here, its process runs."""
         return self.run is not None and self.run.info.exited_at is None

@@ -13,6 +13,7 @@ from nacre.agent.host.conditions import Conditions, Signs
 from nacre.agent.host.network import NetworkWatch, Running, running_interfaces
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.images.cache import ImageCache
+from nacre.agent.lease import Lease
 from nacre.agent.observer import Observer
 from nacre.agent.outbox import Report
 from nacre.agent.records import Desired, RecordStore
@@ -22,7 +23,8 @@ from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
 from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
-from nacre.protocol.messages import DesiredState, HeldVm, StreamKind
+from nacre.model.vms import CopyRef, RetiredVm
+from nacre.protocol.messages import DesiredState, HeldVm, NodeIntent, StreamKind
 
 log = structlog.get_logger()
 
@@ -41,6 +43,7 @@ class Reporting:
         consoles: Consoles,
         hypervisors: dict[str, Hypervisor],
         clock: Clock,
+        lease: Lease | None = None,
         root: Path = Path("/"),
         running: Running = running_interfaces,
     ) -> None:
@@ -52,6 +55,7 @@ class Reporting:
         self._images = images
         self._consoles = consoles
         self._hypervisors = hypervisors
+        self._lease = lease
         self._conditions = Conditions(clock)
         self._inventory = inventory.HostInventory(clock, root)
         self._network = NetworkWatch(root, running)
@@ -60,6 +64,7 @@ class Reporting:
         self._facts: NodeFacts | None = None
         self._usage: Usage | None = None
         self._held: tuple[HeldVm, ...] = ()
+        self._void: tuple[tuple[RetiredVm, ...], tuple[CopyRef, ...]] = ((), ())
         self.report_wanted = asyncio.Event()
         """Set when there is something to tell that only a complete report can."""
 
@@ -68,7 +73,7 @@ class Reporting:
         desired = self._records.desired()
         if desired is not None:
             self._digest = desired.digest
-            self._executor.want(desired.intent)
+            self._take(desired.intent)
 
     async def facts(self) -> NodeFacts:
         """What this host is."""
@@ -102,6 +107,7 @@ class Reporting:
                 hypervisors=self._facts.hypervisors,
                 network=self._off_network,
                 refused=len(self._executor.refused),
+                tenures=self._lease.went_back if self._lease is not None else None,
             )
         )
 
@@ -111,7 +117,12 @@ class Reporting:
 
     def report(self) -> Report:
         """Everything that is here. Machines that are held are in it twice: as they are, and as held."""
-        return Report(vms=self._observer.all(), held=self._executor.held(), images=self._images.cached())
+        return Report(
+            vms=self._observer.all(),
+            held=self._executor.held(),
+            images=self._images.cached(),
+            copies=self._executor.copies(),
+        )
 
     async def on_desired(self, state: DesiredState) -> None:
         """Take the desired state; returns once it is safe on disk."""
@@ -119,13 +130,23 @@ class Reporting:
             return
         await in_thread(self._records.save_desired, Desired(digest=state.digest, intent=state.intent))
         self._digest = state.digest
-        self._executor.want(state.intent)
+        self._take(state.intent)
         held = self._executor.held()
         if held != self._held:
             self._held = held
             self.report_wanted.set()
             if held:
                 log.warning("machines.held", vms=[vm.id for vm in held], next="they are left alone")
+
+    def _take(self, intent: NodeIntent) -> None:
+        """Work towards a desired state that is on disk, with the leases that it takes written first."""
+        if self._lease is not None:
+            self._lease.told(intent)
+        self._executor.want(intent)
+        void = (intent.retired, intent.discard)
+        if void != self._void:
+            self._void = void
+            self.report_wanted.set()  # of what there is nothing, nothing else tells
 
     def open_stream(self, kind: StreamKind, vm: VmId, tail_bytes: int) -> AbstractAsyncContextManager[Duplex]:
         """Open a console or its log."""

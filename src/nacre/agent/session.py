@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection
 
 from nacre.agent import dialer
 from nacre.agent.dialer import RefusedError
+from nacre.agent.lease import Lease
 from nacre.agent.outbox import Outbox, Report
 from nacre.agent.rotation import Rotation
 from nacre.errors import InvalidInputError, NacreError
@@ -28,12 +29,15 @@ from nacre.protocol.messages import (
     OpenStream,
     Pull,
     Refused,
+    Renewed,
     Rotated,
     Wake,
     Welcome,
 )
 
 ACK_TIMEOUT_S = 60.0
+RENEW_TIMEOUT_S = 3.0
+"""While machines run on a lease, a control plane that does not answer for so long is given up and dialled again."""
 
 
 class Reporter(Protocol):
@@ -79,7 +83,9 @@ class Session:
         clock: Clock,
         random: Callable[[], float],
         open_stream: Callable[[OpenStream], None],
+        lease: Lease | None = None,
     ) -> None:
+        """`lease` is None for a node that runs nothing which needs one."""
         self._connection = connection
         self._node = node
         self._instance = instance
@@ -89,6 +95,8 @@ class Session:
         self._clock = clock
         self._random = random
         self._open_stream = open_stream
+        self._lease = lease
+        self._renewed: asyncio.Queue[Renewed] = asyncio.Queue()
         self._facts: NodeFacts | None = None
         self._terms: Welcome | None = None
         self._pulling = False
@@ -119,6 +127,9 @@ class Session:
         self.nudge()
         try:
             async with asyncio.TaskGroup() as group:
+                if self._lease is not None and self._terms.lease_s > 0 and self._terms.renew_s > 0:
+                    renewing = self._renew(self._lease, self._terms.lease_s, self._terms.renew_s)
+                    group.create_task(renewing, name="link renew")
                 group.create_task(self._listen(), name="link listen")
                 group.create_task(self._tell(), name="link tell")
                 group.create_task(self._live(self._terms.heartbeat_s), name="link live")
@@ -132,6 +143,27 @@ class Session:
     def nudge(self) -> None:
         """Something new is in the outbox."""
         self._outgoing.set()
+
+    async def _renew(self, lease: Lease, lease_s: float, renew_s: float) -> None:
+        """Ask for the lease again and again while something needs it. A control plane that does not answer is gone.
+
+        One that was found silent before is given longer each time, or all the agents of one that is merely slow would
+        keep it so by coming back.
+        """
+        while True:
+            await lease.wanted()
+            try:
+                async with asyncio.timeout(min(RENEW_TIMEOUT_S * 2**lease.silences, lease_s / 3)):
+                    question = lease.ask()
+                    await dialer.send(self._connection, question)
+                    while (answer := await self._renewed.get()).sequence != question.sequence:
+                        pass  # of a question before
+            except TimeoutError as error:
+                lease.silences += 1
+                raise dialer.silent() from error
+            if not await lease.answered(answer, lease_s):
+                await self._pull()
+            await lease.pause(renew_s)
 
     async def _listen(self) -> None:
         while True:
@@ -149,6 +181,8 @@ class Session:
             case ObservedAck(sequence=sequence):
                 self._outbox.acknowledge(sequence)
                 self._acknowledged.set()
+            case Renewed():
+                self._renewed.put_nowait(message)
             case OpenStream():
                 self._open_stream(message)
             case Rotated():

@@ -75,6 +75,7 @@ class ConditionKind(StrEnum):
     HYPERVISOR_UNAVAILABLE = "HypervisorUnavailable"
     HELD_WORKLOADS = "HeldWorkloads"
     TEARDOWN_REFUSED = "TeardownRefused"
+    TENURE_WENT_BACK = "TenureWentBack"
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

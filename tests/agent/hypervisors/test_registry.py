@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from nacre.agent.hypervisors import registry
+from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.errors import UnsupportedError
 
@@ -29,6 +29,17 @@ def test_a_third_party_adds_a_driver_but_does_not_replace_ours(tmp_path, monkeyp
     assert registry.load("qemu", tmp_path).name == "qemu"
 
 
-def test_abilities_follow_from_what_a_driver_can(tmp_path) -> None:
-    assert registry.abilities(registry.load("qemu", tmp_path)) == ("prove-acceleration",)
-    assert registry.abilities(registry.load("fake", tmp_path)) == ()
+def test_abilities_follow_from_what_a_driver_can(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(guarding, "obstacle", lambda: "")
+    assert registry.abilities(registry.load("qemu", tmp_path)) == ("guard", "prove-acceleration")
+    assert registry.abilities(registry.load("fake", tmp_path)) == ("guard",)
+
+
+@pytest.mark.anyio
+async def test_where_guests_cannot_be_guarded_that_is_said_with_the_reason(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(guarding, "obstacle", lambda: "not here")
+    driver = registry.load("fake", tmp_path)
+    assert registry.abilities(driver) == ()
+    info = await driver.probe()
+    assert info.available
+    assert info.reason == "not here"

@@ -10,10 +10,14 @@ from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms import launching
 from nacre.model.ids import RunId
 from nacre.model.images import Role
-from nacre.model.vms import NicSpec, PublishedPort, nic_mac
+from nacre.model.vms import HaPolicy, NicSpec, PublishedPort, nic_mac
 from support.intents import vm_intent
 
-HOST = SimpleNamespace(place=lambda vm: Path("/data") / vm, run_place=lambda vm: Path("/run") / vm)
+HOST = SimpleNamespace(
+    place=lambda vm: Path("/data") / vm,
+    run_place=lambda vm: Path("/run") / vm,
+    lease_file=lambda vm, fence: Path("/run") / f"{vm}.{fence}.lease",
+)
 RUN = RunId("run-1")
 
 
@@ -48,3 +52,10 @@ def test_ports_lead_to_the_first_nic_and_addresses_are_stable():
 def test_adopting_needs_only_places():
     launch = launching.to_adopt(vm_intent().id, RUN, HOST)  # type: ignore[arg-type]
     assert replace(launch).lock_fd == -1
+
+
+def test_only_what_may_be_restarted_elsewhere_runs_on_a_lease_and_each_placement_on_its_own():
+    assert launched(vm_intent()).lease is None
+    intent = vm_intent(ha=HaPolicy.RESTART, fence=7)
+    assert launched(intent).lease == Path("/run") / f"{intent.id}.7.lease"
+    assert launching.to_adopt(intent.id, RUN, HOST, fence=7).lease == launched(intent).lease  # type: ignore[arg-type]

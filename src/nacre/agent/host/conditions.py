@@ -25,6 +25,8 @@ class Signs:
     """Why the host is off the network; empty if it is on it."""
     refused: int = 0
     """How many machines were to be torn down at once, and were not."""
+    tenures: tuple[int, int] | None = None
+    """The node's tenure now and a higher one that it had before; None if it has only grown, as it should."""
 
 
 def judge(signs: Signs) -> Iterator[tuple[ConditionKind, str, str]]:
@@ -61,6 +63,13 @@ def judge(signs: Signs) -> Iterator[tuple[ConditionKind, str, str]]:
             ConditionKind.TEARDOWN_REFUSED,
             f"{signs.refused} machines were to be torn down at once, which looks like a mistake; they were left alone",
             "if it is meant, say `nacre node allow-teardown` for this node; if not, was a wrong database restored?",
+        )
+    if signs.tenures is not None:
+        now, before = signs.tenures
+        yield (
+            ConditionKind.TENURE_WENT_BACK,
+            f"the control plane counts tenure {now} of the node after {before}, so it has forgotten what it decided",
+            "was an old database restored? look for machines that have moved since then and may run twice",
         )
 
 

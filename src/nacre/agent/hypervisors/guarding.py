@@ -19,9 +19,13 @@ from nacre.lib import processes
 from nacre.lib.processes import Process
 from nacre.model.convergence import FailureClass
 
+LEASE_MISSING = "lease_missing"
+"""Code of the failure of a machine that must not be started without a lease."""
 PROGRAM = Path(program.__file__)
+LEAST_LEFT_S = program.LEAST_LEFT_NS / 1e9
+"""With less than this left of its lease, a guest is not started."""
 FOREVER = float(1 << 60)
-"""A deadline for a guest that needs no lease any more, in seconds."""
+"""A deadline for a guest that needs no lease any more, in seconds. So far off that it is not read as exactly this."""
 
 _BEGUN_S = 15.0
 _END_S = 2.0
@@ -120,6 +124,11 @@ def read_lease(path: Path) -> float:
     return program.Lease(str(path)).deadline() / 1e9
 
 
+def is_forever(path: Path) -> bool:
+    """Whether a lease never ends."""
+    return read_lease(path) > FOREVER / 2
+
+
 def write_lease(path: Path, deadline: float) -> None:
     """Replace a lease. Raises OSError."""
     draft = path.with_name(path.name + ".new")
@@ -130,7 +139,7 @@ def write_lease(path: Path, deadline: float) -> None:
 def lease_missing() -> DriverError:
     """Return the error for a machine that must not be started, because its node may have been given up."""
     return DriverError(
-        "lease_missing",
+        LEASE_MISSING,
         "the node has no lease to run the machine, so it may run elsewhere",
         hint="it starts by itself as soon as the node's control plane has granted one",
         failure_class=FailureClass.WAITING,

@@ -43,11 +43,11 @@ async def _begun(machine: Machine, host: Host) -> Guest | None:
     assert starting is not None
     if starting.boot_id == processes.boot_id():
         driver = host.hypervisor(starting.hypervisor)
-        guest = await driver.adopt(launching.to_adopt(machine.id, starting.run, host), None)
+        guest = await driver.adopt(launching.to_adopt(machine.id, starting.run, host, fence=machine.record.fence), None)
         if guest is not None:
             intent = machine.record.intent
             assert intent is not None
-            info = run_info(intent, starting, guest.handle, host)
+            info = run_info(intent, starting, guest, host)
             run = Run(info=info, hypervisor=starting.hypervisor, handle=msgspec.to_builtins(guest.handle))
             nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce}
             await _keep(machine, guest, starting=None, run=run, ending=None, **nonces)
@@ -66,7 +66,7 @@ async def _known(machine: Machine, host: Host) -> Guest | None:
         await machine.ended(ExitReason.HOST_REBOOT, "the node was restarted")
         return None
     driver = host.hypervisor(run.hypervisor)
-    guest = await driver.adopt(launching.to_adopt(machine.id, run.info.id, host), handle)
+    guest = await driver.adopt(launching.to_adopt(machine.id, run.info.id, host, fence=machine.record.fence), handle)
     if guest is not None:
         return guest
     if not locks.is_free(host.lock_file(machine.id)):
@@ -79,7 +79,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
     """Something holds the lock that no record tells of: ask every driver whether it is theirs."""
     run = host.new_run()
     for name, driver in host.hypervisors.items():
-        guest = await driver.adopt(launching.to_adopt(machine.id, run, host), None)
+        guest = await driver.adopt(launching.to_adopt(machine.id, run, host, fence=machine.record.fence), None)
         if guest is not None:
             spec = machine.record.intent.spec if machine.record.intent is not None else None
             info = RunInfo(
@@ -90,6 +90,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 cpus=spec.cpus if spec is not None else 0,
                 memory_bytes=spec.memory_bytes if spec is not None else 0,
                 publish=spec.publish if spec is not None else (),
+                guarded=guest.guard is not None,
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

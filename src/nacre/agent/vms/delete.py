@@ -30,15 +30,16 @@ async def delete(machine: Machine, host: Host) -> None:
         lock = locks.take(host.lock_file(machine.id))
         try:
             await host.storage.remove(place, launching.ROOT_DISK)
-            await in_thread(_remove, place)
+            await in_thread(remove_folder, place)
         finally:
             os.close(lock)
-    await in_thread(_remove, host.run_place(machine.id))
+    await in_thread(remove_folder, host.run_place(machine.id))
+    host.lease_file(machine.id, machine.record.fence).unlink(missing_ok=True)
     await asyncio.to_thread(host.cgroups.remove, machine.id)
     await machine.save(deleted=True, starting=None)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder, which may be gone already."""
     if folder.exists():
         shutil.rmtree(folder)

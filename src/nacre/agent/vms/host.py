@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from nacre.agent.host import leases
 from nacre.agent.host.cgroups import Cgroups
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
@@ -68,6 +69,15 @@ class Host:
     def lock_file(self, vm: VmId) -> Path:
         """The file that the machine's process holds a lock on."""
         return self.place(vm) / "lock"
+
+    def lease_file(self, vm: VmId, fence: int) -> Path:
+        """Until when one placement of a machine may run, if it may not run without a lease."""
+        return leases.file_of(self.run_directory, vm, fence)
+
+    @property
+    def copies(self) -> Path:
+        """The folder of what machines left behind that have moved away."""
+        return self.directory / "copies"
 
     def console_log(self, vm: VmId) -> Path:
         """What the machine's console has printed."""

@@ -7,7 +7,7 @@ from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
 from nacre.model.images import Role
-from nacre.model.vms import MachineType, VmIntent, nic_mac
+from nacre.model.vms import HaPolicy, MachineType, VmIntent, nic_mac
 
 ROOT_DISK = "root"
 
@@ -27,6 +27,7 @@ def launch(
         directory=host.place(intent.id),
         run_directory=host.run_place(intent.id),
         lock_fd=lock_fd,
+        lease=host.lease_file(intent.id, intent.fence) if spec.ha is HaPolicy.RESTART else None,
         kernel=image.path(Role.KERNEL),
         initrd=image.path(Role.INITRD),
         kernel_args=kernel_args(intent, image.path(Role.KERNEL)),
@@ -35,8 +36,11 @@ def launch(
     )
 
 
-def to_adopt(vm: VmId, run: RunId, host: Host) -> Launch:
-    """Return what the driver needs to find a machine that runs already: where its sockets and logs are. Pure."""
+def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0) -> Launch:
+    """Return what the driver needs to find a machine that runs already: where its sockets and logs are. Pure.
+
+    `fence` is that of the placement on record: a frozen guest is known by its lease.
+    """
     return Launch(
         vm=vm,
         run=run,
@@ -47,6 +51,7 @@ def to_adopt(vm: VmId, run: RunId, host: Host) -> Launch:
         directory=host.place(vm),
         run_directory=host.run_place(vm),
         lock_fd=-1,
+        lease=host.lease_file(vm, fence),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from nacre.agent.failures import stays_down
+from nacre.agent.failures import FENCED, fenced, stays_down
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.records import Record, RecordStore
 from nacre.agent.vms.presence import Presence
@@ -49,6 +49,8 @@ class Machine:
         """`changed` is called with every change that is worth telling."""
         self.record = record
         self.guest: Guest | None = None
+        self.frozen = False
+        """Whether its guard holds the guest still, because the node's lease has ended."""
         self.failure: Failure | None = None
         self.retry_at = 0.0
         self.off = asyncio.Event()
@@ -112,6 +114,7 @@ class Machine:
     def took(self, guest: Guest) -> None:
         """Hold a guest that was started or adopted."""
         self.guest = guest
+        self.frozen = False
         self.presence = Presence.RUNNING
         self._healthy_since = self._clock.monotonic()
 
@@ -137,6 +140,7 @@ class Machine:
             self._count(reason)
             self._judge(reason, detail)
         self.guest = None
+        self.thawed()
         try:
             await self.flush()
         finally:
@@ -199,6 +203,17 @@ class Machine:
         """How often in a row something has failed."""
         return self._failures.attempts
 
+    def froze(self) -> None:
+        """Its guard holds the guest still."""
+        self.frozen = True
+        self.failure = fenced(generation=self.record.generation, at=self._clock.now())
+
+    def thawed(self) -> None:
+        """Its guard has let go of the guest, or it has ended."""
+        self.frozen = False
+        if self.failure is not None and self.failure.code == FENCED:
+            self.failure = None
+
     # How it is shown
 
     def observed(self) -> VmObserved:
@@ -212,6 +227,7 @@ class Machine:
         return VmObserved(
             id=record.id,
             generation=record.generation,
+            fence=record.fence,
             phase=phase,
             since=self._shown[1],
             run=record.run.info if record.run is not None else None,
@@ -219,7 +235,6 @@ class Machine:
             reset_nonce=record.reset_nonce,
             restarts=record.restarts,
             failure=self.failure,
-            fence=self.record.intent.fence if self.record.intent is not None else 0,
         )
 
     def _phase(self) -> Phase:
@@ -261,6 +276,8 @@ def settled_reason(told: ExitReason, ending: ExitReason | None) -> ExitReason:
     match told, ending:
         case ExitReason.GUEST_SHUTDOWN, ExitReason.STOPPED | ExitReason.KILLED:
             return ExitReason.STOPPED
+        case ExitReason.CRASHED | ExitReason.KILLED, ExitReason.FENCED:
+            return ExitReason.FENCED
         case ExitReason.CRASHED, ExitReason.KILLED | ExitReason.GUEST_SHUTDOWN:
             return ending
         case _:

@@ -23,5 +23,6 @@ OF_GUEST = {
     GuestState.PAUSED: Presence.PAUSED,
     GuestState.SHUT_DOWN: Presence.LEAVING,
     GuestState.FAILED: Presence.FAILED,
+    GuestState.FROZEN: Presence.RUNNING,  # as far as anybody can know; that it is frozen is known apart
     GuestState.GONE: Presence.LEAVING,  # gone for certain only once that is on record
 }

@@ -4,13 +4,16 @@ The lock is taken first and goes to the process, so nothing that runs is started
 record before it happens: an agent that dies on the way finds the process by its sockets, or that there is none.
 """
 
+import asyncio
 import os
 import shutil
+from pathlib import Path
 
 import msgspec
 
 from nacre.agent.host import locks
-from nacre.agent.hypervisors.base import DiskFile, Guest, Handle
+from nacre.agent.hypervisors import guarding
+from nacre.agent.hypervisors.base import DiskFile, Guest
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.storage.base import BaseDisk
@@ -21,6 +24,9 @@ from nacre.lib import processes
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
 from nacre.model.vms import ExitReason, Phase, RunInfo, VmIntent
+
+LEASE_PATIENCE_S = 1.0
+_LOOK_S = 0.02
 
 
 async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
@@ -44,9 +50,11 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
             undo.push(lambda: machine.save(starting=None))
             starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
             await machine.save(starting=starting)
+            if launch.lease is not None:
+                await _leased(launch.lease, host)
             guest = await driver.start(launch)
             undo.push(guest.kill)
-            info = run_info(intent, starting, guest.handle, host)
+            info = run_info(intent, starting, guest, host)
             await machine.save(
                 starting=None,
                 run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
@@ -60,17 +68,27 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
         os.close(lock)
 
 
-def run_info(intent: VmIntent, starting: Starting, handle: Handle, host: Host) -> RunInfo:
+def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
     """Describe the life that has begun."""
     return RunInfo(
         id=starting.run,
         started_at=host.clock.now(),
-        accelerator=handle.accelerator,
-        accelerator_reason=handle.accelerator_reason,
+        accelerator=guest.handle.accelerator,
+        accelerator_reason=guest.handle.accelerator_reason,
         cpus=intent.spec.cpus,
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
+        guarded=guest.guard is not None,
     )
+
+
+async def _leased(lease: Path, host: Host) -> None:
+    """Wait a little for a lease that is just being asked for, or granted anew. Raises DriverError (`lease_missing`)."""
+    deadline = asyncio.get_running_loop().time() + LEASE_PATIENCE_S
+    while guarding.read_lease(lease) - host.clock.boottime() < guarding.LEAST_LEFT_S:
+        if asyncio.get_running_loop().time() > deadline:
+            raise guarding.lease_missing()
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:

@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from nacre.agent.failures import FENCED
 from nacre.agent.host import locks
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
@@ -11,6 +12,7 @@ from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
 from nacre.lib import processes
+from nacre.model.convergence import FailureClass
 from nacre.model.vms import ExitReason, Phase
 
 PRESS_AGAIN_S = 2.0
@@ -31,13 +33,15 @@ async def stop(machine: Machine, *, timeout_s: float, force: bool, host: Host) -
         await machine.save(ending=ExitReason.STOPPED)
         if await _ask(machine, guest, timeout_s):
             return
+        if machine.frozen:
+            raise _deaf()
         log.info("vm.stop_timed_out", vm=machine.id, after_s=timeout_s, next="its process is ended")
     await kill(machine, guest)
 
 
-async def kill(machine: Machine, guest: Guest) -> None:
+async def kill(machine: Machine, guest: Guest, reason: ExitReason = ExitReason.KILLED) -> None:
     """End the machine's process and return when that is on record. Raises DriverError."""
-    await machine.save(ending=ExitReason.KILLED)
+    await machine.save(ending=reason)
     await guest.kill()
     if not await machine.wait_off(_GONE_S):
         raise DriverError(
@@ -45,10 +49,10 @@ async def kill(machine: Machine, guest: Guest) -> None:
         )
 
 
-async def end_unseen(machine: Machine, host: Host) -> None:
+async def end_unseen(machine: Machine, host: Host, reason: ExitReason = ExitReason.KILLED) -> None:
     """End the process that holds the machine's lock although it could not be taken over. Raises DriverError."""
     lock = host.lock_file(machine.id)
-    await machine.save(ending=ExitReason.KILLED)
+    await machine.save(ending=reason)
     for pid, started in await asyncio.to_thread(locks.holders, lock):
         log.warning("vm.unseen_process_ended", vm=machine.id, pid=pid)
         await processes.kill(pid, started)
@@ -59,13 +63,13 @@ async def end_unseen(machine: Machine, host: Host) -> None:
             hint="on the node, `fuser` on the machine's lock file names the process",
         )
     machine.note(starting=None)
-    await machine.ended(ExitReason.KILLED, "its process did not answer and was ended")
+    await machine.ended(reason, "its process did not answer and was ended")
 
 
 async def _ask(machine: Machine, guest: Guest, timeout_s: float) -> bool:
     """Press the power button until the machine is off; False if it does not obey in time."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+    while not machine.frozen and (left := deadline - asyncio.get_running_loop().time()) > 0:
         try:
             if machine.presence is Presence.PAUSED:
                 await guest.resume()
@@ -77,3 +81,12 @@ async def _ask(machine: Machine, guest: Guest, timeout_s: float) -> bool:
         if await machine.wait_off(min(left, PRESS_AGAIN_S)):
             return True
     return False
+
+
+def _deaf() -> DriverError:
+    return DriverError(
+        FENCED,
+        "the machine is frozen, because its node could not renew its lease, so it cannot be asked to stop",
+        hint="it stops when its node reaches the control plane again; with --force it is switched off at once",
+        failure_class=FailureClass.WAITING,
+    )

@@ -1,0 +1,45 @@
+"""How a machine stands, in the words of the planner and of reports. Used by the executor. Decides nothing."""
+
+from nacre.agent.hypervisors import guarding
+from nacre.agent.planner import Known
+from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.presence import Presence
+from nacre.protocol.messages import HeldVm
+
+
+def known(machine: Machine) -> Known:
+    """Return what the planner needs to know of a machine."""
+    record, run = machine.record, machine.record.run
+    return Known(
+        intent=record.intent,
+        presence=machine.presence,
+        deleted=record.deleted,
+        reboot_nonce=record.reboot_nonce,
+        reset_nonce=record.reset_nonce,
+        exit_reason=run.info.exit_reason if run is not None else None,
+        ended_under=run.ended_under if run is not None else 0,
+        failure=machine.failure.failure_class if machine.failure is not None else None,
+        retry_at=machine.retry_at,
+        frozen=machine.frozen,
+    )
+
+
+def held(machine: Machine) -> HeldVm:
+    """Return what to say of a machine that was not told of."""
+    intent = machine.record.intent
+    running = machine.presence not in {Presence.NONE, Presence.UNKNOWN}
+    return HeldVm(
+        id=machine.id, name=intent.name if intent is not None else "", running=running, since=machine.record.found_at
+    )
+
+
+def waits_for_lease(machine: Machine) -> bool:
+    """Whether it would have been started but for a lease."""
+    return machine.failure is not None and machine.failure.code == guarding.LEASE_MISSING
+
+
+def is_leased(machine: Machine, host: Host) -> bool:
+    """Whether it may be started now, as far as leases go."""
+    lease = host.lease_file(machine.id, machine.record.fence)
+    return guarding.read_lease(lease) - host.clock.boottime() >= guarding.LEAST_LEFT_S
