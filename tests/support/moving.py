@@ -1,7 +1,12 @@
 """Machines on their way between the nodes of a `Cloud`, step by step, and whole fleets until nothing moves any more."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
 from nacre.control.reconcilers.drains import DrainReconciler
 from nacre.control.reconcilers.moves import MoveReconciler
+from nacre.control.reconcilers.vms import Placer
 from nacre.control.services import moves, node_signs
 from nacre.control.store import drains, nodes
 from nacre.control.store import moves as store
@@ -9,9 +14,10 @@ from nacre.control.store import vms as vm_store
 from nacre.control.store.db import Database
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.vms import VmRow
+from nacre.control.wake import MOVES, NODES, VMS, node_topic
 from nacre.model.ids import NodeId
 from nacre.model.moves import MoveReason
-from support.cloud import Agent, Cloud, cloud, facts
+from support.cloud import Agent, Cloud, cloud, facts, make_node
 
 
 async def row_of(platform: Cloud, name: str = "web") -> VmRow:
@@ -106,3 +112,27 @@ async def settle(platform: Cloud, *, silent: frozenset[NodeId] = frozenset(), ro
             if not left and not await drains.running(rd):
                 return
     raise AssertionError(f"still under way: {left}")
+
+
+@contextlib.asynccontextmanager
+async def working(db: Database, *, node_count: int = 2) -> AsyncGenerator[list[Agent]]:
+    """Nodes that do at once what they are told, and reconcilers that place, move and drain."""
+    async with db.write() as tx:
+        agents = [Agent(db, await make_node(tx, f"node-{number}")) for number in range(1, node_count + 1)]
+    workers = (Placer(db).once, MoveReconciler(db).once, DrainReconciler(db).once)
+
+    async def work() -> None:
+        with db.wakes.listen(VMS, MOVES, NODES, *(node_topic(agent.node) for agent in agents)) as bell:
+            while True:
+                for each in (*workers, *(agent.sync for agent in agents)):
+                    await each()
+                await bell.wait(0.5)
+
+    task = asyncio.create_task(work())
+    try:
+        yield agents
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
