@@ -22,6 +22,7 @@ from nacre.control.api.parts import Check, Parts
 from nacre.control.api.routes import serve
 from nacre.control.auth.ca import CertificateAuthority
 from nacre.control.auth.claim import ensure_claim
+from nacre.control.auth.own_root import read_own_root
 from nacre.control.auth.sealing import load_sealer
 from nacre.control.gateway.database import DatabaseLedger
 from nacre.control.gateway.link import Terms
@@ -107,7 +108,8 @@ async def control_plane(settings: Settings, stopping: asyncio.Event) -> AsyncGen
 
 async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -> Control:
     sealer = await asyncio.to_thread(load_sealer, settings.data / MASTER_KEY)
-    ca = await CertificateAuthority.open(db, sealer, settings.domain)
+    own = await asyncio.to_thread(read_own_root, settings.ca_certificate_file, settings.ca_key_file)
+    ca = await CertificateAuthority.open(db, sealer, settings.domain, own)
     depot = ImageDepot.of(settings.data, settings.image_roots, settings.fetch_allow)
     gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s))
     joining = Joining(gateway=settings.join_address, ca=ca.fingerprint)

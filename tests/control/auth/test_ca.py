@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from nacre.control.auth.ca import CertificateAuthority, OwnRoot, key_fingerprint, read_request
+from nacre.control.auth.ca import CertificateAuthority, OwnRoot, _key_usage, key_fingerprint, read_request
 from nacre.control.auth.sealing import SealedError, Sealer, load_sealer
 from nacre.control.auth.tls import SERVER_LIFE, ServerTls
 from nacre.control.store import ca as store
@@ -147,13 +147,14 @@ async def test_a_certificate_that_names_no_node_speaks_for_nobody(
         authority.peer(foreign.public_bytes(serialization.Encoding.DER))
 
 
-def own_root(clock: ManualClock, *, ca: bool = True) -> OwnRoot:
+def own_root(clock: ManualClock, *, ca: bool = True, signs: bool = True) -> OwnRoot:
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), 7, clock.now(), clock.now() + timedelta(days=30))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_key_usage(signs_certificates=signs), critical=True)
         .sign(key, hashes.SHA256())
     )
     return OwnRoot(
@@ -173,6 +174,10 @@ async def test_an_operators_own_root_is_used_and_bounds_what_it_signs(
     async with sqlite_database.write() as tx:
         issued = await authority.issue_node(tx, csr(), NODE, 90 * DAY)
     assert issued.expires_at == clock.now() + timedelta(days=30)
+    again = await CertificateAuthority.open(
+        sqlite_database, sealer, DOMAIN, OwnRoot(certificate_pem=own.certificate_pem, key_pem="")
+    )
+    assert again.fingerprint == authority.fingerprint
     with pytest.raises(ConflictError) as refused:
         await CertificateAuthority.open(sqlite_database, sealer, DOMAIN, own_root(clock))
     assert refused.value.code == "another_root_in_use"
@@ -195,6 +200,8 @@ async def test_an_own_root_that_is_none_is_refused(
     good, other = own_root(clock), own_root(clock)
     bad = [
         own_root(clock, ca=False),
+        own_root(clock, signs=False),
+        OwnRoot(certificate_pem=good.certificate_pem, key_pem=""),
         OwnRoot(certificate_pem=good.certificate_pem, key_pem=other.key_pem),
         OwnRoot(certificate_pem="?", key_pem=good.key_pem),
     ]

@@ -68,6 +68,7 @@ class OwnRoot:
 
     certificate_pem: str
     key_pem: str
+    """Empty once the platform has it."""
 
 
 class CertificateAuthority:
@@ -107,11 +108,11 @@ class CertificateAuthority:
             raise RuntimeError("the root certificate vanished while it was made")
         key_der = sealer.open(row.sealed_key, _purpose(row.certificate_pem))
         stored = x509.load_pem_x509_certificate(row.certificate_pem.encode())
-        if own is not None and x509.load_pem_x509_certificate(own.certificate_pem.encode()) != stored:
+        if own is not None and _certificate(own) != stored:
             raise ConflictError(
                 "another_root_in_use",
                 "the platform already has another root certificate",
-                hint="remove the setting; the root of a platform with nodes cannot be exchanged",
+                hint="remove ca_certificate_file; the root of a platform with nodes cannot be exchanged",
             )
         return cls(stored, _root_key(serialization.load_der_private_key(key_der, None)), domain)
 
@@ -247,22 +248,33 @@ def _made(domain: str, now: datetime) -> tuple[x509.Certificate, RootKey]:
 
 
 def _imported(own: OwnRoot, now: datetime) -> tuple[x509.Certificate, RootKey]:
+    if not own.key_pem:
+        raise _bad_root("its key is needed at the first start: set ca_key_file")
+    certificate = _certificate(own)
     try:
-        certificate = x509.load_pem_x509_certificate(own.certificate_pem.encode())
         key = _root_key(serialization.load_pem_private_key(own.key_pem.encode(), None))
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
         certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except (ValueError, TypeError) as error:
-        raise _bad_root("the certificate or its key cannot be read") from error
+        raise _bad_root("its key cannot be read") from error
     except x509.ExtensionNotFound as error:
-        raise _bad_root("the certificate lacks basic constraints or a subject key identifier") from error
-    if not constraints.ca:
-        raise _bad_root("the certificate is not one of an authority")
+        raise _bad_root("the certificate lacks basic constraints, key usage or a subject key identifier") from error
+    # Peers verify strictly, and would refuse whatever such an authority had signed.
+    if not constraints.value.ca or not constraints.critical or not usage.key_cert_sign:
+        raise _bad_root("the certificate is not one of an authority that may sign certificates")
     if certificate.public_key() != key.public_key():
         raise _bad_root("the key is not that of the certificate")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise _bad_root("the certificate is not valid now")
     return certificate, key
+
+
+def _certificate(own: OwnRoot) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(own.certificate_pem.encode())
+    except ValueError as error:
+        raise _bad_root("the certificate cannot be read") from error
 
 
 def _row(certificate: x509.Certificate, key: RootKey, sealer: Sealer, now: datetime) -> store.AuthorityRow:
@@ -331,5 +343,5 @@ def _bad_root(why: str) -> InvalidInputError:
     return InvalidInputError(
         "invalid_root",
         f"the certificate authority that was brought along is not accepted: {why}",
-        hint="give a PEM certificate with CA:TRUE and its unencrypted PEM key",
+        hint="give a PEM certificate with critical CA:TRUE and key usage keyCertSign, and its unencrypted PEM key",
     )
