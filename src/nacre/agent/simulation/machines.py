@@ -19,7 +19,7 @@ from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import RunId, VmId, make_id
-from nacre.model.vms import Desired, ExitReason, Phase, RunInfo, VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, Desired, ExitReason, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 _STOP_SHARE = 0.25
@@ -89,19 +89,30 @@ class Machines:
         self._intent: NodeIntent | None = None
         self._wanted: dict[VmId, VmIntent] = {}
         self._refused: frozenset[VmId] = frozenset()
+        self._voids: dict[VmId, planner.Void] = {}
 
     def want(self, intent: NodeIntent) -> None:
         """Work towards this desired state from now on."""
-        wanted = {vm.id: vm for vm in intent.vms}
+        wanted, voids = planner.wanted(intent), planner.voids(intent)
         refused = planner.refused(intent, self._known()) if self._machines else frozenset[VmId]()
         changed = {vm for vm in wanted.keys() | self._wanted.keys() if wanted.get(vm) != self._wanted.get(vm)}
         changed |= refused ^ self._refused
+        changed |= {vm for vm in voids.keys() | self._voids.keys() if voids.get(vm) != self._voids.get(vm)}
         if self._intent is None:
             changed |= self._machines.keys()
-        self._intent, self._wanted, self._refused = intent, wanted, refused
+        self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         for vm in sorted(changed):
             machine = self._machines.get(vm)
-            if machine is not None and machine.doing is not None and planner.interrupts(machine.doing, wanted.get(vm)):
+            if (
+                machine is not None
+                and machine.doing is not None
+                and planner.interrupts(
+                    machine.doing,
+                    wanted.get(vm),
+                    retiring=planner.to_retire(wanted.get(vm), _known(machine), voids.get(vm, planner.NOT_VOID))
+                    is not None,
+                )
+            ):
                 self._abandon(machine)
             self._look(vm)
 
@@ -110,7 +121,7 @@ class Machines:
         for machine in self._machines.values():
             machine.wait(None)
         self._machines.clear()
-        self._intent, self._wanted, self._refused = None, {}, frozenset()
+        self._intent, self._wanted, self._refused, self._voids = None, {}, frozenset(), {}
 
     @property
     def refused(self) -> frozenset[VmId]:
@@ -138,6 +149,15 @@ class Machines:
             for machine in here
         )
 
+    def copies(self) -> tuple[CopyObserved, ...]:
+        """Of what was to be let go of, nothing is left: there are no disks here."""
+        if self._intent is None:
+            return ()
+        told = (*self._intent.retired, *self._intent.discard)
+        here = {vm: machine.intent.fence for vm, machine in self._machines.items() if machine.intent is not None}
+        gone = {(ref.id, ref.fence) for ref in told if here.get(ref.id, ref.fence + 1) > ref.fence}
+        return tuple(CopyObserved(id=vm, fence=fence, exists=False) for vm, fence in sorted(gone))
+
     # One machine
 
     def _look(self, vm: VmId) -> None:
@@ -152,6 +172,7 @@ class Machines:
                 self._clock.monotonic(),
                 synced=self._intent is not None,
                 refused=vm in self._refused,
+                void=self._voids.get(vm, planner.NOT_VOID),
             )
             if isinstance(step, planner.Nothing):
                 break
@@ -191,7 +212,7 @@ class Machines:
             case planner.Delete():
                 self._end(machine, ExitReason.KILLED)
                 machine.deleted = True
-            case planner.Forget():
+            case planner.Forget() | planner.Retire():
                 machine.wait(None)
                 del self._machines[machine.id]
                 self._forgotten(machine.id)

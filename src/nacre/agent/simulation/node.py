@@ -113,7 +113,7 @@ class SimulatedNode:
 
     def report(self) -> Report:
         """Everything that is here."""
-        return Report(vms=self._observer.all(), held=self._machines.held())
+        return Report(vms=self._observer.all(), held=self._machines.held(), copies=self._machines.copies())
 
     async def on_desired(self, state: DesiredState) -> None:
         """Take the desired state."""
@@ -122,7 +122,7 @@ class SimulatedNode:
         self._digest = state.digest
         self._machines.want(state.intent)
         held = self._machines.held()
-        if held != self._held:
+        if held != self._held or state.intent.retired or state.intent.discard:
             self._held = held
             if self._link is not None:
                 self._link.report()
