@@ -14,6 +14,7 @@ from sqlalchemy import MetaData, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from nacre.control.store.sqlite import use_one_trip
 from nacre.control.wake import Wakes
 from nacre.lib.clock import Clock
 from nacre.model.ids import make_id
@@ -170,5 +171,6 @@ def _prepare_sqlite(engine: AsyncEngine, *, begin: str, read_only: bool) -> None
     def on_begin(connection: Any) -> None:
         connection.exec_driver_sql(begin)
 
+    use_one_trip(engine)
     event.listen(engine.sync_engine, "connect", on_connect)
     event.listen(engine.sync_engine, "begin", on_begin)
