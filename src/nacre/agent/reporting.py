@@ -10,7 +10,8 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.executor import Executor
 from nacre.agent.host import inventory
 from nacre.agent.host.conditions import Conditions, Signs
-from nacre.agent.host.network import NetworkWatch, Running, running_interfaces
+from nacre.agent.host.files import text
+from nacre.agent.host.network import NetworkWatch, Running, leads_here, running_interfaces
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.lease import Lease
@@ -93,7 +94,7 @@ class Reporting:
     async def usage(self) -> Usage:
         """What is in use on this host now."""
         self._usage = await in_thread(inventory.usage, self._settings.data)
-        self._off_network = await in_thread(self._network.trouble)
+        self._off_network = await in_thread(self._network_trouble)
         return self._usage
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -155,6 +156,11 @@ class Reporting:
                 return self._consoles.viewer(vm, tail_bytes)
             case StreamKind.CONSOLE_LOG:
                 return self._consoles.stored(self._log_of(vm), tail_bytes)
+
+    def _network_trouble(self) -> str:
+        """Say why this host is off the network. One whose control plane is on it too is of use without any."""
+        gateways = text(self._settings.data / "identity" / "gateways").split()
+        return "" if gateways and all(map(leads_here, gateways)) else self._network.trouble()
 
     def _log_of(self, vm: VmId) -> Path:
         known = vm if looks_like_id(vm) else "unknown"  # anything else could be a way out of the folder

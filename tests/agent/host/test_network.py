@@ -1,5 +1,7 @@
 """Whether a host is on a network."""
 
+import pytest
+
 from nacre.agent.host import network
 from nacre.agent.host.network import NetworkWatch
 from support.hosttree import plant, write
@@ -44,6 +46,21 @@ def test_a_default_route_that_was_there_is_missed_and_one_that_never_was_is_not(
     assert watch.trouble() == "the default route is gone"
     write(tmp_path, "proc/net/route", IPV4 + DEFAULT)
     assert watch.trouble() == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("127.0.0.1:7481", True),
+        ("[::1]:7481", True),
+        ("localhost:1", True),
+        ("10.0.0.1:7481", False),
+        ("[fd00::1]:7481", False),
+        ("cloud.example:7481", False),
+    ],
+)
+def test_an_address_of_this_host_itself_is_known(address, here):
+    assert network.leads_here(address) is here
 
 
 def test_the_interfaces_of_this_host_are_told():

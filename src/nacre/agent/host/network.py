@@ -6,6 +6,7 @@ a way out, which is not for us to call wrong.
 """
 
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,15 @@ def default_interfaces(root: Path) -> frozenset[str]:
         if len(words) >= 10 and words[0] == _IPV6_ANY and words[1] == "00" and not int(words[8], 16) & _REJECT:
             found.add(words[9])
     return frozenset(found - {"lo"})
+
+
+def leads_here(address: str) -> bool:
+    """Whether `host:port` is this host, by its name or address."""
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class NetworkWatch:
