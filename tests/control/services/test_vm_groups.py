@@ -10,14 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nacre.control.reconcilers.vms import BATCH, Placer, decide
-from nacre.control.services import vm_placement, vm_room, vms
+from nacre.control.services import move_targets, moves, vm_placement, vm_room, vms
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided
 from nacre.control.store import nodes
+from nacre.control.store import vms as store
 from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
+from nacre.model.moves import MoveReason
 from nacre.model.placement import AffinityTerm, Placement, SpreadConstraint, Topology
 from nacre.model.units import GIB
 from nacre.schema.vms import VmCreate
@@ -206,3 +208,31 @@ async def never_overcommitted(
             )
             for room in rooms
         ), "a machine waits that would fit"
+
+
+async def test_a_move_does_not_lead_beside_a_machine_that_was_placed_there_meanwhile(
+    database: Database, replica: Database
+) -> None:
+    """The move's target was chosen before; nothing but the rule speaks against it."""
+    platform, _ = await zoned(database, zones=2, per_zone=2)
+    rule = Placement(anti_affinity=(AffinityTerm(labels=WEB, topology=Topology.ZONE),))
+    vm = await platform.running("one", labels=WEB, placement=rule)
+    assert vm.node is not None
+    async with database.write() as tx:
+        row = await store.get(tx, vm.id, lock=True)
+        assert row is not None
+        move = await moves.begin(tx, row, reason=MoveReason.USER, source=vm.node.id, created_by="test")
+    async with database.read() as rd:
+        decision, _ = move_targets.choose(move, row, await move_targets.everything(rd), chance)
+    assert decision.node is not None
+    await platform.create("two", labels=WEB, placement=rule)
+    while await Placer(replica, chance=chance).once() is not None:
+        pass
+    two = await platform.vm("two")
+    elsewhere = two.node is not None
+    async with database.write() as tx:
+        accepted = await moves.accept_target(tx, move.id, decision)
+    zone_of = {agent.node: index % 2 for index, agent in enumerate(platform.agents)}
+    assert elsewhere
+    assert two.node is not None
+    assert accepted is (zone_of[decision.node] != zone_of[two.node.id])

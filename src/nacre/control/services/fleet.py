@@ -30,11 +30,14 @@ USAGE_GOOD_FOR = timedelta(seconds=30)
 Ports = dict[VmId, tuple[TakenPort, ...]]
 
 
-async def load(rd: Read, *, movable: bool = False) -> Fleet:
-    """Return a fleet of one's own, to change at will. With `movable` machines know what they asked for."""
+async def load(rd: Read, *, movable: bool = False, project: ProjectId | None = None) -> Fleet:
+    """Return a fleet of one's own, to change at will. With `movable` machines know what they asked for.
+
+    With `project` only its machines are there, which is enough for whoever asks about rules between machines.
+    """
     fleet = Fleet(await vm_room.policy(rd), await vm_room.rooms(rd))
     targets = await _arriving(rd)
-    async for rows in placements.placed(rd):
+    async for rows in placements.placed(rd, project=project):
         for row in rows:
             fleet.settle(_resident(row, targets.get(row.id), movable=movable))
         await asyncio.sleep(0)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import fits, place
 from nacre.control.scheduler.snapshot import Fleet, NodeRoom, Request
-from nacre.control.services import fleet, vm_room
+from nacre.control.services import fleet, vm_groups, vm_room
+from nacre.control.store import vms
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.vms import VmRow
@@ -42,6 +43,18 @@ async def refusal(tx: Tx, move: MoveRow, vm: VmRow, target: NodeId) -> str:
     if move.target == target:
         room = _without(room, vm)
     return "; ".join(reason.message for reason in fits(request_of(move, vm), room, await vm_room.policy(tx)))
+
+
+async def hold_group(tx: Tx, move: MoveRow) -> None:
+    """Keep others from placing machines that this one has to do with. Before any node or machine is locked."""
+    vm = await vms.get(tx, move.vm)
+    if vm is not None:
+        await vm_groups.hold(tx, [request_of(move, vm)])
+
+
+async def breaks_rules(tx: Tx, move: MoveRow, vm: VmRow, target: NodeId) -> bool:
+    """Whether a machine would break a rule between machines on a node. Its group must be held."""
+    return bool(await vm_groups.refusal(tx, request_of(move, vm), target, random=lambda: 0.0))
 
 
 def _without(room: NodeRoom, vm: VmRow) -> NodeRoom:

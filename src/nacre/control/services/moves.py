@@ -17,7 +17,8 @@ The newest intent of a user wins, in every state of a move:
 | delete             | the move is aborted       | the move is aborted            | the move is aborted            |
 | guest powers off   | moves as off              | moves as off                   | has arrived as off             |
 
-Locks are taken in this order: nodes, drains, machines, moves; of each kind in the order of their ids.
+Locks are taken in this order: groups of machines (`vm_groups`), nodes, drains, machines, moves; of each kind in the
+order of their ids.
 """
 
 from dataclasses import replace
@@ -115,13 +116,13 @@ async def accept_target(tx: Tx, move: MoveId, decision: Decision) -> bool:
     found = await store.get(tx, move)
     if found is None or decision.node is None:
         return False
+    await move_targets.hold_group(tx, found)
     now, vm, source, target = await _locked(tx, found, decision.node)
     if now is None or vm is None or target is None:
         return False
     if not isinstance(next_step(now, vm, source, None, tx.now()), Seek) or not await _has_turn(tx, now):
         return False
-    why = await move_targets.refusal(tx, now, vm, target.id)
-    if why:
+    if await move_targets.refusal(tx, now, vm, target.id) or await move_targets.breaks_rules(tx, now, vm, target.id):
         return False
     chosen = replace(now, target=target.id, decision=decision)
     await store.save(tx, now, chosen)

@@ -6,13 +6,10 @@ replicas decide at once; what is written holds nevertheless:
 * **No node is overcommitted and no port given twice.** The chosen nodes are locked (in the order of their ids), then
   what is promised of them is summed up and each machine checked again, counting in those of the same batch. Whoever
   else adds to a node, be it a placement, a move's reservation or a growing machine, holds the same lock.
-* **Required anti-affinity and spread hold, across nodes too.** A machine can break such a rule only if it has one
-  itself or carries labels that another's rule speaks of; rules never reach beyond a project. So a batch first takes the
-  project's group lock: exclusively if one of its machines in that project has a required rule, shared if they merely
-  have labels. Of two deciders that could hurt each other at least one has a rule, hence holds the lock exclusively, and
-  the other waits for its commit. With the lock held, whatever others have placed in the project since our view was
-  read (`LiveFleet.strangers`: exact, because events are numbered in the order of commits) is let into the view, and if
-  there is any, the machines are decided again against it. Nobody can add more until we commit. SQLite has one writer.
+* **Required anti-affinity and spread hold, across nodes too.** A batch first holds the groups of its machines (see
+  `vm_groups`). With them held, whatever others have placed in their projects since our view was read
+  (`LiveFleet.strangers`: exact, because events are numbered in the order of commits) is let into the view, and if there
+  is any, the machines that it concerns are decided again against it. Nobody can add more until we commit.
 * **Nothing is placed twice.** The machine's row is locked last and must still want a node with the same intent.
 """
 
@@ -26,7 +23,7 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.placement import place as decide
 from nacre.control.scheduler.snapshot import NodeRoom, Request, Resident
-from nacre.control.services import events, operations, vm_room
+from nacre.control.services import events, operations, vm_groups, vm_room
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_advice import hint_of
 from nacre.control.store import placements, published_ports
@@ -36,7 +33,7 @@ from nacre.control.store.vms import VmRow
 from nacre.control.wake import node_topic
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.events import SYSTEM
-from nacre.model.ids import NodeId, ProjectId, VmId
+from nacre.model.ids import NodeId, VmId
 from nacre.model.placement import Decision
 
 PREEMPTING = "preempting"
@@ -75,11 +72,10 @@ async def waiting(rd: Read, after: Waiting | None = None, *, limit: int) -> list
 
 async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: Callable[[], float]) -> Outcome:
     """Write down placements that still hold. Those that do not are taken back in `live` and count as lost."""
-    exclusive = _groups(one.waiting.request for one in chosen)
-    await placements.hold_groups(tx, exclusive)
+    projects = await vm_groups.hold(tx, (one.waiting.request for one in chosen))
     targets = {one.decision.node for one in chosen if one.decision.node is not None}
     rooms = await live.locked(tx, targets, ports=any(one.waiting.request.publish for one in chosen))
-    strangers = await live.strangers(tx, exclusive)
+    strangers = await live.strangers(tx, projects)
     wanting = await placements.lock_waiting(tx, (one.waiting.row.id for one in chosen))
     still = [one for one in chosen if wanting.get(one.waiting.row.id) == one.waiting.row.generation]
     elsewhere = {resident.vm for resident in strangers}
@@ -90,9 +86,9 @@ async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: C
     held = [one for one in still if _holds(one, rooms, live, again, random)]
     kept = held
     if len(held) < len(still):
-        kept = [one for one in held if not _leans_on_others(one.waiting.request)]
+        kept = [one for one in held if not vm_groups.leans_on_others(one.waiting.request)]
         for one in held:
-            if _leans_on_others(one.waiting.request):
+            if vm_groups.leans_on_others(one.waiting.request):
                 _give_back(rooms, one)
     await _write(tx, kept, rooms)
     placed = [one.waiting.request for one in kept]
@@ -182,28 +178,6 @@ def without_own(room: NodeRoom, row: VmRow) -> NodeRoom:
     )
 
 
-def _groups(requests: Iterable[Request]) -> dict[ProjectId, bool]:
-    """The projects whose group lock is needed, and whether exclusively."""
-    wanted: dict[ProjectId, bool] = {}
-    for request in requests:
-        if _has_rules(request):
-            wanted[request.project] = True
-        elif request.labels:
-            wanted.setdefault(request.project, False)
-    return wanted
-
-
-def _has_rules(request: Request) -> bool:
-    asked = request.placement
-    return any(term.required for term in (*asked.anti_affinity, *asked.spread, *asked.affinity))
-
-
-def _leans_on_others(request: Request) -> bool:
-    """Whether its place was right only if the others of its batch have got theirs."""
-    asked = request.placement
-    return any(term.required for term in (*asked.affinity, *asked.spread))
-
-
 def _concerned(still: Sequence[Decided], strangers: Sequence[Resident]) -> frozenset[VmId]:
     """The machines that must be decided again because of what others have placed meanwhile."""
     projects = {resident.project for resident in strangers}
@@ -212,7 +186,7 @@ def _concerned(still: Sequence[Decided], strangers: Sequence[Resident]) -> froze
         one.waiting.row.id
         for one in still
         if one.waiting.request.project in ruling
-        or (one.waiting.request.project in projects and _has_rules(one.waiting.request))
+        or (one.waiting.request.project in projects and vm_groups.has_rules(one.waiting.request))
     )
 
 
