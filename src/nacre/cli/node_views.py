@@ -1,8 +1,9 @@
 """How nodes look in tables and sentences. Pure."""
 
+from nacre.cli import node_hardware
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.model.moves import MoveReason
-from nacre.model.nodes import STATE_OF_WISH, Inventory, Reliability
+from nacre.model.nodes import STATE_OF_WISH, Reliability
 from nacre.model.units import format_size
 from nacre.schema.moves import DrainOut
 from nacre.schema.nodes import NodeOut
@@ -80,7 +81,7 @@ def facts(node: NodeOut) -> list[tuple[str, str]]:
         ("host", f"{node.hostname}, {node.os}, {node.kernel}, {node.architecture}"),
         ("agent", node.agent_version),
         ("hypervisors", "\n".join(hypervisors)),
-        *_hardware(node.inventory),
+        *node_hardware.facts(node.inventory),
         ("machines", str(node.vms)),
         ("copies", f"{node.copies} left behind" if node.copies else ""),
         ("cpus", f"{node.reserved_cpus} given out of {node.capacity.cpus}" if node.capacity else ""),
@@ -94,6 +95,7 @@ def facts(node: NodeOut) -> list[tuple[str, str]]:
         ("load", f"{node.usage.load1:.2f}" if node.usage else ""),
         ("reliability", _reliability(node.reliability)),
         ("seen", f"{age(node.last_seen_at)} ago" if node.last_seen_at else "never"),
+        ("joined with", node.enrolment),
         ("certificate until", moment(node.certificate_expires_at)),
         ("created", moment(node.created_at)),
     ]
@@ -104,17 +106,5 @@ def _reliability(of: Reliability | None) -> str:
         return ""
     parts = ", ".join(f"{name} {value:.2f}" for name, value in sorted(of.parts.items()))
     new = f"; times {of.discount:.2f} because it is new" if of.discount < 1 else ""
-    return f"{of.score:.2f}" + (f" ({parts}{new})" if parts else "")
-
-
-def _hardware(of: Inventory | None) -> list[tuple[str, str]]:
-    if of is None:
-        return []
-    return [
-        ("processors", f"{of.cpu_model}, {of.cpu_cores} cores, {of.cpu_threads} threads" if of.cpu_model else ""),
-        (
-            "disks",
-            "\n".join(f"{disk.name} {format_size(disk.size_bytes)} {disk.model}".strip() for disk in of.disks),
-        ),
-        ("interfaces", ", ".join(f"{nic.name} ({'up' if nic.up else 'down'})" for nic in of.nics)),
-    ]
+    flaps = f"; came and went {of.flaps:.1f} times lately" if of.flaps >= 1 else ""
+    return f"{of.score:.2f}" + (f" ({parts}{new}{flaps})" if parts else "")

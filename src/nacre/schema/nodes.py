@@ -51,6 +51,8 @@ class NodeOut(Out, frozen=True, kw_only=True):
     """What machines that moved away have left behind here."""
     drain: DrainOut | None
     """The newest drain, which may have ended."""
+    enrolment: str
+    """The token that it joined with."""
     reliability: Reliability | None
     tenure: int
     """Raised whenever the control plane gives the node up."""

@@ -84,6 +84,7 @@ def out(row: NodeRow, around: Around) -> NodeOut:
         vms=around.reserved.vms,
         copies=around.copies,
         drain=around.drain,
+        enrolment=row.enrolment,
         reliability=row.reliability,
         tenure=row.tenure,
         inventory=None,
