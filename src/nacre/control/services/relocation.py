@@ -14,7 +14,7 @@ from nacre.control.store import vms as store
 from nacre.control.store.copies import CopyRow
 from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
-from nacre.control.wake import VMS, node_topic
+from nacre.control.wake import MOVES, VMS, node_topic
 from nacre.model.events import SYSTEM, Actor
 from nacre.model.ids import NodeId
 from nacre.model.moves import LeaveReason
@@ -78,5 +78,5 @@ async def detach(
         message=f"machine {row.name} leaves its node" + (f" for {to_name}" if to_name else "") + f" ({reason})",
         details={"reason": reason, "before": {"node": left, "fence": row.fence}, "after": {"node": to}},
     )
-    tx.wake(VMS, node_topic(left), *(() if to is None else (node_topic(to),)))
+    tx.wake(VMS, MOVES, node_topic(left), *(() if to is None else (node_topic(to),)))
     return moved
