@@ -105,7 +105,7 @@ async def test_a_ring_brings_the_new_state_at_once(
 ) -> None:
     wanted = NodeIntent()
 
-    async def desired(_self: DatabaseLedger, _node: NodeId) -> NodeIntent:
+    async def desired(_self: DatabaseLedger, _node: NodeId, **_options: object) -> NodeIntent:
         return wanted
 
     monkeypatch.setattr(DatabaseLedger, "desired", desired)
@@ -122,7 +122,7 @@ async def test_rings_that_come_during_a_pull_make_one_more_pull(
 ) -> None:
     pulls, gates = 0, asyncio.Event()
 
-    async def slowly(_self: DatabaseLedger, _node: NodeId) -> NodeIntent:
+    async def slowly(_self: DatabaseLedger, _node: NodeId, **_options: object) -> NodeIntent:
         nonlocal pulls
         pulls += 1
         await gates.wait()

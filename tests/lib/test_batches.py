@@ -74,6 +74,23 @@ async def test_what_breaks_for_everybody_is_not_tried_for_everybody() -> None:
     assert len(work.batches) == 3
 
 
+async def test_the_patient_wait_for_more_until_somebody_is_in_a_hurry() -> None:
+    work = Work()
+    batches = Batches(work, pause_s=60)
+    patient = [asyncio.create_task(batches.ask(number, patient=True)) for number in (2, 4)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not work.batches
+    assert await batches.ask(6) == 12
+    assert await asyncio.gather(*patient) == [4, 8]
+    assert work.batches == [[2, 4, 6]]
+
+
+async def test_the_patient_do_not_wait_for_ever() -> None:
+    work = Work()
+    assert await Batches(work, pause_s=0.01).ask(2, patient=True) == 4
+
+
 async def test_who_has_left_is_not_worked_for() -> None:
     work = Work()
     batches = Batches(work)

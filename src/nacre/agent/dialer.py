@@ -24,7 +24,7 @@ M = TypeVar("M")
 
 OPEN_TIMEOUT_S = 10.0
 RECEIVE_TIMEOUT_S = 30.0
-_PING_S = 15.0
+_PING_S = 30.0
 _PONG_S = 30.0
 SILENT = "control_plane_silent"
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})", re.ASCII)

@@ -4,6 +4,7 @@ Used where each request alone would be a transaction. Knows nothing of what is a
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -29,18 +30,21 @@ class Batches(Generic[Q, A]):
         """`work` answers requests in their order, with an exception for one that failed by itself.
 
         If it raises, nothing of the batch may have happened; then each request is tried alone, until two in a row
-        have failed for no reason of their own. `pause_s` is how long a batch waits for more.
+        have failed for no reason of their own. `pause_s` is how long a request that is patient waits for more.
         """
         self._work = work
         self._most = most
         self._pause_s = pause_s
         self._waiting: deque[tuple[Q, asyncio.Future[A]]] = deque()
+        self._hurry = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
-    async def ask(self, request: Q) -> A:
+    async def ask(self, request: Q, *, patient: bool = False) -> A:
         """Return the answer to a request. Raises what went wrong with it."""
         answer: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, answer))
+        if not patient or len(self._waiting) >= self._most:
+            self._hurry.set()
         if self._working is None:
             self._working = asyncio.create_task(self._run(), name="batches")
         return await answer
@@ -48,7 +52,7 @@ class Batches(Generic[Q, A]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(self._pause_s)
+                await self._pause()
                 batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
                 await self._carry_out([each for each in batch if not each[1].done()])
         finally:
@@ -56,6 +60,14 @@ class Batches(Generic[Q, A]):
             for _, answer in self._waiting:
                 answer.cancel()
             self._waiting.clear()
+
+    async def _pause(self) -> None:
+        """Return once somebody is in a hurry, and after a while anyway."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s):
+                await self._hurry.wait()
+        self._hurry.clear()
+        await asyncio.sleep(0)  # for who asks in the same breath
 
     async def _carry_out(self, batch: "Sequence[tuple[Q, asyncio.Future[A]]]") -> None:
         error = await self._together(batch)

@@ -349,7 +349,7 @@ async def test_an_agent_that_takes_nothing_is_cut_off_and_others_are_served(
     monkeypatch.setattr("nacre.control.gateway.wire.send.__defaults__", (0.5,))
     big = NodeIntent(images=tuple(f"img-{number:026}" for number in range(200_000)))  # type: ignore[arg-type]
 
-    async def much(_node: NodeId) -> NodeIntent:
+    async def much(_node: NodeId, **_options: object) -> NodeIntent:
         return big if _node == enrolled.node else NodeIntent()
 
     monkeypatch.setattr(gate.gateway._ledger, "desired", much)
@@ -500,7 +500,7 @@ async def test_the_gateway_stops_although_the_database_hangs(
     monkeypatch.setattr("nacre.control.gateway.server._STOP_S", 0.2)
     asked = asyncio.Event()
 
-    async def hang(_node: NodeId) -> NodeIntent:
+    async def hang(_node: NodeId, **_options: object) -> NodeIntent:
         asked.set()
         await asyncio.sleep(60)
         return NodeIntent()

@@ -20,7 +20,9 @@ from nacre.model.images import Role
 from nacre.protocol.messages import Enrol, Enrolled, Heartbeat, Hello, NodeIntent, Observed, Rotated
 
 _GATHER_S = 0.005
-"""How long what nobody waits for in earnest waits for more of its kind."""
+"""How long who comes and goes waits for others."""
+_PATIENCE_S = 0.25
+"""How long what is asked or told only to be sure waits for more of its kind."""
 
 
 class DatabaseLedger:
@@ -35,12 +37,12 @@ class DatabaseLedger:
         self._welcome: Batches[frozenset[NodeId], tuple[set[NodeId], set[str]]] = Batches(self._known)
         self._arrivals: Batches[Hello, None] = Batches(self._connected, pause_s=_GATHER_S)
         self._departures: Batches[tuple[NodeId, str], None] = Batches(self._disconnected, pause_s=_GATHER_S)
-        self._pulls: Batches[NodeId, NodeIntent] = Batches(self._desired)
-        self._reports: Batches[Report, bool] = Batches(self._observed)
+        self._pulls: Batches[NodeId, NodeIntent] = Batches(self._desired, pause_s=_PATIENCE_S)
+        self._reports: Batches[Report, bool] = Batches(self._observed, pause_s=_PATIENCE_S)
 
     async def enrol(self, request: Enrol) -> Enrolled:
         """Redeem a token and issue a certificate."""
-        return await self._enrolments.ask(request)
+        return await self._enrolments.ask(request, patient=True)
 
     async def refused(self, peers: Mapping[NodeId, Peer]) -> dict[NodeId, NacreError]:
         """Return the removed nodes and those with a revoked certificate.
@@ -59,11 +61,11 @@ class DatabaseLedger:
 
     async def connected(self, hello: Hello) -> None:
         """Note that a node has a link."""
-        await self._arrivals.ask(hello)
+        await self._arrivals.ask(hello, patient=True)
 
     async def disconnected(self, node: NodeId, instance: str) -> None:
         """Note that a node's link is gone."""
-        await self._departures.ask((node, instance))
+        await self._departures.ask((node, instance), patient=True)
 
     async def heartbeats(self, beats: Mapping[NodeId, Heartbeat]) -> None:
         """Store the newest heartbeats."""
@@ -75,13 +77,14 @@ class DatabaseLedger:
         async with self._db.write() as tx:
             return await failover.renew(tx, asked, lease_s)
 
-    async def desired(self, node: NodeId) -> NodeIntent:
+    async def desired(self, node: NodeId, *, patient: bool = False) -> NodeIntent:
         """Return the node's desired state."""
-        return await self._pulls.ask(node)
+        return await self._pulls.ask(node, patient=patient)
 
     async def observed(self, node: NodeId, instance: str, facts: Observed) -> None:
-        """Store facts."""
-        await self._reports.ask(Report(node=node, instance=instance, facts=facts))
+        """Store facts. A complete report repeats what is known, as a rule, so it can wait for others."""
+        report = Report(node=node, instance=instance, facts=facts)
+        await self._reports.ask(report, patient=facts.complete and not facts.vms)
 
     async def rotate(self, node: NodeId, csr_pem: str) -> tuple[Rotated, Peer]:
         """Issue another certificate."""

@@ -44,8 +44,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def desired(self, node: NodeId) -> NodeIntent:
-        """Return everything that the node should run, hold and forget."""
+    async def desired(self, node: NodeId, *, patient: bool = False) -> NodeIntent:
+        """Return everything that the node should run, hold and forget; what is `patient` may wait a moment."""
         ...
 
     async def observed(self, node: NodeId, instance: str, facts: Observed) -> None:

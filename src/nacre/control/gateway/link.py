@@ -89,6 +89,8 @@ class Link:
         self._clock = clock
         self._on_heartbeat = on_heartbeat
         self._skewed_since: datetime | None = None
+        self._rung = True
+        """Whether the next pull follows a ring, or is the first; others are only to be sure."""
 
     @property
     def node(self) -> NodeId:
@@ -142,6 +144,7 @@ class Link:
             while True:
                 if not await bell.wait(_SLOW_POLL_S):
                     continue  # the gateway looks at all links at once, and often
+                self._rung = True
                 await self.send(Wake())
                 refused = await self._ledger.refused({self.node: self.peer})
                 if self.node in refused:
@@ -176,7 +179,8 @@ class Link:
             await self.send(Renewed(sequence=message.sequence, granted=granted))
 
     async def _desired(self, known: str) -> DesiredState:
-        intent = await self._ledger.desired(self.node)
+        patient, self._rung = not self._rung, False
+        intent = await self._ledger.desired(self.node, patient=patient)
         digest = codec.digest(intent)
         return DesiredState(digest=digest, intent=None if digest == known else intent)
 
