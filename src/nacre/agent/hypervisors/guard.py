@@ -34,6 +34,8 @@ BY_SIGNAL = 128
 """Exit codes from here on: the hypervisor was ended by the signal of this number more."""
 LEAST_LEFT_NS = 2_000_000_000
 """A guest is not started with less than this left of its lease."""
+LEAST_TO_THAW_NS = 500_000_000
+"""A guest is not thawed with less than this left: we may have to wait between looking at the clock and thawing."""
 
 _LOOK_S = 0.5
 _LOOK_FROZEN_S = 0.1
@@ -140,9 +142,10 @@ def _hold(child: int, lease: Lease, timer: Timer) -> int:
         if left <= 0:
             # Every time: somebody may have sent it SIGCONT, which wakes us as SIGCHLD.
             os.kill(child, signal.SIGSTOP)
-        elif frozen:
+        elif frozen and left >= LEAST_TO_THAW_NS:
             os.kill(child, signal.SIGCONT)
-        frozen = left <= 0
+            frozen = False
+        frozen = frozen or left <= 0
         if not frozen:
             timer.set(deadline)
         signal.sigtimedwait(_HEARD, _LOOK_FROZEN_S if frozen else min(_LOOK_S, left / 10**9))
