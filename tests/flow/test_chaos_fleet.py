@@ -71,7 +71,7 @@ def chaos(database: str) -> None:
 
 def settle(cloud: Fleet, client: Client) -> None:
     """Everything that was accepted becomes true."""
-    cloud.all_ready_or_cordoned(timeout=CONVERGES_S)
+    cloud.all_ready(timeout=CONVERGES_S, among=frozenset({"ready", "cordoned", "draining"}))
     for name in cloud.nodes:
         eventually(lambda name=name: cloud.post(f"/v1/nodes/{name}/uncordon"), what=f"{name} uncordoned")
     until_none(client.unsettled, timeout=CONVERGES_S, what="all as it was accepted")

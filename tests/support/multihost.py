@@ -192,22 +192,27 @@ class Fleet(Platform):
             self.url = self.urls[(self.urls.index(self.url) + 1) % len(self.urls)]
             raise
 
-    def all_ready(self, timeout: float = 60) -> None:
-        """Wait until every node is ready."""
-        eventually(
-            lambda: (states := self.states()) and set(states.values()) == {"ready"} and len(states) == len(self.nodes),
-            timeout=timeout,
-            what="every node ready",
-        )
+    def all_ready(self, timeout: float = 60, *, among: frozenset[str] = frozenset({"ready"})) -> None:
+        """Wait until every node is ready, or in one of these states."""
+
+        def left() -> list[str]:
+            states = self.states()
+            return [f"{name} is {states.get(name)}" for name in self.nodes if states.get(name) not in among]
+
+        try:
+            until_none(left, timeout=timeout, what="every node ready")
+        except AssertionError:
+            self.explain()
+            raise
+
+    def explain(self) -> None:
+        """Print the ends of all logs."""
+        for program in (*self.controls, *self.agents):
+            print(f"--- {program.name}\n{program.tail()}", file=sys.stderr)
 
     def states(self) -> dict[str, str]:
         """The state of every node."""
         return {node["name"]: node["state"] for node in self.get("/v1/nodes")["items"]}
-
-    def all_ready_or_cordoned(self, timeout: float = 60) -> None:
-        """Wait until every node is heard."""
-        wanted = {"ready", "cordoned", "draining"}
-        eventually(lambda: set(self.states().values()) <= wanted, timeout=timeout, what="every node heard")
 
     def everything(self, path: str) -> list[Any]:
         """A list of any length."""
@@ -315,8 +320,7 @@ def fleet(lab: Lab, **settings: Any) -> Iterator[Fleet]:
     try:
         yield running.start()
     except BaseException:
-        for program in (*running.controls, *running.agents):
-            print(f"--- {program.name}\n{program.tail()}", file=sys.stderr)
+        running.explain()
         raise
     finally:
         running.stop()
