@@ -74,11 +74,20 @@ def test_a_data_directory_is_needed() -> None:
         ({"gateway_advertise": "here"}, "invalid_address"),
         ({"join_gateways": "a:1,b"}, "invalid_address"),
         ({"fetch_allow": "10.0.0.1/8"}, "invalid_network"),
+        ({"api_url": "cloud.example"}, "invalid_url"),
+        ({"api_url": "https://cloud.example/"}, "invalid_url"),
+        ({"api_url": "http://x'; id; '"}, "invalid_url"),
+        ({"ca_key_file": "/key"}, "half_a_root"),
         ({"log_level": "loud"}, "invalid_log_level"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(flags: dict[str, str], code: str) -> None:
     assert refused(**flags).code == code
+
+
+@pytest.mark.parametrize("url", ["https://cloud.example", "http://10.0.0.1:7480", "http://[::1]:7480/nacre"])
+def test_the_address_of_the_api_may_be_set(url: str) -> None:
+    assert load(None, {}, {"data_dir": "/d", "api_url": url}).api_url == url
 
 
 def test_a_file_that_is_not_there_or_not_toml_is_refused(tmp_path: Path) -> None:
