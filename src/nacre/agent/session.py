@@ -97,6 +97,7 @@ class Session:
         self._open_stream = open_stream
         self._lease = lease
         self._renewed: asyncio.Queue[Renewed] = asyncio.Queue()
+        self._told: asyncio.Queue[DesiredState] = asyncio.Queue()
         self._facts: NodeFacts | None = None
         self._terms: Welcome | None = None
         self._pulling = False
@@ -131,6 +132,7 @@ class Session:
                     renewing = self._renew(self._lease, self._terms.lease_s, self._terms.renew_s)
                     group.create_task(renewing, name="link renew")
                 group.create_task(self._listen(), name="link listen")
+                group.create_task(self._obey(), name="link obey")
                 group.create_task(self._tell(), name="link tell")
                 group.create_task(self._live(self._terms.heartbeat_s), name="link live")
                 group.create_task(self._resync(self._terms.resync_s), name="link resync")
@@ -174,10 +176,7 @@ class Session:
             case Wake():
                 await self._pull()
             case DesiredState():
-                await self._reporter.on_desired(message)
-                self._pulling = False
-                if self._pull_again:
-                    await self._pull()
+                self._told.put_nowait(message)
             case ObservedAck(sequence=sequence):
                 self._outbox.acknowledge(sequence)
                 self._acknowledged.set()
@@ -196,6 +195,14 @@ class Session:
                     f"the control plane sent {message.__class__.__name__}",
                     hint="both sides must speak the same protocol version",
                 )
+
+    async def _obey(self) -> None:
+        """Take desired states. Apart from listening, so that a slow disk does not keep a lease from being heard of."""
+        while True:
+            await self._reporter.on_desired(await self._told.get())
+            self._pulling = False
+            if self._pull_again:
+                await self._pull()
 
     async def _pull(self) -> None:
         """Ask for the desired state. Rings while an answer is on its way make one more question, not many."""
