@@ -13,7 +13,7 @@ from nacre.schema.nodes import NodeTokenCreate, NodeTokenCreated, NodeTokenOut
 
 app = App(name="token", help="Tokens that let new nodes join, each as often as it says.")
 
-_MOST_USES = 1000
+_MOST_USES = 10_000
 
 COLUMNS: list[Column[NodeTokenOut]] = [
     Column("ID", lambda known: known.id),

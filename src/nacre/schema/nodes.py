@@ -93,7 +93,7 @@ class NodeTokenCreate(Body, frozen=True, kw_only=True):
     """Bind the token to this node name; null lets the agent propose its host name."""
     region: str = ""
     zone: str = ""
-    uses: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    uses: Annotated[int, msgspec.Meta(ge=1, le=10000)] = 1
     """How many nodes may join with it."""
 
 
