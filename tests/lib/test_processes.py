@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -64,6 +65,18 @@ def test_a_zombie_is_dead_but_still_has_a_start_time(sleeper):
 def test_an_impossible_pid_is_nobody():
     assert processes.start_time(1 << 30) is None
     assert processes.Process.open(1 << 30, 1) is None
+
+
+def test_a_number_that_means_a_thread_by_now_is_nobody():
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        assert processes.Process.open(thread.native_id, 1) is None
+    finally:
+        may_end.set()
+        thread.join()
 
 
 async def test_a_reused_pid_is_not_killed(sleeper):

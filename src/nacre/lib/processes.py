@@ -6,6 +6,7 @@ pid + start time + boot id names one process for ever. Never matches by name, ne
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -22,6 +23,8 @@ from typing import Self
 import psutil
 
 _LINUX = sys.platform == "linux"
+_NO_PROCESS = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
+"""What pidfd_open(2) says of a number that is free, or that a thread has by now: newer kernels, older kernels."""
 _POLL_S = 0.05  # only where there are no pidfds (macOS)
 _PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -67,8 +70,12 @@ def descriptor_of(pid: int, started: int) -> int | None:
         return None
     try:
         pidfd = os.pidfd_open(pid)
-    except (ProcessLookupError, OverflowError, ValueError):
+    except (OverflowError, ValueError):
         return None
+    except OSError as error:
+        if error.errno in _NO_PROCESS:
+            return None
+        raise
     # Checked after the pidfd is held: from here on the pid cannot come to mean anything else unnoticed.
     if start_time(pid) == started:
         return pidfd
