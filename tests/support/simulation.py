@@ -3,9 +3,10 @@
 import json
 import socket
 import sys
+import time
 from typing import Any
 
-from support.platform import Platform, Program, eventually
+from support.platform import Platform, Program
 
 
 class Fleet:
@@ -45,10 +46,10 @@ class Fleet:
         assert answer["ok"], answer
         return answer
 
-    def wait(self, *, timeout: float = 60) -> None:
+    def wait(self, *, timeout: float = 60, every: float = 0.1) -> None:
         """Return when every node is linked."""
-        eventually(
-            lambda: self.order("status")["linked"] == self.nodes,
-            timeout=timeout,
-            what=f"{self.nodes} nodes linked\n{self.program.tail()}",
-        )
+        deadline = time.monotonic() + timeout
+        while not self.socket.exists() or self.order("status")["linked"] < self.nodes:
+            assert self.program.alive(), self.program.tail()
+            assert time.monotonic() < deadline, f"not all linked within {timeout} s: {self.order('status')}"
+            time.sleep(every)

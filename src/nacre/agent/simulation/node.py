@@ -6,6 +6,7 @@ Made by `fleet`. What the link asks of it (`link.Handler`) is answered from memo
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import cache
 
 from nacre.agent.consoles import Stored
 from nacre.agent.enrolment import ensure_enrolled
@@ -133,6 +134,9 @@ class SimulatedNode:
         return nullcontext(Stored(text[-tail_bytes:] if tail_bytes > 0 else b""))
 
 
+_agent_version = cache(inventory.agent_version)
+
+
 def facts_of(options: Options, index: int, boot: str) -> NodeFacts:
     """Describe a host that is not there."""
     region, zone = options.place(index)
@@ -141,7 +145,7 @@ def facts_of(options: Options, index: int, boot: str) -> NodeFacts:
         os="Simulated",
         kernel="simulated",
         architecture="x86_64",
-        agent_version=inventory.agent_version(),
+        agent_version=_agent_version(),
         boot_id=boot,
         capacity=options.capacity,
         hypervisors=tuple(

@@ -7,8 +7,12 @@ and as much again is given for what is on its way.
 
 from collections.abc import Callable
 
+import structlog
+
 from nacre.lib.clock import Clock
 from nacre.model.ids import NodeId
+
+log = structlog.get_logger()
 
 TICK_S = 0.25
 """How often `tick` is called while the process does not stand still."""
@@ -54,6 +58,7 @@ class Hearing:
         now = self._clock.monotonic()
         late = now - self._ticked - TICK_S
         if late > _STILL_S:
+            log.warning("process.stood_still", seconds=round(late, 1), next="nodes get as much more time")
             for node, since in self._heard.items():
                 self._heard[node] = min(now, since + 2 * late)
         self._ticked = now

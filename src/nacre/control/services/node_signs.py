@@ -78,9 +78,9 @@ async def heartbeats(tx: Tx, beats: Mapping[NodeId, Heartbeat]) -> None:
 
 
 async def certified(tx: Tx, node: NodeId, expires_at: datetime) -> None:
-    """Record until when the node's newest certificate is valid."""
-    row = await require(tx, node)
-    await store.save(tx, row, replace(row, certificate_expires_at=expires_at))
+    """Record until when the node's newest certificate is valid. Raises UnauthenticatedError for a removed node."""
+    if not await store.certify(tx, node, expires_at):
+        raise _removed()
 
 
 async def known(rd: Read, among: Collection[NodeId]) -> set[NodeId]:

@@ -225,6 +225,12 @@ async def save_many(tx: Tx, changes: Iterable[tuple[NodeRow, NodeRow]]) -> None:
         await tx.connection.execute(statement.values({name: bindparam(f"new_{name}") for name in names}), rows)
 
 
+async def certify(tx: Tx, node: NodeId, expires_at: datetime) -> bool:
+    """Store until when the newest certificate of a node is valid. False if there is no such node."""
+    statement = update(nodes).where(nodes.c.id == node).values(certificate_expires_at=expires_at)
+    return (await tx.connection.execute(statement)).rowcount == 1
+
+
 async def pulses(tx: Tx, among: Collection[NodeId]) -> list[Pulse]:
     """Return and lock nodes, in the order of their ids, with what says whether a sign of life is news."""
     query = select(*_PULSE).where(nodes.c.id.in_(among)).order_by(nodes.c.id).with_for_update(key_share=True)
