@@ -4,8 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -254,17 +254,50 @@ async def test_a_silent_connection_is_given_up(
         await until(lambda: link.is_up)
 
 
+@dataclass
+class Deaf:
+    """A listener that accepts connections and never says a word."""
+
+    address: str
+    dropped: int = 0
+    """How many connections have been given up by whoever made them."""
+
+
 @asynccontextmanager
-async def deaf_listener() -> AsyncGenerator[str]:
-    """An address that accepts connections and never says a word."""
+async def deaf_listener(port: int = 0) -> AsyncGenerator[Deaf]:
+    made = Deaf("")
 
     async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        with suppress(ConnectionError):
+            await reader.read()
+        made.dropped += 1
         writer.close()
 
-    server = await asyncio.start_server(ignore, "127.0.0.1", 0)
+    server = await asyncio.start_server(ignore, "127.0.0.1", port)
+    made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield made
+
+
+async def test_a_server_that_came_back_deaf_and_then_well_is_found_again(
+    sqlite_database: Database, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the end of the first connection leaves behind must not turn a later time-out into the end of the link."""
+    monkeypatch.setattr("nacre.agent.dialer.OPEN_TIMEOUT_S", 0.2)
+    port = free_port()
+    async with replica(sqlite_database, tmp_path, port=port) as gate:
+        enrolled = await gate.enrolled(tmp_path / "identity")
+        running = linked(gate, *enrolled, host)
+        link = await running.__aenter__()
+        await until(lambda: link.is_up)
+    try:
+        await until(lambda: not link.is_up)
+        async with deaf_listener(port) as deaf:
+            await until(lambda: deaf.dropped >= 2)
+        async with replica(sqlite_database, tmp_path, port=port) as again:
+            await until(lambda: again.gateway.linked)
+    finally:
+        await running.__aexit__(None, None, None)
 
 
 async def test_the_next_address_is_tried_when_one_is_dead_deaf_or_an_impostor(
@@ -272,7 +305,7 @@ async def test_the_next_address_is_tried_when_one_is_dead_deaf_or_an_impostor(
 ) -> None:
     monkeypatch.setattr("nacre.agent.dialer.OPEN_TIMEOUT_S", 0.3)
     async with deaf_listener() as deaf:
-        known = (f"127.0.0.1:{free_port()}", deaf, "nowhere.invalid:1", gate.address)
+        known = (f"127.0.0.1:{free_port()}", deaf.address, "nowhere.invalid:1", gate.address)
         identity = replace(enrolled[0], gateways=known)
         async with linked(gate, identity, enrolled[1], host) as link:
             await until(lambda: link.is_up)

@@ -106,7 +106,9 @@ class Link:
         """Keep the link up until cancelled. Streams end with it."""
         try:
             while True:
-                wait = await self._once()
+                # In a task of its own, because a task group that ended by an error can leave a request to cancel
+                # behind in its task (Python 3.11), and then no time-out in that task is taken for one any more.
+                wait = await asyncio.create_task(self._once(), name="link once")
                 await asyncio.sleep(wait)
         finally:
             for task in self._streams:
