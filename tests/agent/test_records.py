@@ -88,3 +88,11 @@ def test_a_field_of_a_later_version_does_not_make_a_record_unreadable(store, tmp
     path = tmp_path / "records" / f"{record.id}.json"
     path.write_bytes(path.read_bytes()[:-1] + b',"news":1}')
     assert store.load_all() == {record.id: record}
+
+
+def test_what_an_agent_was_killed_while_writing_is_swept_up(store, tmp_path):
+    store.save(full())
+    draft = tmp_path / "records" / f".{full().id}.json-abc123"
+    draft.write_text("{")
+    assert len(store.load_all()) == 1
+    assert not draft.exists()

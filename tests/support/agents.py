@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from nacre.agent.records import Desired, Record, RecordStore
 from nacre.lib import processes
 from nacre.model.ids import VmId
 from nacre.model.vms import VmIntent
+from support.guards import LONG_S, grant, guard_pids
 from support.intents import IMAGE, KERNEL, node_intent
 from support.node import guest_pids
 
@@ -29,6 +32,7 @@ class AgentProgram:
     settings: dict[str, object] = field(default_factory=dict[str, object])
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         for folder in ("data", "data/images", f"data/images/{IMAGE}"):
@@ -58,9 +62,23 @@ class AgentProgram:
         """Its memory. Write to it only while it does not run."""
         return RecordStore(self.root / "data")
 
-    def want(self, *vms: VmIntent) -> None:
-        """Leave a desired state for the next start."""
-        self.records.save_desired(Desired(digest=f"digest-{time.monotonic_ns()}", intent=node_intent(*vms)))
+    def want(self, *vms: VmIntent, **changes: object) -> None:
+        """Leave a desired state for the next start; `changes` are those of its other fields."""
+        intent = msgspec.structs.replace(node_intent(*vms), **changes)
+        self.records.save_desired(Desired(digest=f"digest-{time.monotonic_ns()}", intent=intent))
+
+    @property
+    def run(self) -> Path:
+        """Where its sockets and leases are."""
+        return self.root / "run"
+
+    def grant(self, vm: VmIntent, seconds: float = LONG_S) -> Path:
+        """Give a machine a lease, as the link would have it written."""
+        return grant(self.run, vm, seconds)
+
+    def guards(self) -> list[int]:
+        """Its guards, by what the kernel says."""
+        return guard_pids(self.root)
 
     def start(self) -> "AgentProgram":
         """Start it and return when its program runs."""
@@ -71,6 +89,7 @@ class AgentProgram:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | self.environment,
             )
         self.starts += 1
         wait_for(lambda: self.said("agent.started") >= self.starts or self.process.poll() is not None, self.tail)  # type: ignore[union-attr]
@@ -126,7 +145,7 @@ def agent(**settings: object) -> Iterator[AgentProgram]:
     finally:
         if program.process is not None and program.process.poll() is None:
             program.kill()
-        for pid in program.pids():
+        for pid in program.guards() + program.pids():
             if processes.start_time(pid) is not None:
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(root, ignore_errors=True)

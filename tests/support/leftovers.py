@@ -1,4 +1,7 @@
-"""Count what a platform holds: processes, sockets, files, control groups, rows. Equal counts mean no leak."""
+"""Count what a platform holds: processes, guards, leases, sockets, files, copies, control groups, rows.
+
+Equal counts mean no leak.
+"""
 
 import sqlite3
 import time
@@ -6,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from nacre.agent.settings import Settings
 from support.platform import Platform
 
 # What grows by design: history, logs, and the databases' own files.
@@ -16,6 +20,8 @@ def snapshot_of(cloud: Platform) -> dict[str, Any]:
     """Everything countable that belongs to machines of this platform."""
     return {
         "processes": len(cloud.guest_pids()),
+        "guards": len(cloud.guard_pids()),
+        "leases": leases(cloud),
         "files": files(cloud),
         "sockets": sockets(cloud),
         "cgroups": cgroups(cloud),
@@ -32,7 +38,7 @@ def files(cloud: Platform) -> dict[str, int]:
             continue
         for path in agent.rglob("*"):
             top = path.relative_to(agent).parts[0]
-            if top == "vms":
+            if top in {"vms", "copies"}:
                 found[f"{agent.name}/{top}"] += 1
     return dict(found)
 
@@ -54,6 +60,11 @@ def run_directories(cloud: Platform) -> list[str]:
     import hashlib
 
     return [hashlib.sha256(str(cloud.root / a.name).encode()).hexdigest()[:12] for a in cloud.agents]
+
+
+def leases(cloud: Platform) -> int:
+    """Leases of machines, which lie beside their sockets."""
+    return sum(len(list((Settings().run_base / name).glob("*.lease"))) for name in run_directories(cloud))
 
 
 def cgroups(cloud: Platform) -> int:

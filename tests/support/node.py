@@ -27,6 +27,7 @@ from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId, VmId
 from nacre.model.images import Role
 from nacre.model.vms import Phase, VmIntent, VmObserved
+from support.guards import is_guard
 from support.intents import KERNEL, node_intent
 from support.waiting import until
 
@@ -37,6 +38,7 @@ class Node:
 
     root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="nacre-")))
     told: list[VmObserved] = field(default_factory=list[VmObserved])
+    copied: int = 0
     fetched: int = 0
     driver: Hypervisor | None = None
 
@@ -111,7 +113,12 @@ class Node:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _executor(self) -> Executor:
-        return Executor(self.host, self.consoles, told=self.told.append, forgotten=lambda _vm: None)
+        return Executor(
+            self.host, self.consoles, told=self.told.append, forgotten=lambda _vm: None, copied=self._note_copies
+        )
+
+    def _note_copies(self) -> None:
+        self.copied += 1
 
     def _host(self, **changes: Any) -> Host:
         assert self.driver is not None
@@ -146,6 +153,6 @@ def guest_pids(root: Path) -> list[int]:
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"fake_guest.py" in words and os.fsencode(root) in words and state not in "ZX":
+        if b"fake_guest.py" in words and not is_guard(words) and os.fsencode(root) in words and state not in "ZX":
             found.append(int(entry.name))
     return found

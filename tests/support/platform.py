@@ -16,6 +16,8 @@ from typing import Any
 
 import httpx2
 
+from support.guards import guard_pids, is_guard
+
 
 def free_port() -> int:
     """A loopback port that nobody listened on a moment ago."""
@@ -263,9 +265,14 @@ class Platform:
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if b"qemu-system" in command and str(self.root).encode() in command and state not in "ZX":
+            ours = b"qemu-system" in command and str(self.root).encode() in command
+            if ours and not is_guard(command) and state not in "ZX":
                 found.append(int(entry.name))
         return found
+
+    def guard_pids(self) -> list[int]:
+        """The guards of those that have one."""
+        return guard_pids(self.root)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class Attendance:
         self._look = look
         self._watchers: dict[VmId, asyncio.Task[None]] = {}
         self._guests: dict[VmId, Guest] = {}
-        self._frost = Frost(host.clock, look)
+        self._frost = Frost(look)
 
     @property
     def guards(self) -> int:

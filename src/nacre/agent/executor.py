@@ -26,7 +26,7 @@ from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.pause import pause, resume
 from nacre.agent.vms.presence import OF_GUEST, Presence
 from nacre.agent.vms.reset import reset
-from nacre.agent.vms.retire import retire
+from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
 from nacre.errors import NacreError
@@ -214,7 +214,7 @@ class Executor:
         records = self._host.records.load_all()
         for vm, record in list(records.items()):
             if record.fence in self._copies.fences(vm) and not self._host.place(vm).exists():
-                self._host.records.remove(vm)
+                clear(vm, record.fence, self._host)
                 del records[vm]
         return records
 

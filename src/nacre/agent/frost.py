@@ -10,13 +10,12 @@ import structlog
 
 from nacre.agent.hypervisors.base import Guest, GuestState
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.guarding import read_lease
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import OF_GUEST
-from nacre.lib.clock import Clock
+from nacre.lib import processes
 from nacre.model.ids import VmId
 
-_LOOK_S = 0.25
+_LOOK_S = 0.4
 
 log = structlog.get_logger()
 
@@ -24,12 +23,10 @@ log = structlog.get_logger()
 class Frost:
     """All guarded guests of the node."""
 
-    def __init__(self, clock: Clock, look: Callable[[VmId], None]) -> None:
+    def __init__(self, look: Callable[[VmId], None]) -> None:
         """`look` is called when the executor should look at a machine again."""
-        self._clock = clock
         self._look = look
         self._guests: dict[VmId, tuple[Machine, Guest]] = {}
-        self._until: dict[VmId, float] = {}
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -42,14 +39,12 @@ class Frost:
         if guest.guard is None:
             return
         self._guests[machine.id] = machine, guest
-        self._until[machine.id] = 0.0
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="frost")
 
     def leave(self, vm: VmId) -> None:
         """Let go of a guest that is gone."""
         self._guests.pop(vm, None)
-        self._until.pop(vm, None)
 
     async def close(self) -> None:
         """Stop looking."""
@@ -59,21 +54,12 @@ class Frost:
 
     async def _watch(self) -> None:
         while True:
-            doubtful = [
-                each for each in self._guests.values() if each[0].frozen or self._has_ended(each[1], each[0].id)
-            ]
+            changed = [each for each in self._guests.values() if each[0].frozen is not _is_stopped(each[1])]
             try:
-                await asyncio.gather(*(self._check(machine, guest) for machine, guest in doubtful))
+                await asyncio.gather(*(self._check(machine, guest) for machine, guest in changed))
             except Exception:
                 log.exception("frost.failed", next="looks again")
             await asyncio.sleep(_LOOK_S)
-
-    def _has_ended(self, guest: Guest, vm: VmId) -> bool:
-        """Whether its lease has ended, going by what was read last while that lasts."""
-        now = self._clock.boottime()
-        if self._until[vm] <= now and guest.guard is not None:
-            self._until[vm] = read_lease(guest.guard.lease)
-        return self._until[vm] <= now
 
     async def _check(self, machine: Machine, guest: Guest) -> None:
         try:
@@ -94,3 +80,7 @@ class Frost:
                 machine.presence = OF_GUEST[state]
             machine.tell()
             self._look(machine.id)
+
+
+def _is_stopped(guest: Guest) -> bool:
+    return processes.is_stopped(guest.handle.pid, guest.handle.start_time)

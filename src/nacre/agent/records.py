@@ -95,6 +95,8 @@ class RecordStore:
     def load_all(self) -> dict[VmId, Record]:
         """Return every record. A damaged one is set aside and reported: its machine is then found by its sockets."""
         found: dict[VmId, Record] = {}
+        for draft in self._machines.glob(f".*{_SUFFIX}-*"):
+            draft.unlink()  # an agent was killed while it wrote
         for path in sorted(self._machines.glob(f"*{_SUFFIX}")):
             try:
                 record = msgspec.json.decode(path.read_bytes(), type=Record)

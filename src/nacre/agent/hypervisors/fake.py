@@ -6,6 +6,7 @@ adoption, locks, leaks and kills are as real as with QEMU. The contract suite ho
 
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -111,6 +112,7 @@ class FakeGuest:
         self._connected = asyncio.Event()
         self._guard = guarding.guard_of(process)
         self._answers: dict[int, asyncio.Future[dict[str, object]]] = {}
+        self._numbers = itertools.count()
         self._handle = Handle(
             pid=process.pid, start_time=process.start_time, boot_id=processes.boot_id(), accelerator="none"
         )
@@ -190,7 +192,7 @@ class FakeGuest:
         await self._hang_up()
 
     async def _ask(self, verb: str) -> dict[str, object]:
-        number = len(self._answers) and max(self._answers) + 1
+        number = next(self._numbers)  # never one that a late answer may still come to
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_ANSWER_S):

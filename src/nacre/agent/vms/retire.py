@@ -4,7 +4,6 @@ Whatever the guest would like: it may run elsewhere by now. Its disks stay, as a
 an agent that dies in between finds either the machine, switched off, or the copy with a record that is still to go.
 """
 
-import asyncio
 import os
 
 from nacre.agent.host import locks
@@ -17,6 +16,7 @@ from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.stop import end_unseen, kill
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
+from nacre.model.ids import VmId
 from nacre.model.vms import ExitReason, Phase
 
 
@@ -44,7 +44,12 @@ async def retire(machine: Machine, fence: int, copies: Copies, host: Host) -> No
             await in_thread(copies.take, place, machine.id, fence)
         finally:
             os.close(lock)
-    await in_thread(remove_folder, host.run_place(machine.id))
-    host.lease_file(machine.id, fence).unlink(missing_ok=True)
-    await asyncio.to_thread(host.cgroups.remove, machine.id)
-    await in_thread(host.records.remove, machine.id)
+    await in_thread(clear, machine.id, machine.record.fence, host)
+
+
+def clear(vm: VmId, fence: int, host: Host) -> None:
+    """Remove what is left of a machine when its folder is a copy, its record last. Blocks. May be repeated."""
+    remove_folder(host.run_place(vm))
+    host.lease_file(vm, fence).unlink(missing_ok=True)
+    host.cgroups.remove(vm)
+    host.records.remove(vm)
