@@ -24,6 +24,7 @@ from nacre.control.wake import EVENTS, OPERATIONS
 from nacre.errors import ConflictError, NacreError
 from nacre.lib import logs
 from nacre.lib.configuration import split_address
+from nacre.lib.limits import allow_files
 
 log = structlog.get_logger()
 
@@ -51,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         _complain(error)
         return 2
     logs.set_up(settings.log_level, program="nacre-control")
+    allow_files()
     os.umask(0o077)  # whatever is written holds secrets or belongs to tenants
     try:
         if new_claim:

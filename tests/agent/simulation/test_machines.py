@@ -2,10 +2,11 @@
 
 import pytest
 
+from nacre.agent.failures import FENCED
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import VmId
-from nacre.model.vms import Desired, ExitReason, Phase, VmIntent, VmObserved
+from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RetiredVm, VmIntent, VmObserved
 from nacre.protocol.messages import NodeIntent
 from support.intents import newer, vm_intent
 from support.waiting import until
@@ -20,12 +21,14 @@ class Node:
 
     def __init__(self, *, failure_rate: float = 0.0, chance: float = 0.5) -> None:
         self.told: list[VmObserved] = []
+        self.leased = True
         self.now: dict[VmId, VmObserved] = {}
         self.machines = Machines(
             Physics(boot_s=BOOT_S, failure_rate=failure_rate, random=lambda: chance),
             SystemClock(),
             told=self._tell,
             forgotten=lambda vm: self.now.pop(vm),
+            leased=lambda: self.leased,
         )
 
     def _tell(self, observed: VmObserved) -> None:
@@ -123,3 +126,34 @@ async def test_a_power_cut_leaves_nothing() -> None:
     node.machines.power_off()
     assert not node.machines.running
     assert not node.machines.held()
+
+
+async def test_a_machine_that_needs_a_lease_starts_with_it_and_stands_still_without() -> None:
+    node = Node()
+    node.leased = False
+    vm = vm_intent(ha=HaPolicy.RESTART, fence=1)
+    node.machines.want(told(vm))
+    assert node.now[vm.id].phase is Phase.PREPARING
+    node.leased = True
+    running = await node.until_phase(vm.id, Phase.RUNNING)
+    assert running.run is not None
+    assert running.run.guarded
+    node.leased = False
+    node.machines.look_at_lease()
+    failure = node.now[vm.id].failure
+    assert failure is not None
+    assert failure.code == FENCED
+    node.leased = True
+    node.machines.look_at_lease()
+    assert node.now[vm.id].failure is None
+    assert node.now[vm.id].run == running.run
+
+
+async def test_a_machine_that_has_moved_away_is_let_go_of() -> None:
+    node = Node()
+    vm = vm_intent(fence=3)
+    node.machines.want(told(vm))
+    await node.until_phase(vm.id, Phase.RUNNING)
+    node.machines.want(NodeIntent(retired=(RetiredVm(id=vm.id, fence=3),)))
+    assert vm.id not in node.now
+    assert [(copy.fence, copy.exists) for copy in node.machines.copies()] == [(3, False)]

@@ -5,7 +5,6 @@ Every node keeps its identity in a folder of its own, so a simulation that is st
 
 import asyncio
 import random
-import resource
 import time
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from nacre.agent.simulation.node import SimulatedNode
 from nacre.agent.simulation.options import Options, options
 from nacre.errors import InvalidInputError, UnavailableError
 from nacre.lib.clock import SystemClock
+from nacre.lib.limits import allow_files
 from nacre.protocol.join import Join
 
 JOINING = 48
@@ -151,13 +151,12 @@ def _node(options_: Options, index: int, clock: SystemClock, chance: random.Rand
 
 def _allow_files(nodes: int) -> None:
     """Raise the limit of open files as far as a program may. Raises InvalidInputError if it is not enough."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allowed = allow_files()
     needed = nodes * _FILES_PER_NODE + _FILES_BESIDES
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    if allowed < needed:
         raise InvalidInputError(
             "too_few_files",
-            f"{nodes} nodes need {needed} open files, and this process may have {hard}",
+            f"{nodes} nodes need {needed} open files, and this process may have {allowed}",
             hint="simulate fewer nodes, start several simulations, or raise the limit: ulimit -Hn",
             field="simulate",
         )

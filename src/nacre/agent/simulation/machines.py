@@ -13,17 +13,20 @@ from datetime import datetime, timedelta
 import msgspec
 
 from nacre.agent import planner
-from nacre.agent.planner import Known, Step
+from nacre.agent.failures import fenced
+from nacre.agent.planner import NOT_VOID, Known, Step
 from nacre.agent.vms.presence import Presence
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import RunId, VmId, make_id
-from nacre.model.vms import CopyObserved, Desired, ExitReason, Phase, RunInfo, VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 _STOP_SHARE = 0.25
 """How long a stop takes, compared with a start."""
+_LEASE_S = 0.5
+"""How soon a machine that waits for a lease is looked at again."""
 _PRESENT = {
     Presence.STARTING: Phase.STARTING,
     Presence.RUNNING: Phase.RUNNING,
@@ -58,9 +61,15 @@ class Machine:
     ended_under: int = 0
     failure: Failure | None = None
     retry_at: float = 0.0
+    frozen: bool = False
     doing: Step | None = None
     shown: tuple[Phase, datetime] | None = None
     timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it runs, and only for as long as its node has a lease."""
+        return self.presence is not Presence.NONE and self.run is not None and self.run.guarded
 
     def wait(self, timer: asyncio.TimerHandle | None) -> None:
         """Have this timer and no other."""
@@ -79,8 +88,13 @@ class Machines:
         *,
         told: Callable[[VmObserved], None],
         forgotten: Callable[[VmId], None],
+        leased: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`told` hears of every change, `forgotten` of machines that are no more."""
+        """`told` hears of every change, `forgotten` of machines that are no more.
+
+        `leased` says whether the node has a lease now, without which a machine that needs one stands still.
+        """
+        self._leased = leased
         self._physics = physics
         self._clock = clock
         self._told = told
@@ -102,19 +116,21 @@ class Machines:
             changed |= self._machines.keys()
         self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         for vm in sorted(changed):
-            machine = self._machines.get(vm)
-            if (
-                machine is not None
-                and machine.doing is not None
-                and planner.interrupts(
-                    machine.doing,
-                    wanted.get(vm),
-                    retiring=planner.to_retire(wanted.get(vm), _known(machine), voids.get(vm, planner.NOT_VOID))
-                    is not None,
-                )
-            ):
+            machine, retiring = self._machines.get(vm), self._is_retiring(vm)
+            doing = machine.doing if machine is not None else None
+            if machine is not None and doing and planner.interrupts(doing, wanted.get(vm), retiring=retiring):
                 self._abandon(machine)
             self._look(vm)
+
+    def look_at_lease(self) -> None:
+        """Have machines that need a lease stand still or go on, as the node's lease is now."""
+        for machine in list(self._machines.values()):
+            frozen = not self._leased()
+            if machine.is_guarded and frozen is not machine.frozen:
+                machine.frozen = frozen
+                generation = machine.intent.generation if machine.intent is not None else 0
+                machine.failure = fenced(generation=generation, at=self._clock.now()) if frozen else None
+                self._look(machine.id)
 
     def power_off(self) -> None:
         """Lose every machine, as in a power cut."""
@@ -172,7 +188,7 @@ class Machines:
                 self._clock.monotonic(),
                 synced=self._intent is not None,
                 refused=vm in self._refused,
-                void=self._voids.get(vm, planner.NOT_VOID),
+                void=self._voids.get(vm, NOT_VOID),
             )
             if isinstance(step, planner.Nothing):
                 break
@@ -185,6 +201,9 @@ class Machines:
 
     def _begin(self, machine: Machine, step: Step) -> bool:
         """Carry out a step or begin one that takes time. Says whether to look again at once."""
+        if isinstance(step, planner.RetryAt | planner.Start | planner.Stop | planner.Reboot):
+            self._begin_slowly(machine, step)
+            return False
         match step:
             case planner.Accept(intent=intent):
                 if machine.intent is None:
@@ -192,15 +211,6 @@ class Machines:
                 machine.intent, machine.deleted = intent, False
                 machine.failure, machine.retry_at = None, 0.0
                 machine.failures.reset()
-            case planner.RetryAt(at=at):
-                self._later(machine, at - self._clock.monotonic(), self._look)
-                return False
-            case planner.Start():
-                self._take_time(machine, step, self._physics.boot_s, Presence.STARTING)
-                return False
-            case planner.Stop() | planner.Reboot():
-                self._take_time(machine, step, self._physics.boot_s * _STOP_SHARE, machine.presence)
-                return False
             case planner.Pause():
                 machine.presence = Presence.PAUSED
             case planner.Resume():
@@ -219,6 +229,24 @@ class Machines:
             case _:
                 return False
         return True
+
+    def _begin_slowly(
+        self, machine: Machine, step: planner.RetryAt | planner.Start | planner.Stop | planner.Reboot
+    ) -> None:
+        match step:
+            case planner.RetryAt(at=at):
+                self._later(machine, at - self._clock.monotonic(), self._look)
+            case planner.Start(intent=intent) if intent.spec.ha is HaPolicy.RESTART and not self._leased():
+                self._later(machine, _LEASE_S, self._look)
+            case planner.Start():
+                self._take_time(machine, step, self._physics.boot_s, Presence.STARTING)
+            case planner.Stop() | planner.Reboot():
+                self._take_time(machine, step, self._physics.boot_s * _STOP_SHARE, machine.presence)
+
+    def _is_retiring(self, vm: VmId) -> bool:
+        machine = self._machines.get(vm)
+        here = _known(machine) if machine is not None else None
+        return planner.to_retire(self._wanted.get(vm), here, self._voids.get(vm, NOT_VOID)) is not None
 
     def _take_time(self, machine: Machine, step: Step, seconds: float, meanwhile: Presence) -> None:
         machine.doing, machine.presence = step, meanwhile
@@ -266,6 +294,7 @@ class Machines:
             cpus=intent.spec.cpus,
             memory_bytes=intent.spec.memory_bytes,
             publish=intent.spec.publish,
+            guarded=intent.spec.ha is HaPolicy.RESTART,
         )
 
     def _failed(self, machine: Machine) -> None:
@@ -285,7 +314,7 @@ class Machines:
         )
 
     def _end(self, machine: Machine, reason: ExitReason) -> None:
-        machine.presence = Presence.NONE
+        machine.presence, machine.frozen = Presence.NONE, False
         run = machine.run
         if run is not None and run.exited_at is None:
             machine.run = msgspec.structs.replace(run, exited_at=self._clock.now(), exit_reason=reason)
@@ -332,6 +361,7 @@ def _known(machine: Machine) -> Known:
         ended_under=machine.ended_under,
         failure=machine.failure.failure_class if machine.failure is not None else None,
         retry_at=machine.retry_at,
+        frozen=machine.frozen,
     )
 
 

@@ -12,10 +12,12 @@ from nacre.agent.consoles import Stored
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.host import inventory
 from nacre.agent.host.conditions import Conditions, Signs
+from nacre.agent.hypervisors.registry import GUARD
 from nacre.agent.identity import IdentityFiles
 from nacre.agent.link import Link
 from nacre.agent.observer import Observer
 from nacre.agent.outbox import Report
+from nacre.agent.simulation.lease import SimulatedLease
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.agent.simulation.options import Options
 from nacre.agent.simulation.voice import SilencableDialer, Voice
@@ -28,6 +30,8 @@ from nacre.model.vms import MachineType
 from nacre.protocol.join import Join
 from nacre.protocol.messages import DesiredState, HeldVm, StreamKind
 
+_FROST_S = 0.5
+"""How often it is looked whether the lease has ended."""
 _SYSTEM_BYTES = GIB
 """What an idle host uses."""
 
@@ -45,12 +49,15 @@ class SimulatedNode:
         self._random = random
         self._facts = facts_of(options, index, boot)
         self._observer = Observer()
+        self._lease = SimulatedLease(clock)
         self._machines = Machines(
             Physics(boot_s=options.boot_s, failure_rate=options.failure_rate, random=random),
             clock,
             told=self._observer.changed,
             forgotten=self._observer.forget,
+            leased=lambda: self._lease.holds,
         )
+        self._frost: asyncio.TimerHandle | None = None
         self._conditions = Conditions(clock)
         self._digest = ""
         self._held: tuple[HeldVm, ...] = ()
@@ -72,12 +79,16 @@ class SimulatedNode:
             identity = await ensure_enrolled(self._files, join, self.name, self._random)
         self.id = identity.node
         dialer = SilencableDialer(identity, self.voice)
-        self._link = Link(identity, self._files, self, self._clock, self._random, instance, dialer)
+        self._link = Link(
+            identity, self._files, self, self._clock, self._random, instance, dialer=dialer, lease=self._lease
+        )
         self._observer.connect(self._link.observe)
         try:
             await self._link.run()
         finally:
             self._link = None
+            if self._frost is not None:
+                self._frost.cancel()
             self._machines.power_off()
             self._observer.clear()
             self._digest = ""
@@ -121,12 +132,21 @@ class SimulatedNode:
         if state.intent is None:
             return
         self._digest = state.digest
+        self._lease.told(state.intent)
         self._machines.want(state.intent)
+        if self._lease.is_needed and self._frost is None:
+            self._look_at_lease()
         held = self._machines.held()
         if held != self._held or state.intent.retired or state.intent.discard:
             self._held = held
             if self._link is not None:
                 self._link.report()
+
+    def _look_at_lease(self) -> None:
+        """Freeze and thaw in time, for as long as anything here needs a lease."""
+        self._machines.look_at_lease()
+        needed = self._lease.is_needed
+        self._frost = asyncio.get_running_loop().call_later(_FROST_S, self._look_at_lease) if needed else None
 
     def open_stream(self, kind: StreamKind, vm: VmId, tail_bytes: int) -> AbstractAsyncContextManager[Duplex]:
         """Say that there is no console."""
@@ -155,6 +175,7 @@ def facts_of(options: Options, index: int, boot: str) -> NodeFacts:
                 version="simulated",
                 accelerator="none",
                 machines=tuple(machine.value for machine in MachineType),
+                abilities=(GUARD,),
             )
             for name in options.hypervisors
         ),

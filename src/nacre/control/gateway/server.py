@@ -36,6 +36,7 @@ _STRANGER_BYTES = 64 << 10
 _MAX_ENROLLING = 64
 _PING_S = 15.0
 _PONG_S = 30.0
+_BACKLOG = 1024
 _DEAD_LINK_S = 60.0
 """A link on which nothing was heard for so long is cut: its node, if it lives, makes a new one."""
 _SWEEP_S = 5.0
@@ -123,6 +124,7 @@ class Gateway:
                     ping_timeout=_PONG_S,
                     max_size=_STRANGER_BYTES,
                     process_request=self._trust_with_more,
+                    backlog=_BACKLOG,
                     write_limit=codec.CHUNK_BYTES,
                 )
             )
