@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from nacre.agent.metrics import Metrics
+from nacre.agent.metrics import Metrics, Safety
 from nacre.agent.observer import Observer
 from nacre.errors import ConflictError
 from nacre.model.vms import Phase, VmObserved
@@ -24,7 +24,8 @@ async def test_metrics_and_health_are_served_and_everything_else_is_not_there():
     observer = Observer()
     observer.changed(fact())
     observer.changed(fact(Phase.CRASHED))
-    metrics = Metrics(observer, link_up=lambda: True, cache_bytes=lambda: 5)
+    safety = Safety(lease_s=30.25, guards=4, frozen=1, copies=2, copies_bytes=77)
+    metrics = Metrics(observer, link_up=lambda: True, cache_bytes=lambda: 5, safety=lambda: safety)
     metrics.step("start", "failed")
     address = f"127.0.0.1:{free_port()}"
     async with metrics.served(address):
@@ -33,6 +34,11 @@ async def test_metrics_and_health_are_served_and_everything_else_is_not_there():
         assert 'nacre_agent_vms{phase="crashed"} 1' in text
         assert "nacre_agent_link_up 1" in text
         assert "nacre_agent_image_cache_bytes 5" in text
+        assert "nacre_agent_lease_seconds 30.2" in text
+        assert "nacre_agent_guards 4" in text
+        assert "nacre_agent_vms_frozen 1" in text
+        assert "nacre_agent_copies 2" in text
+        assert "nacre_agent_copies_bytes 77" in text
         assert 'nacre_agent_steps_total{step="start",outcome="failed"} 1' in text
         assert "200 OK" in await get(address, "/healthz")
         assert "404" in await get(address, "/etc/passwd")

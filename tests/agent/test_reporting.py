@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from nacre.agent.lease import Lease
 from nacre.agent.observer import Observer
 from nacre.agent.reporting import Reporting
 from nacre.agent.settings import load
@@ -11,9 +12,9 @@ from nacre.errors import NotFoundError
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import VmId
 from nacre.model.nodes import ConditionKind
-from nacre.model.vms import Desired, Phase
-from nacre.protocol.messages import DesiredState, StreamKind
-from support.intents import newer, node_intent, vm_intent
+from nacre.model.vms import Desired, HaPolicy, Phase, RetiredVm
+from nacre.protocol.messages import DesiredState, NodeIntent, Renewed, StreamKind
+from support.intents import newer, node_intent, vm_id, vm_intent
 from support.node import Node
 from support.waiting import until
 
@@ -27,7 +28,7 @@ async def node() -> AsyncIterator[Node]:
     await made.close()
 
 
-def reporting(node: Node) -> Reporting:
+def reporting(node: Node, lease: Lease | None = None) -> Reporting:
     observer = Observer()
     for fact in node.told:
         observer.changed(fact)
@@ -40,6 +41,7 @@ def reporting(node: Node) -> Reporting:
         consoles=node.consoles,
         hypervisors=dict(node.host.hypervisors),
         clock=SystemClock(),
+        lease=lease,
     )
 
 
@@ -104,3 +106,46 @@ async def test_consoles_and_logs_are_opened_and_no_path_leads_out_of_the_machine
     with pytest.raises(NotFoundError):
         async with link.open_stream(StreamKind.CONSOLE_LOG, VmId(".."), 100):
             pass
+
+
+async def test_what_has_moved_away_asks_for_a_complete_report_that_says_what_there_is_of_it(node):
+    intent, stranger = vm_intent(fence=2), vm_id()
+    link = reporting(node)
+    await link.on_desired(DesiredState(digest="one", intent=node_intent(intent)))
+    await node.shows(intent.id, Phase.RUNNING)
+    assert not link.report_wanted.is_set()
+    retired = (RetiredVm(id=intent.id, fence=2), RetiredVm(id=stranger, fence=7))
+    await link.on_desired(DesiredState(digest="two", intent=NodeIntent(retired=retired)))
+    assert link.report_wanted.is_set()
+    assert [(copy.id, copy.exists) for copy in link.report().copies] == [(stranger, False)]
+    await until(lambda: node.copied)
+    assert [(copy.id, copy.fence, copy.exists) for copy in link.report().copies] == [
+        (intent.id, 2, True),
+        (stranger, 7, False),
+    ]
+    assert link.report().held == ()
+
+
+async def test_a_desired_state_that_is_on_disk_has_its_leases_written_before_it_is_acted_on(node):
+    lease = Lease(node.root / "run", SystemClock(), came=node.executor.leased)
+    link = reporting(node, lease)
+    intent = vm_intent(ha=HaPolicy.RESTART, fence=1)
+    await link.on_desired(DesiredState(digest="one", intent=NodeIntent(vms=(intent,), tenure=3)))
+    question = lease.ask()
+    assert question.tenure == 3
+    await lease.answered(Renewed(sequence=question.sequence, granted=True), 3600.0)
+    await node.shows(intent.id, Phase.RUNNING)
+    again = Lease(node.root / "run", SystemClock())
+    reporting(node, again).restore()
+    assert (again.tenure, again.is_needed) == (3, True)
+
+
+async def test_a_tenure_that_goes_back_is_a_condition(node):
+    lease = Lease(node.root / "run", SystemClock())
+    link = reporting(node, lease)
+    await link.facts()
+    await link.usage()
+    for tenure, wrong in ((4, False), (3, True), (4, False)):
+        await link.on_desired(DesiredState(digest=f"{tenure}", intent=NodeIntent(tenure=tenure)))
+        kinds = {condition.kind for condition in link.conditions()}
+        assert (ConditionKind.TENURE_WENT_BACK in kinds) is wrong

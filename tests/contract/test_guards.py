@@ -259,6 +259,18 @@ async def test_a_guard_keeps_nothing_open_but_the_log(lab):
     )
 
 
+async def test_a_guard_is_small(lab):
+    _, guest, _ = await lab.started(lease=lab.lease())
+    status = Path(f"/proc/{guard_pid(guest)}/status").read_text()
+    held = {
+        line.split(":")[0]: int(line.split()[1])
+        for line in status.splitlines()
+        if line.startswith(("VmRSS", "RssAnon"))
+    }
+    assert held["VmRSS"] < 14 << 10
+    assert held["RssAnon"] < 6 << 10
+
+
 async def test_a_frozen_guest_is_adopted_frozen_and_answers_when_it_is_thawed(lab):
     launch, guest, _ = await lab.started(lease=lab.lease())
     await ready(guest)

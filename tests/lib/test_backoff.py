@@ -12,6 +12,12 @@ def test_waits_double_up_to_the_cap() -> None:
     assert backoff.next() == 0.5
 
 
+def test_one_wait_may_have_a_lower_ceiling() -> None:
+    backoff = Backoff(first=1, cap=60, random=lambda: 1.0)
+    assert [backoff.next(2) for _ in range(4)] == [1, 2, 2, 2]
+    assert backoff.next() == 16
+
+
 def test_waits_are_spread_over_the_upper_half() -> None:
     source = random.Random(1)
     waits = [Backoff(first=8, cap=8, random=source.random).next() for _ in range(1000)]

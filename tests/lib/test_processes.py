@@ -13,6 +13,7 @@ import time
 import pytest
 
 from nacre.lib import processes
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -176,3 +177,31 @@ async def test_a_listener_with_a_full_queue_is_given_up_on(tmp_path):
         with socket.socket(socket.AF_UNIX) as first:
             first.connect(str(path))
             assert await processes.listener(path, timeout=0.1) is None
+
+
+async def test_a_process_that_stands_still_is_told_from_one_that_runs(sleeper):
+    started = processes.start_time(sleeper.pid)
+    assert not processes.is_stopped(sleeper.pid, started)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    await until(lambda: processes.is_stopped(sleeper.pid, started))
+    assert not processes.is_stopped(sleeper.pid, started + 1)
+    os.kill(sleeper.pid, signal.SIGCONT)
+    await until(lambda: not processes.is_stopped(sleeper.pid, started))
+
+
+def test_who_started_a_process_is_known_while_both_are_there(sleeper):
+    started = processes.start_time(sleeper.pid)
+    assert processes.parent(sleeper.pid, started).pid == os.getpid()
+    assert processes.parent(sleeper.pid, started + 1) is None
+
+
+def test_a_descriptor_is_had_of_exactly_this_process_also_when_it_has_ended(sleeper):
+    started = processes.start_time(sleeper.pid)
+    assert processes.descriptor_of(sleeper.pid, started + 1) is None
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    descriptor = processes.descriptor_of(sleeper.pid, started)
+    assert descriptor is not None
+    os.close(descriptor)
+    sleeper.wait()
+    assert processes.descriptor_of(sleeper.pid, started) is None

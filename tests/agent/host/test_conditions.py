@@ -33,6 +33,7 @@ def test_each_thing_that_is_wrong_is_said_with_a_hint():
     missing = (HypervisorInfo(name="qemu", available=False, reason="not installed"),)
     assert kinds(replace(WELL, hypervisors=missing)) == {ConditionKind.HYPERVISOR_UNAVAILABLE}
     assert kinds(replace(WELL, refused=7)) == {ConditionKind.TEARDOWN_REFUSED}
+    assert kinds(replace(WELL, tenures=(3, 4))) == {ConditionKind.TENURE_WENT_BACK}
 
 
 def test_a_condition_keeps_its_beginning_and_a_new_one_has_its_own():

@@ -45,6 +45,8 @@ def revive(machine: Machine, clock: ManualClock) -> None:
         (ExitReason.GUEST_SHUTDOWN, ExitReason.STOPPED, ExitReason.STOPPED),
         (ExitReason.KILLED, None, ExitReason.KILLED),
         (ExitReason.HOST_REBOOT, ExitReason.STOPPED, ExitReason.HOST_REBOOT),
+        (ExitReason.KILLED, ExitReason.FENCED, ExitReason.FENCED),
+        (ExitReason.CRASHED, ExitReason.FENCED, ExitReason.FENCED),
     ],
 )
 def test_what_was_begun_says_more_about_an_end_than_a_driver_that_was_not_there(told, ending, reason):
@@ -164,3 +166,17 @@ async def test_what_could_not_be_written_is_written_with_the_next_change(store, 
     monkeypatch.setattr(store, "save", real)
     await machine.flush()
     assert store.load_all()[machine.id].reboot_nonce == 7
+
+
+async def test_a_frozen_machine_shows_as_before_with_a_failure_until_it_goes_on_or_ends(store, clock):
+    machine = made(store, clock)
+    machine.presence = Presence.RUNNING
+    machine.froze()
+    seen = machine.observed()
+    assert (seen.phase, seen.failure.code) == (Phase.RUNNING, "fenced")
+    machine.thawed()
+    assert machine.observed().failure is None
+    machine.froze()
+    await machine.ended(ExitReason.KILLED, "")
+    assert not machine.frozen
+    assert machine.observed().failure is None
