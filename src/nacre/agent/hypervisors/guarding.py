@@ -104,7 +104,8 @@ def guard_of(process: Process) -> Guard | None:
         words = Path(f"/proc/{above.pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return None
-    if words[3:4] != [os.fsencode(PROGRAM)]:
+    # Not by its whole path: the guest may be of before an upgrade that has put us elsewhere.
+    if words[1:3] != [b"-I", b"-S"] or not words[3].endswith(os.fsencode(f"/{PROGRAM.parent.name}/{PROGRAM.name}")):
         return None
     return Guard(pid=above.pid, start_time=above.start_time, lease=Path(os.fsdecode(words[4])))
 
