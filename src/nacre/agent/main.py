@@ -37,6 +37,7 @@ from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
 from nacre.agent.settings import Settings, load
 from nacre.agent.simulation.fleet import Fleet
+from nacre.agent.simulation.options import HELP as SIMULATION_HELP
 from nacre.agent.storage.directory import DirectoryStorage
 from nacre.agent.vms.host import Host
 from nacre.errors import NacreError, UnavailableError
@@ -100,7 +101,8 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     )
     for name in Settings.__struct_fields__:
         if name not in SECRET_SETTINGS:
-            parser.add_argument(f"--{name.replace('_', '-')}", metavar="VALUE", default=None)
+            flag, text = f"--{name.replace('_', '-')}", SIMULATION_HELP.get(name)
+            parser.add_argument(flag, metavar="VALUE", default=None, help=text)
     given: dict[str, object] = vars(parser.parse_args(arguments))
     config = given.pop("config")
     flags = {name: str(value) for name, value in given.items() if value is not None}

@@ -11,6 +11,15 @@ from nacre.model.units import parse_size
 DEFAULT_STEM = "sim"
 MAX_SOCKET_PATH = 100
 """Of a Unix socket, in bytes: what Linux takes, with something to spare."""
+HELP = {
+    "simulate": "be so many nodes with machines that are not there, instead of this host; for tests of scale",
+    "simulate_capacity": "what each simulated node has, such as cpus=16,memory=64GiB,disk=1TiB",
+    "simulate_zones": "where simulated nodes are, in turn: region/zone, several separated by commas",
+    "simulate_boot_s": "how many seconds a simulated machine takes to start, on average",
+    "simulate_failure_rate": "which share of the starts of simulated machines fails, from 0 to 1",
+    "simulate_socket": "where the simulation takes orders (python -m nacre.agent.simulation SOCKET status)",
+}
+"""For `nacre-agent --help`, by setting."""
 _PARTS = ("cpus", "memory", "disk")
 
 
