@@ -41,6 +41,7 @@ _LOOK_S = 0.5
 _LOOK_FROZEN_S = 0.1
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TIMER_ABSTIME = 1  # time.h
+_LOCK_WHAT_IS_USED = 1 | 4  # MCL_CURRENT | MCL_ONFAULT, linux/mman.h
 _HEARD = (signal.SIGCHLD, signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _BOOT = "/proc/sys/kernel/random/boot_id"
@@ -97,6 +98,9 @@ def main(words: list[str]) -> int:
         _say(int(status), "L\n")
         return LEASE_MISSING
     child = _start(argv, int(status), lease, libc)
+    libc.mlockall(
+        _LOCK_WHAT_IS_USED
+    )  # if it may: on a host that is out of memory, no waiting for a disk at the deadline
     return _hold(child, lease, Timer(libc))
 
 
@@ -135,7 +139,7 @@ def _become(argv: list[str], status: int, lease: Lease, guard: int, libc: ctypes
 
 def _hold(child: int, lease: Lease, timer: Timer) -> int:
     """Freeze and thaw the hypervisor as its lease says, until it ends; return the exit code that says how."""
-    frozen = False
+    frozen = True  # so that it is thawed once, which does no harm and has all that freezing takes in memory
     while True:
         deadline = lease.deadline()
         left = deadline - now()
