@@ -172,10 +172,9 @@ async def test_a_new_agent_takes_guarded_guests_over_frozen_or_not(node, is_froz
     await node.restart()
     assert asyncio.get_running_loop().time() - began < 4
     told(node, intent)
-    seen = node.newest(intent.id)
+    await until(lambda: node.executor.guards == 1)
+    seen = await until(lambda: (each := node.newest(intent.id)) and (each.failure is not None) is is_frozen and each)
     assert seen.phase is Phase.RUNNING
-    assert (seen.failure is not None) is is_frozen
-    assert node.executor.guards == 1
     write_lease(lease, node.host.clock.boottime() + LONG_S)
     await until(lambda: node.newest(intent.id).failure is None and not stopped(pid))
     assert node.pids() == [pid]
