@@ -1,8 +1,9 @@
 """Limits are raised as far as they go."""
 
+import gc
 import resource
 
-from nacre.lib.limits import allow_files
+from nacre.lib.limits import allow_files, collect_rarely
 
 
 def test_all_files_that_may_be_open_may_be_open() -> None:
@@ -13,3 +14,18 @@ def test_all_files_that_may_be_open_may_be_open() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_garbage_is_collected_rarely_and_still_collected() -> None:
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.get_freeze_count() > 0
+        circle: list[object] = []
+        circle.append(circle)
+        del circle
+        assert gc.collect() > 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

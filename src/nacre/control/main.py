@@ -24,7 +24,7 @@ from nacre.control.wake import EVENTS, OPERATIONS
 from nacre.errors import ConflictError, NacreError
 from nacre.lib import logs
 from nacre.lib.configuration import split_address
-from nacre.lib.limits import allow_files
+from nacre.lib.limits import allow_files, collect_rarely
 
 log = structlog.get_logger()
 
@@ -138,6 +138,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop)
         async with control.gateway.running(), asyncio.TaskGroup() as group:
             tasks = [group.create_task(work(), name=name) for name, work in control.background]
+            collect_rarely()
             _greet(control)
             await server.serve(sockets=[listener])
             for task in tasks:

@@ -18,7 +18,7 @@ from nacre.agent.simulation.node import SimulatedNode
 from nacre.agent.simulation.options import Options, options
 from nacre.errors import InvalidInputError, UnavailableError
 from nacre.lib.clock import SystemClock
-from nacre.lib.limits import allow_files
+from nacre.lib.limits import allow_files, collect_rarely
 from nacre.protocol.join import Join
 
 JOINING = 48
@@ -50,6 +50,7 @@ class Fleet:
         _allow_files(self._options.nodes)
         self._join = await join_of(self._settings, self._options.folder.exists)
         self._instance = new_instance(self._settings.data, self._clock)
+        collect_rarely()
         log.info("simulation.started", nodes=self._options.nodes, orders=str(self._options.socket))
         async with orders.taken(self._options.socket, self._obey), asyncio.TaskGroup() as group:
             self._group = group
