@@ -85,7 +85,7 @@ def every_reason() -> Decision:
     rooms = [
         *numbered(7, "cordoned", **good, state=NodeState.CORDONED),
         *numbered(6, "offline", **good, state=NodeState.OFFLINE),
-        *numbered(2, "flapping", **good, flapping=True),
+        *numbered(2, "flapping", **good, flapping=True, state=NodeState.CORDONED),
         *numbered(2, "memory", **good, conditions=frozenset({ConditionKind.MEMORY_PRESSURE})),
         *numbered(1, "disk", **good, conditions=frozenset({ConditionKind.DISK_PRESSURE})),
         *numbered(1, "network", **good, conditions=frozenset({ConditionKind.NETWORK_UNAVAILABLE})),

@@ -30,8 +30,6 @@ GPU = Taint(key="gpu", value="a100")
         (node(state=NodeState.CORDONED), request(), "node_not_ready"),
         (node(state=NodeState.OFFLINE), request(), "node_not_ready"),
         (node(state=NodeState.DRAINING), request(), "node_not_ready"),
-        (node(flapping=True), request(), "node_flapping"),
-        (node(conditions=frozenset({ConditionKind.FLAPPING})), request(), "node_flapping"),
         (node(conditions=frozenset({ConditionKind.MEMORY_PRESSURE})), request(), "memory_pressure"),
         (node(conditions=frozenset({ConditionKind.DISK_PRESSURE})), request(), "disk_pressure"),
         (node(conditions=frozenset({ConditionKind.NETWORK_UNAVAILABLE})), request(), "network_unavailable"),
@@ -80,6 +78,29 @@ def test_a_node_that_cannot_take_a_machine_says_why(room: NodeRoom, one: Request
 )
 def test_what_does_not_speak_against_a_node(room: NodeRoom, one: Request) -> None:
     assert asked(one, room).node == room.id
+
+
+@pytest.mark.parametrize(
+    "restless", [node("a", flapping=True), node("a", conditions=frozenset({ConditionKind.FLAPPING}))]
+)
+def test_a_node_that_comes_and_goes_is_taken_only_if_no_other_can_be(restless: NodeRoom) -> None:
+    full = node("b", memory_bytes=8 * GIB)
+    decision = asked(request(), restless, full, node("c", memory_bytes=6 * GIB))
+    assert (decision.node, decision.fitting) == ("c", 1)
+    assert {rejection.code for rejection in decision.rejected} == {"node_flapping", "not_enough_memory"}
+    decision = asked(request(), restless, full)
+    assert (decision.node, decision.fitting) == ("a", 1)
+    assert {rejection.code for rejection in decision.rejected} == {"not_enough_memory"}
+    assert asked(request(only=NodeId("a")), restless, node("c")).node == "a"
+
+
+def test_a_node_that_comes_and_goes_is_named_among_those_that_could_not_be_taken() -> None:
+    decision = asked(request(), node("a", flapping=True, state=NodeState.CORDONED), node("b", state=NodeState.CORDONED))
+    assert decision.node is None
+    assert {rejection.code: rejection.nodes for rejection in decision.rejected} == {
+        "node_flapping": 1,
+        "node_not_ready": 2,
+    }
 
 
 def test_the_policy_says_how_much_may_be_promised() -> None:

@@ -200,7 +200,7 @@ def test_one_node_looked_at_alone_is_judged_as_it_is_among_all(
         assert [(-r.nodes, r.code) for r in screened.rejected] == sorted((-r.nodes, r.code) for r in screened.rejected)
         decision = place(one, fleet, random=lambda: 0.3)
         if decision.node is not None:
-            assert fits(one, fleet.room(decision.node), policy) == ()
+            assert fits(one, fleet.room(decision.node), policy, restless=True) == ()
             fleet.take(decision.node, one)
 
 

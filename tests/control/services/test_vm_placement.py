@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from nacre.control.reconcilers.vms import BATCH, Placer, decide
 from nacre.control.services import nodes, vm_placement, vm_room, vms
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided, Outcome
+from nacre.control.store import nodes as node_store
 from nacre.control.store import published_ports
 from nacre.control.store import vms as store
 from nacre.control.store.db import Database
@@ -17,7 +19,7 @@ from nacre.control.wake import Wakes
 from nacre.errors import ConflictError
 from nacre.lib.clock import ManualClock
 from nacre.model.convergence import FailureClass
-from nacre.model.nodes import NodeState
+from nacre.model.nodes import NodeState, Reliability
 from nacre.model.units import GIB
 from nacre.model.vms import Phase, PublishedPort, ports_overlap
 from nacre.schema.vms import VmCreate
@@ -171,3 +173,15 @@ async def test_nothing_is_placed_on_a_cordoned_node(database: Database) -> None:
         vm = await platform.running(f"vm-{number}")
         assert vm.node is not None
         assert vm.node.name == "node-2"
+
+
+async def test_a_machine_is_placed_on_a_node_that_comes_and_goes_if_there_is_no_other(database: Database) -> None:
+    platform = await cloud(database)
+    async with database.write() as tx:
+        row = await node_store.get(tx, platform.agent.node, lock=True)
+        assert row is not None
+        restless = Reliability(flaps=3.0, flapped_at=tx.now(), flapping_since=tx.now())
+        await node_store.save(tx, row, replace(row, reliability=restless))
+    vm = await platform.running()
+    assert vm.node is not None
+    assert vm.phase is Phase.RUNNING

@@ -15,7 +15,7 @@ from nacre.control.scheduler import reasons, relations
 from nacre.control.scheduler.columns import Mask, Verdicts, Whole, tally
 from nacre.control.scheduler.reasons import Reason
 from nacre.control.scheduler.snapshot import Fleet
-from nacre.control.scheduler.values import Request
+from nacre.control.scheduler.values import NodeRoom, Request
 from nacre.model.ids import NodeId
 from nacre.model.placement import Rejection
 from nacre.model.vms import ports_overlap
@@ -39,13 +39,22 @@ class Screened:
     """Most frequent first, then by code; empty if it was not asked for."""
 
 
-def screen(request: Request, fleet: Fleet, *, explain: bool = True) -> Screened:
-    """Ask every filter of every node."""
+def screen_for(request: Request, fleet: Fleet, *, explain: bool = True) -> Screened:
+    """Ask every filter of every node; if only nodes that come and go are left, one of those is better than none."""
+    found = screen(request, fleet, explain=explain)
+    if found.fits.any() or not fleet.columns.verdicts(*_steady(request)).against:
+        return found
+    restless = screen(request, fleet, explain=explain, restless=True)
+    return restless if restless.fits.any() else found
+
+
+def screen(request: Request, fleet: Fleet, *, explain: bool = True, restless: bool = False) -> Screened:
+    """Ask every filter of every node, but with `restless` not whether it comes and goes."""
     if request.only is not None:
-        return _only(request, fleet, request.only, explain=explain)
+        return _only(request, fleet, request.only, explain=explain, restless=restless)
     fits = fleet.alive.copy()
     rejected: list[Rejection] = []
-    for verdicts in static(request, fleet):
+    for verdicts in static(request, fleet, restless=restless):
         if verdicts.against:
             fits &= verdicts.clear
             if explain:
@@ -59,9 +68,9 @@ def screen(request: Request, fleet: Fleet, *, explain: bool = True) -> Screened:
     return Screened(fits=fits, suitable=by_facts, considered=len(fleet), rejected=in_order(rejected))
 
 
-def against(request: Request, fleet: Fleet, row: int) -> tuple[Reason, ...]:
+def against(request: Request, fleet: Fleet, row: int, *, restless: bool = False) -> tuple[Reason, ...]:
     """Return everything that speaks against the node of one row, with what other machines want of their neighbours."""
-    alone = reasons.fits(request, fleet.room_at(row), fleet.policy)
+    alone = reasons.fits(request, fleet.room_at(row), fleet.policy, restless=restless)
     if request.only is not None and request.only != fleet.room_at(row).id:
         alone += (reasons.EXCLUDED,)
     counting = suitable(request, fleet) if request.placement.spread else fleet.alive
@@ -82,10 +91,16 @@ def in_order(rejected: list[Rejection]) -> tuple[Rejection, ...]:
     return tuple(sorted(rejected, key=lambda one: (-one.nodes, one.code, one.message)))
 
 
-def static(request: Request, fleet: Fleet) -> Iterator[Verdicts]:
+def static(request: Request, fleet: Fleet, *, restless: bool = False) -> Iterator[Verdicts]:
     """Return the columns of the checks that depend on the facts of nodes, those of them that the request needs."""
     for check, key in _static_keys(request):
-        yield fleet.columns.verdicts((check.__name__, key), lambda room, check=check: check(request, room))
+        if check is not reasons.steady or not restless:
+            yield fleet.columns.verdicts((check.__name__, key), lambda room, check=check: check(request, room))
+
+
+def _steady(request: Request) -> tuple[tuple[str, Hashable], Callable[[NodeRoom], Reason | None]]:
+    """What to ask the columns for, to know which nodes come and go."""
+    return (reasons.steady.__name__, None), lambda room: reasons.steady(request, room)
 
 
 def _static_keys(request: Request) -> Iterator[tuple[reasons.StaticCheck, Hashable]]:
@@ -170,12 +185,12 @@ def _port_reasons(request: Request, fleet: Fleet, rows: Mask) -> tuple[Rejection
     return _all(Reason(code=told[0].code, message=told[0].message), rows)
 
 
-def _only(request: Request, fleet: Fleet, node: NodeId, *, explain: bool) -> Screened:
+def _only(request: Request, fleet: Fleet, node: NodeId, *, explain: bool, restless: bool) -> Screened:
     row = fleet.row(node)
     fits = np.zeros_like(fleet.alive)
     if row is None:
         return Screened(fits=fits, suitable=fits, considered=0, rejected=())
-    found = against(request, fleet, row)
+    found = against(request, fleet, row, restless=restless)
     fits[row] = not found
     rejected = [Rejection(code=reason.code, message=reason.message, nodes=1) for reason in found] if explain else []
     return Screened(fits=fits, suitable=fits, considered=1, rejected=in_order(rejected))

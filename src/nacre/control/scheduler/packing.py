@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 
 from nacre.control.scheduler import relations, scores
-from nacre.control.scheduler.filters import Screened, screen
+from nacre.control.scheduler.filters import Screened, screen_for
 from nacre.control.scheduler.placement import Ranked, decide, rank, strategy_of
 from nacre.control.scheduler.scores import CPU, DISK, MEMORY
 from nacre.control.scheduler.snapshot import Fleet
@@ -80,7 +80,7 @@ def _positions(fleet: Fleet) -> dict[NodeId, int]:
 
 
 def _tight(request: Request, fleet: Fleet, first: dict[NodeId, int] | None, random: Callable[[], float]) -> Decision:
-    screened = screen(request, fleet)
+    screened = screen_for(request, fleet)
     if first is None:
         ranked = rank(request, fleet, screened, Strategy.BEST_FIT, random)
     else:
@@ -100,7 +100,7 @@ def _spread(
     request: Request, fleet: Fleet, topology: Topology, counts: Counter[int], random: Callable[[], float]
 ) -> Decision:
     strategy = strategy_of(request, fleet)
-    screened = screen(request, fleet)
+    screened = screen_for(request, fleet)
     places = relations.places(topology, fleet)
     ranked = rank(request, fleet, screened, strategy, random)
     if len(ranked.rows):

@@ -7,7 +7,7 @@ import numpy as np
 
 from nacre.control.scheduler import preferences, scores
 from nacre.control.scheduler.columns import Numbers, Rows
-from nacre.control.scheduler.filters import Screened, screen
+from nacre.control.scheduler.filters import Screened, screen_for
 from nacre.control.scheduler.reasons import fits
 from nacre.control.scheduler.scores import Parts
 from nacre.control.scheduler.snapshot import Fleet
@@ -37,7 +37,7 @@ def place(request: Request, fleet: Fleet, *, random: Callable[[], float], explai
     candidates are worked out.
     """
     strategy = strategy_of(request, fleet)
-    screened = screen(request, fleet, explain=explain)
+    screened = screen_for(request, fleet, explain=explain)
     ranked = rank(request, fleet, screened, strategy, random)
     return decide(fleet, screened, ranked, strategy, explain=explain)
 

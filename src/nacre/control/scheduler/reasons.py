@@ -222,13 +222,13 @@ def choice(request: Request, node: NodeRoom) -> Reason | None:
     return None
 
 
-def fits(request: Request, room: NodeRoom, policy: Policy) -> tuple[Reason, ...]:
+def fits(request: Request, room: NodeRoom, policy: Policy, *, restless: bool = False) -> tuple[Reason, ...]:
     """Return everything that speaks against one node; nothing means that it can take the machine.
 
     For checking a decision again under the lock of the node. It knows nothing of other machines: affinity and spread
-    are not in it, see `filters.against` for those.
+    are not in it, see `filters.against` for those. With `restless`, coming and going does not speak against it.
     """
-    asked = (*STATIC, choice, ports)
+    asked = (*(check for check in STATIC if check is not steady or not restless), choice, ports)
     return tuple(reason for check in asked if (reason := check(request, room)) is not None) + lacks(
         request, room, policy
     )

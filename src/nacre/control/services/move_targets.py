@@ -42,7 +42,8 @@ async def refusal(tx: Tx, move: MoveRow, vm: VmRow, target: NodeId) -> str:
     (room,) = await vm_room.rooms(tx, [target])
     if move.target == target:
         room = _without(room, vm)
-    return "; ".join(reason.message for reason in fits(request_of(move, vm), room, await vm_room.policy(tx)))
+    found = fits(request_of(move, vm), room, await vm_room.policy(tx), restless=True)
+    return "; ".join(reason.message for reason in found)
 
 
 async def hold_group(tx: Tx, move: MoveRow) -> None:

@@ -210,7 +210,7 @@ def _holds(
     if node is None or node not in rooms:
         return False
     room = without_own(rooms[node], one.waiting.row)
-    if fits(request, room, live.fleet.policy):
+    if fits(request, room, live.fleet.policy, restless=True):
         return False
     if again:
         live.fleet.put(room)
