@@ -12,7 +12,7 @@ from support.multihost import Fleet
 from support.platform import eventually
 
 MACHINES = 6
-EVERY_S = 2.0
+EVERY_S = 2.5
 ANSWER_S = 8.0
 ACCEPTED_S = 180.0
 """How long it asks again and again until it gets an answer: both replicas may be away for a while."""
@@ -76,23 +76,20 @@ class Client(threading.Thread):
         draw = self._chance.random()
         name = self._pick(sorted(self.wanted))
         node = self._pick(sorted(self._cloud.nodes))
-        if not name or (draw < 0.3 and len(self.wanted) < MACHINES):
+        if not name or (draw < 0.2 and len(self.wanted) < MACHINES):
             self._create()
-        elif draw < 0.4:
+        elif draw < 0.2:
             self._accepted("delete", "DELETE", f"/v1/vms/{name}", may=(202,))
             del self.wanted[name]
-        elif draw < 0.6:
-            verb = "start" if self.wanted[name] == "stopped" else "stop"
-            self._accepted(
-                verb, "POST", f"/v1/vms/{name}/{verb}", {"force": True} if verb == "stop" else None, may=(202,)
-            )
+        elif draw < 0.4:
+            verb, body = ("start", None) if self.wanted[name] == "stopped" else ("stop", {"force": True})
+            self._accepted(verb, "POST", f"/v1/vms/{name}/{verb}", body, may=(202,))
             self.wanted[name] = "running" if verb == "start" else "stopped"
-        elif draw < 0.8:
+        elif draw < 0.6:
             self._accepted("move", "POST", f"/v1/vms/{name}/move", {}, may=(201, 202, 409))
-        elif draw < 0.9:
-            self._accepted(
-                "drain", "POST", f"/v1/nodes/{node}/drain", {"parallel": 2, "timeout_s": 60}, may=(200, 202, 409)
-            )
+        elif draw < 0.7:
+            body = {"parallel": 2, "timeout_s": 60}
+            self._accepted("drain", "POST", f"/v1/nodes/{node}/drain", body, may=(200, 202, 409))
         else:
             self._accepted("abort", "POST", f"/v1/nodes/{node}/abort-drain", may=(200, 202, 409))
             self._accepted("uncordon", "POST", f"/v1/nodes/{node}/uncordon", may=(200, 409))
