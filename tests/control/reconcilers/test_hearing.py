@@ -32,12 +32,19 @@ def test_silence_is_the_time_since_a_node_was_heard(clock: ManualClock, hearing:
 def test_time_in_which_the_process_stood_still_counts_for_nobody(clock: ManualClock, hearing: Hearing) -> None:
     hearing.hear(A)
     live(clock, hearing, 10)
-    clock.advance(3)
-    assert hearing.silence(A) == pytest.approx(10 - 2.5)
+    clock.advance(6)
+    assert hearing.silence(A) == pytest.approx(10 + 6 - 2 * (6 - TICK_S))
     hearing.hear(B)
     live(clock, hearing, 4)
-    assert hearing.silence(A) == pytest.approx(14 - 2.5)
+    assert hearing.silence(A) == pytest.approx(14 + 6 - 2 * (6 - TICK_S))
     assert hearing.silence(B) == 4
+
+
+def test_a_hesitation_shorter_than_a_heartbeat_costs_nobody_time(clock: ManualClock, hearing: Hearing) -> None:
+    hearing.hear(A)
+    live(clock, hearing, 10)
+    clock.advance(4)
+    assert hearing.silence(A) == 14
 
 
 def test_a_long_standstill_gives_everybody_the_full_time(clock: ManualClock, hearing: Hearing) -> None:

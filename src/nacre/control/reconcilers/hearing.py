@@ -17,7 +17,7 @@ log = structlog.get_logger()
 TICK_S = 0.25
 """How often `tick` is called while the process does not stand still."""
 _STILL_S = 1.0
-"""A tick that comes so late means that the process stood still."""
+"""A tick that comes later than this, and than the next heartbeat of everybody, means that the process stood still."""
 
 
 class Hearing:
@@ -26,6 +26,7 @@ class Hearing:
     def __init__(self, clock: Clock, heartbeat_s: float) -> None:
         self._clock = clock
         self._heartbeat_s = heartbeat_s
+        self._still_s = max(_STILL_S, heartbeat_s)
         self._heard: dict[NodeId, float] = {}
         self._ticked = clock.monotonic()
         self._unread: Callable[[NodeId], bool] = lambda _: False
@@ -57,7 +58,7 @@ class Hearing:
         """Notice whether the process has stood still since the last call, and return the time."""
         now = self._clock.monotonic()
         late = now - self._ticked - TICK_S
-        if late > _STILL_S:
+        if late > self._still_s:
             log.warning("process.stood_still", seconds=round(late, 1), next="nodes get as much more time")
             for node, since in self._heard.items():
                 self._heard[node] = min(now, since + 2 * late)
