@@ -17,6 +17,7 @@ from nacre.agent.outbox import Outbox, Report
 from nacre.agent.rotation import Rotation
 from nacre.errors import InvalidInputError, NacreError
 from nacre.lib.clock import Clock
+from nacre.lib.tasks import apart
 from nacre.model.ids import NodeId
 from nacre.model.nodes import Condition, NodeFacts, Usage
 from nacre.protocol import version
@@ -127,20 +128,22 @@ class Session:
         self._outbox.reconnected()
         self.nudge()
         try:
-            async with asyncio.TaskGroup() as group:
-                if self._lease is not None and self._terms.lease_s > 0 and self._terms.renew_s > 0:
-                    renewing = self._renew(self._lease, self._terms.lease_s, self._terms.renew_s)
-                    group.create_task(renewing, name="link renew")
-                group.create_task(self._listen(), name="link listen")
-                group.create_task(self._obey(), name="link obey")
-                group.create_task(self._tell(), name="link tell")
-                group.create_task(self._live(self._terms.heartbeat_s), name="link live")
-                group.create_task(self._resync(self._terms.resync_s), name="link resync")
+            await apart(self._talk(self._terms))
         except ExceptionGroup as group:
             expected, rest = group.split(NacreError)
             if expected is None or rest is not None:
                 raise
             raise _first(expected) from None
+
+    async def _talk(self, terms: Welcome) -> None:
+        async with asyncio.TaskGroup() as group:
+            if self._lease is not None and terms.lease_s > 0 and terms.renew_s > 0:
+                group.create_task(self._renew(self._lease, terms.lease_s, terms.renew_s), name="link renew")
+            group.create_task(self._listen(), name="link listen")
+            group.create_task(self._obey(), name="link obey")
+            group.create_task(self._tell(), name="link tell")
+            group.create_task(self._live(terms.heartbeat_s), name="link live")
+            group.create_task(self._resync(terms.resync_s), name="link resync")
 
     def nudge(self) -> None:
         """Something new is in the outbox."""

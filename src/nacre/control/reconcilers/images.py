@@ -26,6 +26,7 @@ from nacre.control.store.images import ImageRow, Origin, Stage
 from nacre.control.wake import IMAGES
 from nacre.errors import NacreError, UnavailableError
 from nacre.lib.fetch import Fetcher
+from nacre.lib.tasks import apart
 from nacre.lib.threads import in_thread
 from nacre.model.ids import ImageId
 from nacre.model.images import ImageState
@@ -121,7 +122,7 @@ class ImageReconciler:
         claim = row.claim or ""
         trouble: NacreError | None = None
         try:
-            trouble = await self._try(row, claim)
+            trouble = await apart(self._try(row, claim))
         except asyncio.CancelledError:
             async with self._db.write() as tx:
                 await image_facts.released(tx, row.id, claim)
