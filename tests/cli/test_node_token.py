@@ -69,7 +69,7 @@ async def test_a_token_for_one_named_node_is_revoked(nacre: Nacre) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--uses", "0"), ("--uses", "1001"), ("--uses", "2", "--node", "a"), ("--ttl", "1s")]
+    "words", [("--uses", "0"), ("--uses", "10001"), ("--uses", "2", "--node", "a"), ("--ttl", "1s")]
 )
 async def test_what_cannot_be_is_refused(nacre: Nacre, words: tuple[str, ...]) -> None:
     done = await nacre("node", "token", "create", *words)
