@@ -79,3 +79,24 @@ def test_a_control_plane_that_stood_still_takes_no_node_for_lost() -> None:
             assert cloud.get("/v1/events", type="node.offline")["items"] == []
         silent = {node["id"] for node in fleet.order("silence 3")["nodes"]}
         eventually(lambda: {n for n, state in nodes(cloud).items() if state == "offline"} == silent, what="those lost")
+
+
+def test_machines_of_lost_nodes_run_elsewhere_and_nowhere_twice() -> None:
+    with platform(agents=0, heartbeat_s=1, offline_after_s=4, lease_s=10, log_level="warning") as cloud:
+        image = tiny_image()
+        cloud.import_image("tiny", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
+        fleet = Fleet(cloud, 20, simulate_boot_s=0.2)
+        fleet.wait()
+        for index in range(20):
+            body = {"name": f"vm-{index}", "image": "tiny", "memory_bytes": 64 << 20, "ha": "restart"}
+            cloud.post("/v1/vms", body)
+        eventually(lambda: set(phases(cloud).values()) == {"running"}, timeout=60, what="all machines run")
+        lost = {node["id"] for node in fleet.order("silence 4")["nodes"]}
+        eventually(
+            lambda: all(vm["phase"] == "running" and vm["node"]["id"] not in lost for vm in every(cloud, "/v1/vms")),
+            timeout=90,
+            what="all machines run, on nodes that are there",
+        )
+        fleet.order("resume")
+        eventually(lambda: set(nodes(cloud).values()) == {"ready"}, timeout=30, what="all nodes are back")
+        eventually(lambda: fleet.order("status")["machines"] == 20, timeout=30, what="no machine runs twice")
