@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
 from nacre.lib.clock import ManualClock
 from support.database import ENGINES, Templates, opened
 from support.postgres import Cluster, cluster
+
+settings.register_profile("nacre", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("nacre")  # a machine that is busy is no failure
 
 
 @pytest.fixture(scope="session")

@@ -384,7 +384,7 @@ NAMES = [vm_id() for _ in range(5)]
 TROUBLE = st.sampled_from(["change", "change", "omit", "agent", "crash", "shutdown", "work", "work", "work", "fail"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_whatever_happens_it_comes_to_rest_as_wanted(data: st.DataObject):
     world = World()
@@ -462,7 +462,7 @@ def check(world: World, vm: VmId, intent: VmIntent) -> None:
         assert (facts.reboot_nonce, facts.reset_nonce) == (intent.reboot_nonce, intent.reset_nonce)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(first=st.integers(0, 5), here=st.booleans(), desired=st.sampled_from([Desired.RUNNING, Desired.STOPPED]))
 def test_on_first_contact_numbers_are_recorded_and_not_replayed(first: int, here: bool, desired: Desired):
     world = World()
@@ -478,7 +478,7 @@ def test_on_first_contact_numbers_are_recorded_and_not_replayed(first: int, here
     assert world.resets == (1 if desired is Desired.RUNNING else 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(here=st.integers(1, 30), gone=st.integers(1, 30), data=st.data())
 def test_the_guard_holds_at_every_look_between_the_steps_of_one_sync(here: int, gone: int, data: st.DataObject):
     gone = min(here, gone)

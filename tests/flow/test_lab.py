@@ -117,6 +117,7 @@ def test_a_closed_lab_leaves_nothing() -> None:
     with netns.lab() as made:
         made.host("n1", 21)
         process = subprocess.Popen(made.hosts["n1"].words(*LONG), start_new_session=True)
+        eventually(made.hosts["n1"].pids, what="its program")
     assert process.wait(5) == -9
     assert not [path for path in Path("/run/netns").iterdir() if path.name.startswith(made.prefix)]
     assert not made.root.exists()

@@ -292,7 +292,7 @@ def test_a_real_header_with_any_bytes_changed_is_taken_or_refused_and_never_cras
     assert 0 < found.virtual_bytes <= diskformats.MAX_VIRTUAL_BYTES
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(which=st.sampled_from(["qcow2", "vmdk"]), at=st.integers(4, 1100), new=st.binary(min_size=1, max_size=8))
 def test_what_is_taken_refers_to_no_other_file_in_the_eyes_of_qemu_either(
     tmp_path_factory: pytest.TempPathFactory, qcow2: bytes, vmdk: bytes, which: str, at: int, new: bytes

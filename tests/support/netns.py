@@ -236,8 +236,10 @@ def _ended(pid: int) -> bool:
 
 
 def _rules(device: str, verdict: str) -> str:
+    # Not ARP: with a cut one way only, the other way would end as soon as a neighbour is to be asked for again.
     table = f"table netdev {device}"
-    chain = f'chain in {{\ntype filter hook ingress device "{device}" priority 0; policy {verdict};\n}}'
+    hook = f'type filter hook ingress device "{device}" priority 0;'
+    chain = f"chain in {{\n{hook}\nmeta protocol != arp {verdict}\n}}"
     return f"{table}\ndelete {table}\n{table} {{\n{chain}\n}}\n"
 
 

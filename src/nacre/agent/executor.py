@@ -211,6 +211,7 @@ class Executor:
 
     def _records(self) -> dict[VmId, Record]:
         """Read the records, without those of machines that had just become copies when the agent ended."""
+        self._host.records.sweep()
         records = self._host.records.load_all()
         for vm, record in list(records.items()):
             if record.fence in self._copies.fences(vm) and not self._host.place(vm).exists():

@@ -92,11 +92,14 @@ class RecordStore:
         self._encoder = msgspec.json.Encoder()
         self._machines.mkdir(mode=0o700, exist_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what an agent was killed while writing. Only for the one that writes: a draft may be somebody's."""
+        for draft in self._machines.glob(f".*{_SUFFIX}-*"):
+            draft.unlink()
+
     def load_all(self) -> dict[VmId, Record]:
         """Return every record. A damaged one is set aside and reported: its machine is then found by its sockets."""
         found: dict[VmId, Record] = {}
-        for draft in self._machines.glob(f".*{_SUFFIX}-*"):
-            draft.unlink()  # an agent was killed while it wrote
         for path in sorted(self._machines.glob(f"*{_SUFFIX}")):
             try:
                 record = msgspec.json.decode(path.read_bytes(), type=Record)

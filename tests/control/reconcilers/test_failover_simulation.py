@@ -54,7 +54,7 @@ def test_storms_do_take_machines_off_nodes() -> None:
     assert taken > 10
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(min_value=1000),
     nodes=st.integers(min_value=2, max_value=6),

@@ -134,7 +134,7 @@ MACHINES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(MACHINES, st.integers(1, 16), st.integers(1, 8), st.integers(1, 7))
 def test_nothing_better_can_be_found_by_trying_everything(
     machines: list[tuple[str, int, int, int, bool]], cpus: int, memory: int, priority: int

@@ -177,7 +177,7 @@ def alone(one: Request) -> Request:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(FLEETS, ASKED, POLICIES)
 def test_one_node_looked_at_alone_is_judged_as_it_is_among_all(
     found: list[dict[str, object]], asked: list[dict[str, object]], policy: Policy
@@ -204,7 +204,7 @@ def test_one_node_looked_at_alone_is_judged_as_it_is_among_all(
             fleet.take(decision.node, one)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(FLEETS, ASKED, POLICIES)
 def test_one_row_with_its_neighbours_is_judged_as_it_is_among_all(
     found: list[dict[str, object]], asked: list[dict[str, object]], policy: Policy
@@ -238,7 +238,7 @@ def one_by_one(requests: list[Request], fleet: Fleet, chance: Callable[[], float
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(FLEETS, ASKED, POLICIES, st.sampled_from([None, *Packing]), st.booleans())
 def test_no_node_promises_more_than_it_may_and_nobody_has_a_neighbour_that_is_to_be_apart(
     found: list[dict[str, object]],
@@ -280,7 +280,7 @@ def same_place(topology: Topology, one: NodeRoom, other: NodeRoom) -> bool:
             return one.region == other.region
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(FLEETS, ASKED, POLICIES, st.randoms(use_true_random=False))
 def test_the_same_question_has_the_same_answer_however_the_fleet_came_to_be(
     found: list[dict[str, object]], asked: list[dict[str, object]], policy: Policy, shuffle: random.Random
@@ -297,7 +297,7 @@ def test_the_same_question_has_the_same_answer_however_the_fleet_came_to_be(
     assert one_by_one(requests, other, random.Random(3).random) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(st.tuples(REGIONS, ZONES, st.integers(1, 8)), min_size=1, max_size=8),
     st.sampled_from(Topology),
@@ -327,7 +327,7 @@ def place_of(topology: Topology, room: NodeRoom) -> tuple[str, ...]:
     return names[topology]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     FLEETS, ASKED, st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["move", "leave", "release"])), max_size=20)
 )

@@ -101,7 +101,7 @@ MACHINES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MACHINES, st.lists(st.integers(1, 3), min_size=2, max_size=5), st.sampled_from([0.0, 0.02, 0.1]))
 def test_moves_make_load_more_even_and_a_second_run_has_none(
     machines: list[tuple[int, int, int, str]], sizes: list[int], min_gain: float

@@ -153,7 +153,7 @@ async def test_two_replicas_keep_a_required_spread(database: Database, replica: 
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     capacities=st.lists(st.tuples(st.integers(1, 4), st.integers(2, 12)), min_size=2, max_size=4),
     sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=100, max_size=100),

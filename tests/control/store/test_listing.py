@@ -103,7 +103,7 @@ def test_a_page_has_one_to_a_thousand_items(limit: int) -> None:
         query(limit=limit)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(raw=st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
 async def test_no_cursor_breaks_a_list(sqlite_database: Database, raw: bytes) -> None:
     for cursor in (base64.urlsafe_b64encode(raw).decode(), raw.decode(errors="replace")):
