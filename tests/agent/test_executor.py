@@ -13,6 +13,7 @@ from nacre.agent.host import locks
 from nacre.agent.hypervisors import registry
 from nacre.agent.hypervisors.base import Guest, Handle, Launch
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.vms.presence import Presence
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import HypervisorInfo
@@ -387,6 +388,27 @@ async def test_a_start_that_fails_is_a_failure_with_a_hint_that_goes_when_it_wor
     assert seen.failure is None
 
 
+async def test_a_failure_after_the_last_step_is_past_when_nothing_is_left_to_do(node, monkeypatch):
+    intent = vm_intent(desired=Desired.STOPPED)
+    node.want(intent)
+    await node.shows(intent.id, Phase.STOPPED)
+    await until(lambda: node.record(intent.id).generation == 1)
+    node.told.clear()
+    machine = node.executor._machines[intent.id]
+    removals = iter([OSError(22, "Invalid argument")])
+
+    def remove(_vm):
+        for error in removals:
+            raise error
+
+    monkeypatch.setattr(node.host.cgroups, "remove", remove)
+    machine.presence = Presence.UNKNOWN
+    node.executor.look_again()
+    await until(lambda: node.told)
+    assert next(removals, None) is None
+    assert node.newest(intent.id).failure is None
+
+
 async def test_a_hypervisor_that_is_not_enabled_waits_for_an_operator(node):
     intent = vm_intent(hypervisor="qemu")
     node.want(intent)
@@ -497,4 +519,4 @@ async def test_nothing_is_left_open_after_many_lives(node):
         await node.shows(intent.id, Phase.STOPPED, intent.generation)
         node.want(intent := newer(intent, Desired.RUNNING, force_stop=False))
         await node.shows(intent.id, Phase.RUNNING, intent.generation)
-    await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 1, timeout=5)
+    await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 1)

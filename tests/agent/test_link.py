@@ -114,7 +114,7 @@ async def test_a_ring_brings_the_new_state_at_once(
         wanted = NodeIntent(images=(ImageId("img-1"),))
         async with gate.db.write() as tx:
             tx.wake(node_topic(enrolled[0].node))
-        await until(lambda: host.intent == wanted, timeout=2)
+        await until(lambda: host.intent == wanted)
 
 
 async def test_rings_that_come_during_a_pull_make_one_more_pull(

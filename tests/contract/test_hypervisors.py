@@ -344,4 +344,4 @@ async def test_no_descriptors_are_leaked(lab):
         _, guest, watch = await lab.started()
         await guest.kill()
         await watch.end()
-    await until(lambda: descriptors() <= before + 3, timeout=5)  # three locks, kept by the test
+    await until(lambda: descriptors() <= before + 3)  # three locks, kept by the test

@@ -13,38 +13,20 @@ from typing import Any
 import pytest
 
 from support.platform import Platform, eventually, platform
+from support.wallclock import WallClock
 
 pytestmark = pytest.mark.host
 
 LIFE = timedelta(days=90)
 
 
-class MovedClock:
-    """The wall clock of every program that is started from here; time since boot goes on as it does."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._file = folder / "offset"
-        self.set("+0")
-        (library,) = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        for name, value in {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }.items():
-            monkeypatch.setenv(name, value)
-
-    def set(self, offset: str) -> None:
-        """Move it, such as to `+61d`."""
-        draft = self._file.with_suffix(".new")
-        draft.write_text(f"{offset}\n")
-        draft.replace(self._file)
-
-
 @pytest.fixture
-def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MovedClock:
-    return MovedClock(tmp_path, monkeypatch)
+def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """The clock of every program that is started from here."""
+    clock = WallClock(tmp_path / "offset")
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    return clock
 
 
 def node(cloud: Platform) -> dict[str, Any]:
@@ -75,19 +57,19 @@ def told(program_log: str, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
-def test_a_certificate_is_replaced_at_two_thirds_of_its_life_and_the_link_stays(moved: MovedClock) -> None:
+def test_a_certificate_is_replaced_at_two_thirds_of_its_life_and_the_link_stays(moved: WallClock) -> None:
     with platform(heartbeat_s=0.5, offline_after_s=5.0) as cloud:
         first = expiry(cloud)
-        moved.set("+59d")
+        moved.jump("+59d")
         heard_again(cloud)
         assert expiry(cloud) == first
-        moved.set("+61d")
+        moved.jump("+61d")
         eventually(lambda: expiry(cloud) > first, what=f"replaced\n{cloud.agent.tail()}")
         assert timedelta(days=60) < expiry(cloud) - first < timedelta(days=62)
         heard_again(cloud)
         assert (events(cloud, "node.connected"), events(cloud, "node.disconnected")) == (1, 0)
         second = expiry(cloud)
-        moved.set("+100d")  # the first one would be over by now
+        moved.jump("+100d")  # the first one would be over by now
         heard_again(cloud)
         assert expiry(cloud) == second
         assert node(cloud)["state"] == "ready"
@@ -100,10 +82,10 @@ def test_a_certificate_is_replaced_at_two_thirds_of_its_life_and_the_link_stays(
         assert node(cloud)["state"] == "ready"
 
 
-def test_a_node_that_was_away_for_too_long_is_told_how_to_come_back_and_comes_back(moved: MovedClock) -> None:
+def test_a_node_that_was_away_for_too_long_is_told_how_to_come_back_and_comes_back(moved: WallClock) -> None:
     with platform(heartbeat_s=0.5, offline_after_s=5.0) as cloud:
         cloud.agent.kill()
-        moved.set("+91d")
+        moved.jump("+91d")
         cloud.agent.start()
         log = cloud.agent.log
         (line,) = eventually(

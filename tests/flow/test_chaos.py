@@ -161,4 +161,4 @@ def converge(cloud: Platform, wanted: dict[str, str]) -> None:
 
     eventually(settled, timeout=CONVERGES_S, what=f"converged to {wanted}")
     running = [name for name, desire in wanted.items() if desire == "running"]
-    eventually(lambda: len(cloud.guest_pids()) == len(running), timeout=5, what="as many processes as machines")
+    eventually(lambda: len(cloud.guest_pids()) == len(running), what="as many processes as machines")

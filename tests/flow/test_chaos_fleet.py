@@ -76,6 +76,7 @@ def settle(cloud: Fleet, client: Client) -> None:
         eventually(lambda name=name: cloud.post(f"/v1/nodes/{name}/uncordon"), what=f"{name} uncordoned")
     until_none(client.unsettled, timeout=CONVERGES_S, what="all as it was accepted")
     until_none(lambda: open_moves(cloud), timeout=CONVERGES_S, what="no open moves")
+    until_none(lambda: open_copies(cloud), timeout=CONVERGES_S, what="nothing to be let go of")
     until_none(client.unsettled, timeout=CONVERGES_S, what="all as it was accepted, moves included")
 
 
@@ -84,6 +85,12 @@ def open_moves(cloud: Fleet) -> list[str]:
     moves = [f"{move['vm']['name']}: {move['state']}" for move in cloud.everything("/v1/moves") if not move["ended_at"]]
     drains = [node["name"] for node in cloud.everything("/v1/nodes") if node["drain"] and not node["drain"]["ended_at"]]
     return moves + drains
+
+
+def open_copies(cloud: Fleet) -> list[str]:
+    """What nodes have not let go of yet, or not deleted."""
+    copies = [copy for name in cloud.nodes for copy in cloud.everything(f"/v1/nodes/{name}/copies")]
+    return [f"{copy['vm']['name']}: {copy['state']}" for copy in copies if copy["state"] != "kept"]
 
 
 def judge(cloud: Fleet, client: Client) -> None:

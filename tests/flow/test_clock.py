@@ -7,29 +7,21 @@ import pytest
 
 from support.guests import tiny_image
 from support.platform import Platform, eventually, platform
+from support.wallclock import WallClock
 
 pytestmark = pytest.mark.host
 
 
 def test_a_jumping_clock_is_reported_and_disturbs_no_guest() -> None:
     with tempfile.TemporaryDirectory(prefix="nacre-clock-") as directory:
-        offset = Path(directory) / "offset"
-        offset.write_text("+0\n")
-        (library,) = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-        env = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(offset),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-        with platform(agent_env=env, heartbeat_s=1.0, offline_after_s=5.0) as cloud:
+        clock = WallClock(Path(directory) / "offset")
+        with platform(agent_env=clock.environment, heartbeat_s=1.0, offline_after_s=5.0) as cloud:
             image = tiny_image()
             cloud.import_image("tiny", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
             cloud.post("/v1/vms", {"name": "steady", "image": "tiny", "memory_bytes": 128 << 20}, wait=60)
             pids = cloud.guest_pids()
             for jump in ("+2h", "-2h", "+0"):
-                offset.write_text(f"{jump}\n")
+                clock.jump(jump)
                 if jump == "+0":
                     eventually(lambda: "ClockSkew" not in conditions(cloud), what="cleared")
                 else:

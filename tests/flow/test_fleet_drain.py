@@ -76,22 +76,20 @@ def test_a_drain_can_be_taken_back_half_way_and_repeated(cloud: Fleet) -> None:
     assert doubles(cloud.recorder.claims) == []
 
 
-def test_a_machine_is_moved_where_a_user_says(cloud: Fleet) -> None:
-    cloud.post("/v1/nodes/n1/uncordon")
-    boot = cloud.boot_of("two")
-    move = cloud.post("/v1/vms/two/move", {"to": "n1"})
+def test_a_machine_is_moved_where_a_user_says_and_what_it_left_behind_is_discarded(cloud: Fleet) -> None:
+    cloud.create("mover", on="n2")
+    boot = cloud.boot_of("mover")
+    move = cloud.post("/v1/vms/mover/move", {"to": "n3"})
     move = eventually(
         lambda: (now := cloud.get(f"/v1/moves/{move['id']}"))["ended_at"] and now, timeout=PATIENCE_S, what="moved"
     )
-    assert (move["state"], move["target"]["name"]) == ("done", "n1"), move
-    cloud.boot_of("two", other_than=boot)
-    assert cloud.where("two") == "n1"
+    assert (move["state"], move["target"]["name"]) == ("done", "n3"), move
+    cloud.boot_of("mover", other_than=boot)
+    assert cloud.where("mover") == "n3"
     assert doubles(cloud.recorder.claims) == []
 
-
-def test_what_was_left_behind_is_discarded_when_an_operator_says_so(cloud: Fleet) -> None:
-    node = cloud.nodes["n1"]
-    assert list((node.data / "copies").iterdir())
-    cloud.delete("/v1/nodes/n1/copies")
-    eventually(lambda: cloud.get("/v1/nodes/n1/copies")["items"] == [], timeout=PATIENCE_S, what="no copies on record")
-    eventually(lambda: not any((node.data / "copies").glob("vm-*")), timeout=PATIENCE_S, what="no copies on the node")
+    left = cloud.nodes["n2"].data / "copies"
+    eventually(lambda: any(left.glob("vm-*")), timeout=PATIENCE_S, what="the old disks are kept")
+    cloud.delete("/v1/nodes/n2/copies")
+    eventually(lambda: cloud.get("/v1/nodes/n2/copies")["items"] == [], timeout=PATIENCE_S, what="no copies on record")
+    eventually(lambda: not any(left.glob("vm-*")), timeout=PATIENCE_S, what="no copies on the node")

@@ -109,7 +109,7 @@ def test_what_a_killed_test_left_is_removed_by_the_next_lab(tmp_path: Path) -> N
     assert netns.pids_in(f"{prefix}-n1") == []
     assert not [path for path in Path("/run/netns").iterdir() if path.name.startswith(prefix)]
     assert not list(Path("/tmp").glob(f"{prefix}*"))
-    eventually(lambda: not Path(f"/proc/{left}").exists(), what="its program gone", timeout=5)
+    eventually(lambda: not Path(f"/proc/{left}").exists(), what="its program gone")
 
 
 def test_a_closed_lab_leaves_nothing() -> None:

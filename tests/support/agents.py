@@ -151,7 +151,7 @@ def agent(**settings: object) -> Iterator[AgentProgram]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def wait_for(check: object, why: object = "", timeout: float = 20.0) -> None:
+def wait_for(check: object, why: object = "", timeout: float = 60.0) -> None:
     """Return when `check()` is true."""
     deadline = time.monotonic() + timeout
     while not check():  # type: ignore[operator]

@@ -23,6 +23,7 @@ from support import claimant
 from support.netns import Host, Lab
 from support.platform import Platform, Program, eventually
 from support.relay import Relay
+from support.wallclock import WallClock
 from support.witness import Recorder
 
 API_PORT = 7480
@@ -43,7 +44,7 @@ class Node:
         self.data = root / f"agent-{index}"
         self.run = root / f"run-{index}"
         self.config = root / f"agent-{index}.toml"
-        self.clock = root / f"clock-{index}"
+        self.clock = WallClock(root / f"clock-{index}")
         self._boot_id = root / f"boot-{index}"
         self.on = True
         self._new_boot()
@@ -91,22 +92,10 @@ class Node:
         """Send the agent a signal, such as SIGSTOP."""
         os.kill(self.agent.pid, number)
 
-    def jump(self, offset: str) -> None:
-        """Set the wall clock of the agent and of what it starts from now on, for example `+2h` or `+0`."""
-        self.clock.write_text(f"{offset}\n")
-
     def _words(self) -> list[str]:
-        library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-        self.jump("+0")
-        faked = [
-            f"LD_PRELOAD={library}",
-            f"FAKETIME_TIMESTAMP_FILE={self.clock}",
-            "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            "DONT_FAKE_MONOTONIC=1",
-        ]
+        faked = [f"{name}={value}" for name, value in self.clock.environment.items()]
         program = [sys.executable, "-m", "nacre.agent.main", "--config", str(self.config)]
-        return self.host.words(*(["env", *faked] if library else []), *program, boot_id=self._boot_id)
+        return self.host.words("env", *faked, *program, boot_id=self._boot_id)
 
     def _new_boot(self) -> None:
         self._boot_id.write_text(f"{uuid.uuid4()}\n")

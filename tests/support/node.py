@@ -81,7 +81,7 @@ class Node:
                 found.append(each.phase)
         return found
 
-    async def shows(self, vm: VmId, phase: Phase, generation: int = 1, timeout: float = 20) -> VmObserved:
+    async def shows(self, vm: VmId, phase: Phase, generation: int = 1, timeout: float = 60) -> VmObserved:
         """Wait until the newest fact is this phase at this generation."""
 
         def seen() -> VmObserved | None:

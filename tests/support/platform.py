@@ -26,7 +26,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def eventually(check: Callable[[], Any], *, timeout: float = 30, what: str = "") -> Any:
+def eventually(check: Callable[[], Any], *, timeout: float = 90, what: str = "") -> Any:
     """Return the first true answer of `check`; fail when none came in `timeout` seconds."""
     deadline = time.monotonic() + timeout
     last: Any = None

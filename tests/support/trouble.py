@@ -197,8 +197,8 @@ class Troublemaker:
                 node.power_off()
                 return node.power_on
             case Kind.CLOCK_JUMPED:
-                node.jump(JUMPS[int(trouble.draw * len(JUMPS))])
-                return lambda: node.jump("+0")
+                node.clock.jump(JUMPS[int(trouble.draw * len(JUMPS))])
+                return lambda: node.clock.jump("+0")
             case Kind.ISOLATED:
                 node.host.cut("control")
                 node.host.cut("data")

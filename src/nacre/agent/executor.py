@@ -224,8 +224,10 @@ class Executor:
             self._lanes.ring_later(vm, max(0.0, step.at - self._host.clock.monotonic()))
         if machine is None:
             return
-        if machine.presence is Presence.NONE and isinstance(step, planner.Nothing):
-            self._consoles.end(vm)
+        if isinstance(step, planner.Nothing):
+            _past(machine)
+            if machine.presence is Presence.NONE:
+                self._consoles.end(vm)
         machine.tell()
         if machine.record.intent is not None:
             await machine.flush()
@@ -358,6 +360,14 @@ def _accept(machine: Machine, intent: VmIntent) -> None:
     nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce} if first else {}
     machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
     machine.forgive()
+
+
+def _past(machine: Machine) -> None:
+    """Nothing is left to be done, so what failed and was to be tried again is no failure any more."""
+    failure = machine.failure
+    if failure is not None and failure.failure_class is not FailureClass.PERMANENT and not machine.frozen:
+        log.info("vm.recovered", vm=machine.id, code=failure.code)
+        machine.recovered()
 
 
 async def _press(machine: Machine, step: planner.Pause | planner.Resume | planner.Reset) -> None:

@@ -101,7 +101,7 @@ async def test_a_disk_boots_by_bios_and_can_be_written(driver, bench, format_, m
         words = ["qemu-io", "-U", "-r", "-f", format_, "-c", f"read -v {bootsector.WRITTEN_AT} 16", str(path)]
         return bootsector.WORD in subprocess.run(words, capture_output=True, text=True).stdout
 
-    await until(written, timeout=10)
+    await until(written)
     await guest.kill()
 
 
