@@ -15,14 +15,17 @@ from nacre.control.reconcilers.vms import Placer
 from nacre.control.services import node_signs, projects, vms
 from nacre.control.store import images as image_store
 from nacre.control.store import nodes as node_store
+from nacre.control.store import placements
 from nacre.control.store import projects as project_store
 from nacre.control.store.db import Database, Tx
 from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.control.store.nodes import NodeRow
+from nacre.control.store.placements import Written
 from nacre.control.store.projects import ProjectRow
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, NodeState
+from nacre.model.placement import Decision, Strategy
 from nacre.model.units import GIB, MIB
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, Observed
@@ -263,3 +266,11 @@ async def cloud(database: Database, *, node_count: int = 1, told: NodeFacts | No
 def at_generation(seen: VmObserved, generation: int, **changes: object) -> VmObserved:
     """The same observation of another intent."""
     return msgspec.structs.replace(seen, generation=generation, **changes)
+
+
+async def put(tx: Tx, vm: VmId, node: NodeId) -> None:
+    """Give a machine that waits a node, whatever the scheduler would say."""
+    decision = Decision(node=node, strategy=Strategy.RANDOM, considered=1, fitting=1)
+    await node_store.every(tx, [node], lock=True)
+    await placements.lock_waiting(tx, [vm])
+    await placements.place(tx, [Written(vm=vm, node=node, decision=decision)])

@@ -21,7 +21,7 @@ from nacre.control.wake import Wakes
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
 from nacre.model.nodes import NodeState, Usage
-from support.cloud import Cloud, cloud
+from support.cloud import Cloud, cloud, put
 from support.database import opened
 from support.ledger import event_types, events_of
 
@@ -121,7 +121,7 @@ async def place(platform: Cloud, name: str, node: NodeId, **fields: object) -> N
     async with platform.db.write() as tx:
         row = await vm_store.named(tx, platform.project, name)
         assert row is not None
-        await vm_store.place(tx, row.id, row.generation, node)
+        await put(tx, row.id, node)
 
 
 def failed(state: NodeState) -> bool:

@@ -21,7 +21,7 @@ from nacre.model.ids import NodeId
 from nacre.model.nodes import NodeState, Usage
 from nacre.model.vms import Desired, Phase
 from nacre.schema.failover import FailoverConfirm
-from support.cloud import Cloud, by, cloud
+from support.cloud import Cloud, by, cloud, put
 from support.ledger import event_types, events_of
 
 pytestmark = pytest.mark.anyio
@@ -168,7 +168,7 @@ async def test_a_node_that_comes_back_in_between_keeps_what_was_not_taken(databa
     await platform.create("db", ha="restart")
     async with database.write() as tx:
         row = await vm_row(platform, "db")
-        await vm_store.place(tx, row.id, row.generation, node)
+        await put(tx, row.id, node)
     assert await give_up(database, node)
     assert await take(platform, node)
     async with database.write() as tx:

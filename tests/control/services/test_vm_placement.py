@@ -12,7 +12,7 @@ from nacre.control.services import nodes, vm_placement, vm_room, vms
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided, Outcome
 from nacre.control.store import nodes as node_store
-from nacre.control.store import published_ports
+from nacre.control.store import placements, published_ports
 from nacre.control.store import vms as store
 from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
@@ -62,7 +62,7 @@ async def test_a_hundred_creations_at_once_overcommit_no_node_and_share_no_port(
         policy = await vm_room.policy(rd)
         held = await published_ports.held(rd)
         placed = [row for agent in platform.agents for row in await store.on_node(rd, agent.node)]
-        waiting = await store.unplaced(rd)
+        waiting = await placements.waiting(rd, limit=100)
     assert len(placed) + len(waiting) == 100
     assert len(placed) == 36, "three nodes of 12 GiB are full"
     for node in rooms:

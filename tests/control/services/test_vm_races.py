@@ -9,7 +9,7 @@ import pytest
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.services import node_signs, operations, vm_room, vms
 from nacre.control.services.listing import ListQuery
-from nacre.control.store import published_ports
+from nacre.control.store import nodes, published_ports
 from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
 from nacre.errors import NacreError
@@ -18,7 +18,7 @@ from nacre.model.nodes import Usage
 from nacre.model.units import GIB, MIB
 from nacre.model.vms import Desired, PublishedPort
 from nacre.schema.vms import VmCreate, VmUpdate
-from support.cloud import Agent, Cloud, by, cloud, facts
+from support.cloud import Agent, Cloud, by, cloud, facts, put
 from support.database import opened
 
 pytestmark = pytest.mark.anyio
@@ -113,3 +113,25 @@ async def test_everybody_at_once_blocks_nobody_and_ends_in_what_was_asked_last(
     assert {operation.object_id for operation in running} <= waiting
     assert all(node.capacity is not None and node.memory_bytes <= node.capacity.memory_bytes for node in rooms)
     assert len({(one.node, one.port.host_port) for one in held}) == len(held)
+
+
+async def test_a_change_of_ports_waits_for_a_placement_that_has_begun(database: Database, replica: Database) -> None:
+    """Both lock the node first, so neither waits for what the other has."""
+    platform = await cloud(database, told=facts(memory_bytes=1 * GIB))
+    (agent,) = platform.agents
+    vm = (await platform.create("web", memory_bytes=512 * MIB)).resource
+    port = PublishedPort(guest_port=80, host_port=8080)
+
+    async def publish() -> None:
+        async with replica.write() as tx:
+            await vms.update(tx, by("vm:update"), vm.id, VmUpdate(publish=(port,)))
+
+    async with database.write() as tx:
+        await nodes.every(tx, [agent.node], lock=True)
+        changing = asyncio.create_task(publish())
+        await asyncio.sleep(0.5)  # until it waits; if it does not yet, nothing is lost but what this proves
+        await put(tx, vm.id, agent.node)
+    await changing
+    async with database.read() as rd:
+        (held,) = await published_ports.held(rd)
+    assert (held.vm, held.node, held.port) == (vm.id, agent.node, port)

@@ -114,7 +114,7 @@ def _decide(one: Waiting, fleet: Fleet, chance: Callable[[], float]) -> Decision
     """A machine for which room is being made sees that room as free; it is kept from all others."""
     row, kept = one.row, None
     if row.nominated is not None:
-        kept = next((room for room in fleet.rooms() if room.id == row.nominated), None)
+        kept = fleet.room(row.nominated) if fleet.row(row.nominated) is not None else None
     if kept is not None:
         fleet.put(without_own(kept, row))
     decision = place(one.request, fleet, random=chance)

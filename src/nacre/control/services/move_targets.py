@@ -31,7 +31,7 @@ def choose(move: MoveRow, vm: VmRow, among: Fleet, random: Callable[[], float]) 
     decision = place(request, among, random=random)
     if decision.node is not None:
         among.take(decision.node, request)
-    return decision, summary(decision)[1]
+    return decision, summary(decision, pinned=move.pinned is not None)[1]
 
 
 async def refusal(tx: Tx, move: MoveRow, vm: VmRow, target: NodeId) -> str:

@@ -30,19 +30,24 @@ async def check_free(tx: Tx, caller: Caller, ports: tuple[PublishedPort, ...], r
     """Raise ConflictError if one of `ports` is held by another machine where `row` is or will be.
 
     Where a machine without a node will be is known only if there is one node; otherwise placement finds a node on
-    which the ports are free. Locks the node.
+    which the ports are free. Locks the node; who has locked `row` has locked the node before.
     """
     if not ports:
         return
     node = row.node if row is not None else None
     unplaced_too = node is None
     if node is None:
-        there = await nodes.ids(tx, limit=2)
-        if len(there) != 1:
-            return
-        (node,) = there
+        node = await only_node(tx)
+    if node is None:
+        return
     await nodes.every(tx, [node], lock=True)
     await _refuse_held(tx, caller, ports, node, unplaced_too=unplaced_too, besides=row.id if row is not None else None)
+
+
+async def only_node(tx: Tx) -> NodeId | None:
+    """Return the node where every machine will be; None if there are several, or none."""
+    there = await nodes.ids(tx, limit=2)
+    return there[0] if len(there) == 1 else None
 
 
 async def _refuse_held(

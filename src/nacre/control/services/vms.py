@@ -186,10 +186,8 @@ async def update(
     if_match: str | None = None,
 ) -> Accepted[VmOut]:
     """Change fields. What the running machine cannot take over is shown as `restart_required` until it restarts."""
-    seen = await resolve(tx, caller, ref, project)
-    if seen.node is not None:
-        await nodes.every(tx, [seen.node], lock=True)
-    row = await _locked(tx, caller, seen.id, None, if_match)
+    row = await _locked_with_node(tx, caller, ref, project, ports=body.publish is not None)
+    require_match(if_match, etag_of(row.generation))
     if row.desired is Desired.ABSENT:
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
     spec = check_spec(_merged(row.spec, body))
@@ -262,6 +260,30 @@ async def _locked(tx: Tx, caller: Caller, ref: str, project: str | None, if_matc
     row = await resolve(tx, caller, ref, project, lock=True)
     require_match(if_match, etag_of(row.generation))
     return row
+
+
+async def _locked_with_node(tx: Tx, caller: Caller, ref: str, project: str | None, *, ports: bool) -> VmRow:
+    """Lock the node of a machine, or the one where its `ports` would be, and then the machine: as everybody does.
+
+    Where it was placed meanwhile, what was locked is given back and locked again in that order.
+    """
+    seen = await resolve(tx, caller, ref, project)
+    while True:
+        try:
+            async with tx.part():
+                home = seen.node or (await vm_ports.only_node(tx) if ports else None)
+                if home is not None:
+                    await nodes.every(tx, [home], lock=True)
+                row = await resolve(tx, caller, seen.id, None, lock=True)
+                if row.node != seen.node:
+                    raise _MovedMeanwhileError
+                return row
+        except _MovedMeanwhileError:
+            seen = await resolve(tx, caller, seen.id, None)
+
+
+class _MovedMeanwhileError(Exception):
+    """A machine is on another node than it was a moment ago."""
 
 
 async def _accept(

@@ -207,16 +207,6 @@ async def any_absent(rd: Read, node: NodeId) -> bool:
     return (await rd.connection.execute(query)).first() is not None
 
 
-async def unplaced(rd: Read) -> list[VmRow]:
-    """Return the machines that should run and have no node yet, longest waiting first."""
-    query = (
-        select(vms)
-        .where(vms.c.node.is_(None), vms.c.desired.in_([Desired.RUNNING, Desired.PAUSED]))
-        .order_by(vms.c.updated_at, vms.c.id)
-    )
-    return [load(VmRow, row) for row in await rd.connection.execute(query)]
-
-
 async def add(tx: Tx, row: VmRow, *, taken: NacreError) -> None:
     """Insert a machine. Raises `taken` if the name is taken in its project."""
     await insert_unique(tx, insert(vms).values(**vars(row)), taken=taken)
@@ -227,24 +217,6 @@ async def save(tx: Tx, row: VmRow) -> None:
     fixed = {"id", "project", "name", "image", "image_name", "created_at"}
     values = {name: value for name, value in vars(row).items() if name not in fixed}
     await tx.connection.execute(update(vms).where(vms.c.id == row.id).values(**values))
-
-
-async def place(tx: Tx, vm: VmId, generation: int, node: NodeId) -> bool:
-    """Give an unplaced machine its node, unless its intent has changed meanwhile. The node's row must be locked."""
-    statement = (
-        update(vms)
-        .where(vms.c.id == vm, vms.c.node.is_(None), vms.c.generation == generation)
-        .values(node=node, fence=vms.c.fence + 1, failure=None, since=tx.now(), finalizers=["node"])
-    )
-    return (await tx.connection.execute(statement)).rowcount > 0
-
-
-async def refuse(tx: Tx, vm: VmId, generation: int, failure: Failure) -> bool:
-    """Record why an unplaced machine has no node yet, unless its intent has changed meanwhile."""
-    statement = (
-        update(vms).where(vms.c.id == vm, vms.c.node.is_(None), vms.c.generation == generation).values(failure=failure)
-    )
-    return (await tx.connection.execute(statement)).rowcount > 0
 
 
 async def remove(tx: Tx, vm: VmId) -> None:
