@@ -11,8 +11,9 @@ import pytest
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import registry
-from nacre.agent.hypervisors.base import Guest, Handle, Launch
+from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.vms.presence import Presence
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass

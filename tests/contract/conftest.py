@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from nacre.agent.hypervisors import registry
-from nacre.agent.hypervisors.base import Hypervisor, Launch
+from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.launch import Launch
 from support.guests import tiny_image
 from support.machines import Bench, Watch
 

@@ -11,8 +11,9 @@ import pytest
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding, registry
-from nacre.agent.hypervisors.base import Guest, GuestState, Handle, Launch
+from nacre.agent.hypervisors.base import Guest, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.lib import processes
 from nacre.lib.clock import SystemClock
 from nacre.model.convergence import FailureClass

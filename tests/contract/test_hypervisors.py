@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from nacre.agent.hypervisors import ports
-from nacre.agent.hypervisors.base import GuestState, Handle, Launch
+from nacre.agent.hypervisors.base import GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import RELEASE_S
 from nacre.lib import processes
 from nacre.model.vms import ExitReason, PublishedPort, TransportProtocol

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState, Launch, UserNic
+from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState
+from nacre.agent.hypervisors.launch import Launch, UserNic
 from nacre.lib import processes
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import RunId, VmId, make_id

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from nacre.agent.hypervisors.base import CanProbeAcceleration
+from nacre.agent.hypervisors.abilities import CanProbeAcceleration
 from nacre.errors import NacreError
 
 PATIENCE_S = 10.0

@@ -1,4 +1,4 @@
-"""What every hypervisor driver is: a small core and abilities as separate protocols.
+"""What every hypervisor driver is: a small core. What only some can do is in `abilities`.
 
 Called by `agent/vms`. A driver knows its hypervisor and the files it is given; it never sees the wire, the
 control plane or another driver. The contract suite in `tests/contract` runs against every driver.
@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from nacre.model.ids import RunId, VmId
+from nacre.agent.hypervisors.launch import Launch
 from nacre.model.nodes import HypervisorInfo
-from nacre.model.vms import ExitReason, MachineType, PublishedPort
+from nacre.model.vms import ExitReason
 
 
 class GuestState(StrEnum):
@@ -25,51 +25,6 @@ class GuestState(StrEnum):
     FAILED = "failed"  # the hypervisor stopped it (internal error, I/O error)
     FROZEN = "frozen"  # its guard holds the hypervisor's process still, because its lease has ended
     GONE = "gone"  # no process
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiskFile:
-    """A disk as a file on this host."""
-
-    id: str
-    path: Path
-    format: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserNic:
-    """A NIC behind the hypervisor's own NAT, with ports that lead in from the host."""
-
-    id: str
-    mac: str
-    publish: tuple[PublishedPort, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """Everything a driver needs to start one life of a machine. All paths exist and belong to the agent."""
-
-    vm: VmId
-    run: RunId
-    name: str
-    machine: MachineType
-    cpus: int
-    memory_bytes: int
-    directory: Path
-    """Kept between lives: disks, console log, hypervisor log."""
-    run_directory: Path
-    """Short path for sockets; emptied between lives."""
-    lock_fd: int
-    """An open file descriptor holding an exclusive flock on the machine. The hypervisor's process inherits it,
-    so the lock lives exactly as long as the process: whoever cannot take it must adopt, not start."""
-    lease: Path | None = None
-    """A file that says until when the guest may run (`guard.py`). With it, the hypervisor is started under a guard."""
-    kernel: Path | None = None
-    initrd: Path | None = None
-    kernel_args: str = ""
-    disks: tuple[DiskFile, ...] = ()
-    nics: tuple[UserNic, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,22 +148,4 @@ class Hypervisor(Protocol):
         `handle` is None when the agent died between starting the process and writing its record: the driver
         then finds the process by its sockets. Verified by boot id, start time, peer credentials and handshake.
         """
-        ...
-
-
-@runtime_checkable
-class CanProbeAcceleration(Protocol):
-    """Ability: proves an accelerator by booting a kernel under it."""
-
-    async def prove_acceleration(self, kernel: Path) -> None:
-        """Boot `kernel` under each faster accelerator, with a time limit, and remember the verdict."""
-        ...
-
-
-@runtime_checkable
-class CanGuard(Protocol):
-    """Ability: starts guests under a guard, so that none outlives its lease."""
-
-    def guard_obstacle(self) -> str:
-        """Say why guests cannot be guarded on this host; empty if they can."""
         ...

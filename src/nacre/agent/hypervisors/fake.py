@@ -16,8 +16,9 @@ from typing import cast
 import msgspec
 
 from nacre.agent.hypervisors import guarding, ports, registry
-from nacre.agent.hypervisors.base import Guard, Guest, GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors.base import Guard, Guest, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life, take_hold
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
@@ -64,7 +65,7 @@ class FakeHypervisor:
 
     async def start(self, launch: Launch) -> Guest:
         """Start the process; returns when it answers. Raises DriverError and leaves no process behind."""
-        ports.check_free(port for nic in launch.nics for port in nic.publish)
+        ports.check_free(launch.publish)
         config = launch.run_directory / "fake.json"
         config.write_bytes(msgspec.json.encode(_config(launch)))
         process = await guarding.spawn(
@@ -304,7 +305,7 @@ def _config(launch: Launch) -> dict[str, object]:
         "control_socket": str(launch.run_directory / _CONTROL),
         "console_socket": str(launch.run_directory / _CONSOLE),
         "console_log": str(launch.directory / "console.log"),
-        "publish": [msgspec.to_builtins(port) for nic in launch.nics for port in nic.publish],
+        "publish": [msgspec.to_builtins(port) for port in launch.publish],
     }
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nacre.agent.hypervisors import guard as program
-from nacre.agent.hypervisors.base import Guard, Launch
+from nacre.agent.hypervisors.base import Guard
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.lib import processes
 from nacre.lib.processes import Process
 from nacre.model.convergence import FailureClass

@@ -10,7 +10,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from nacre.agent.hypervisors.base import CanGuard, CanProbeAcceleration, Hypervisor
+from nacre.agent.hypervisors.abilities import CanGuard, CanProbeAcceleration
+from nacre.agent.hypervisors.base import Hypervisor
 from nacre.errors import UnsupportedError
 
 DRIVERS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nacre.agent.hypervisors.base import DiskFile
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.model.images import Format
 
 

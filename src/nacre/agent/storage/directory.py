@@ -10,8 +10,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacre.agent.hypervisors.base import DiskFile
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.storage.base import BaseDisk
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Format

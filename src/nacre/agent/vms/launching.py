@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nacre.agent.hypervisors.base import DiskFile, Launch, UserNic
+from nacre.agent.hypervisors.launch import DiskFile, Launch, UserNic
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId

@@ -13,7 +13,8 @@ import msgspec
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.base import DiskFile, Guest
+from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.storage.base import BaseDisk

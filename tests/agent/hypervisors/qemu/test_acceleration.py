@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nacre.agent.hypervisors.base import CanProbeAcceleration
+from nacre.agent.hypervisors.abilities import CanProbeAcceleration
 from nacre.agent.hypervisors.qemu import acceleration
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdict, Verdicts, choose
 from nacre.agent.hypervisors.qemu.driver import BINARY, QemuHypervisor

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nacre.agent.hypervisors.base import DiskFile, Launch, UserNic
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile, Launch, UserNic
 from nacre.agent.hypervisors.qemu import command_line
 from nacre.model.ids import RunId, VmId
 from nacre.model.units import GIB, MIB

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from nacre.agent.hypervisors.base import DiskFile, GuestState
+from nacre.agent.hypervisors.base import GuestState
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Verdicts
 from nacre.agent.hypervisors.qemu.command_line import QMP_SOCKET
 from nacre.agent.hypervisors.qemu.driver import QemuHypervisor

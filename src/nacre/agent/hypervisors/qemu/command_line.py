@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-from nacre.agent.hypervisors.base import DiskFile, Launch, UserNic
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic, UserNic
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId
 from nacre.model.units import MIB
@@ -93,7 +93,7 @@ def _check(launch: Launch) -> None:
             hint="give it more memory, or use the machine type q35",
             failure_class=FailureClass.PERMANENT,
         )
-    for port in (port for nic in launch.nics for port in nic.publish):
+    for port in launch.publish:
         if ip_address(port.host_address).version == 6:
             raise DriverError(
                 "ipv6_publish_unsupported",
@@ -124,7 +124,9 @@ def _boot(launch: Launch, tsc_khz: int | None) -> list[str]:
     return [*words, "-append", arguments] if arguments else words
 
 
-def _disk(disk: DiskFile, boot_index: int | None) -> list[str]:
+def _disk(disk: Disk, boot_index: int | None) -> list[str]:
+    if not isinstance(disk, DiskFile):
+        raise _not_yet("disk", disk.id)
     # As JSON, because file names may hold commas.
     file = {"driver": "file", "filename": str(disk.path), "node-name": f"{disk.id}-file"}
     node = {"driver": disk.format, "node-name": disk.id, "file": file, "read-only": disk.read_only, "discard": "unmap"}
@@ -134,7 +136,9 @@ def _disk(disk: DiskFile, boot_index: int | None) -> list[str]:
     return ["-blockdev", json.dumps(node), "-device", device]
 
 
-def _nic(nic: UserNic, name: str) -> list[str]:
+def _nic(nic: Nic, name: str) -> list[str]:
+    if not isinstance(nic, UserNic):
+        raise _not_yet("NIC", nic.id)
     parts = ["user", f"id={nic.id}", *_hostname(name)]
     parts += [f"hostfwd={p.protocol}:{p.host_address}:{p.host_port}-:{p.guest_port}" for p in nic.publish]
     # No romfile: nothing here boots from the network, and reading the option ROM takes time.
@@ -154,3 +158,12 @@ def _socket(name: str, path: Path) -> str:
 def _quoted(value: str) -> str:
     """QEMU's options are separated by commas; a doubled comma is one that belongs to the value."""
     return value.replace(",", ",,")
+
+
+def _not_yet(what: str, name: str) -> DriverError:
+    return DriverError(
+        "device_unsupported",
+        f"the machine's {what} {name} is of a kind that this driver cannot connect",
+        hint="use a file as a disk and user-mode networking",
+        failure_class=FailureClass.PERMANENT,
+    )

@@ -13,8 +13,9 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.hypervisors import guarding, ports, registry
-from nacre.agent.hypervisors.base import Guest, Handle, Launch
+from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
 from nacre.agent.hypervisors.qemu import acceleration, command_line, states
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
@@ -194,7 +195,7 @@ class QemuHypervisor:
         words = command_line.build(
             launch, binary=found.path, accelerator=choice.accelerator, sandbox=found.sandbox, tsc_khz=_tsc_khz()
         )
-        ports.check_free(port for nic in launch.nics for port in nic.publish)
+        ports.check_free(launch.publish)
         hypervisor_log = launch.directory / _LOG_NAME
         begin = _shorten(hypervisor_log)
         try:

@@ -13,8 +13,9 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle, Launch
+from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life
 from nacre.agent.hypervisors.qemu import states
 from nacre.agent.hypervisors.qemu.command_line import CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET

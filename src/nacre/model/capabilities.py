@@ -1,0 +1,122 @@
+"""What a hypervisor can do on a node, and what a machine needs: the words in which both are compared.
+
+Drivers say what they offer, computed from what they are, their version and the host; admission and the scheduler ask
+what a machine needs and which node could. Pure.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+
+class Level(StrEnum):
+    """How well something is done."""
+
+    NATIVE = "native"  # by the hypervisor itself
+    EXPERIMENTAL = "experimental"  # by the hypervisor, whose makers call it a preview
+    EMULATED = "emulated"  # by other means to the same end
+    NEEDS_GUEST = "needs-guest"  # only if the guest plays along
+    UNSUPPORTED = "unsupported"
+
+
+class Capability(StrEnum):
+    """Something that not every hypervisor can do."""
+
+    BOOT_KERNEL = "boot.kernel"
+    BOOT_BIOS = "boot.bios"
+    BOOT_UEFI = "boot.uefi"
+    BOOT_ISO = "boot.iso"
+    SECURE_BOOT = "boot.secure"
+    SHUTDOWN = "shutdown.graceful"
+    RESET = "reset"
+    PAUSE = "pause"
+    GUARD = "guard"
+
+    CPU_MODEL = "cpu.model"
+    CPU_TOPOLOGY = "cpu.topology"
+    CPU_PINNING = "cpu.pinning"
+    CPU_HYPERV = "cpu.hyperv"
+    CPU_ADD = "cpu.add"
+    CPU_REMOVE = "cpu.remove"
+
+    MEMORY_ADD = "memory.add"
+    MEMORY_VIRTIO = "memory.virtio-mem"
+    MEMORY_HUGEPAGES_2M = "memory.hugepages-2m"
+    MEMORY_HUGEPAGES_1G = "memory.hugepages-1g"
+    MEMORY_SHARED = "memory.shared"
+    MEMORY_MERGEABLE = "memory.mergeable"
+    MEMORY_PREFAULT = "memory.prefault"
+    MEMORY_THP = "memory.thp"
+    NUMA = "memory.numa"
+    BALLOON = "balloon"
+    BALLOON_STATS = "balloon.statistics"
+    BALLOON_REPORTING = "balloon.free-page-reporting"
+
+    DISK_QCOW2 = "disk.qcow2"
+    DISK_RBD = "disk.rbd"
+    DISK_DIRECT = "disk.direct"
+    DISK_QUEUES = "disk.queues"
+    DISK_SERIAL = "disk.serial"
+    DISK_VHOST_USER = "disk.vhost-user"
+    DISK_ADD = "disk.add"
+    DISK_REMOVE = "disk.remove"
+    DISK_RESIZE = "disk.resize"
+    DISK_LIMITS = "disk.limits"
+    DISK_LIMITS_LIVE = "disk.limits-live"
+    DISK_LIMIT_GROUPS = "disk.limit-groups"
+
+    NIC_USER = "nic.user"
+    NIC_TAP = "nic.tap"
+    NIC_MACVTAP = "nic.macvtap"
+    NIC_VHOST_USER = "nic.vhost-user"
+    NIC_QUEUES = "nic.queues"
+    NIC_MTU = "nic.mtu"
+    NIC_OFFLOADS = "nic.offloads"
+    NIC_IOMMU = "nic.iommu"
+    NIC_ADD = "nic.add"
+    NIC_REMOVE = "nic.remove"
+    NIC_LIMITS = "nic.limits"
+    NIC_LIMITS_LIVE = "nic.limits-live"
+    PCI_SEGMENTS = "pci.segments"
+
+    CONSOLE = "console.interactive"
+    CONSOLE_VIRTIO = "console.virtio"
+    GRAPHICS_VNC = "graphics.vnc"
+    WATCHDOG = "watchdog"
+    TPM = "tpm"
+    RNG = "rng"
+    PANIC = "panic"
+    GUEST_CHANNEL = "guest-channel"
+
+    DISK_SNAPSHOT = "snapshot.disk"
+    CHECKPOINT = "checkpoint"
+    RESEED = "checkpoint.reseed"
+    MIGRATE = "migrate"
+    MIGRATE_DISKS = "migrate.local-disks"
+    MIGRATE_POSTCOPY = "migrate.postcopy"
+    MIGRATE_TLS = "migrate.tls"
+    METRICS = "metrics"
+    CONFINED = "confined"
+
+
+class Support(msgspec.Struct, frozen=True, kw_only=True):
+    """How well a hypervisor does something on a node."""
+
+    level: Level
+    note: str = ""
+    """Why not better, or what it takes. For people."""
+
+
+Offer = Mapping[Capability, Support]
+"""What is not named is unsupported."""
+
+NATIVE = Support(level=Level.NATIVE)
+
+
+def offers(offer: Offer, capability: Capability) -> bool:
+    """Whether it is there at any level."""
+    return offer.get(capability, _NOT).level is not Level.UNSUPPORTED
+
+
+_NOT = Support(level=Level.UNSUPPORTED)
