@@ -170,6 +170,20 @@ class MigrationTerms:
     """Disks whose content is to be copied because the other host does not see them."""
 
 
+def disks_socket(socket: Path) -> Path:
+    """Return where the content of disks goes, beside a guest that goes through `socket`."""
+    return socket.with_name(socket.name + ".disks")
+
+
+@runtime_checkable
+class HasShape(Protocol):
+    """Ability of a guest: what it is made of has changed since its start in ways that only its driver can tell."""
+
+    async def shape(self) -> str:
+        """Return what the driver on another host must know to take it in: for `Launch.arrival`. Short."""
+        ...
+
+
 @runtime_checkable
 class CanMigrate(Protocol):
     """Ability of a guest: it moves to another host while it runs. The sender's side."""

@@ -126,6 +126,16 @@ class Confinement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """What must be known, besides the launch, of a guest that comes from another host."""
+
+    shape: str = ""
+    """What the guest said there (`abilities.HasShape`). Only its driver understands it."""
+    disks: tuple[str, ...] = ()
+    """Disks whose content comes as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """Everything a driver needs to start one life of a machine. All paths exist and belong to the agent."""
 
@@ -159,6 +169,8 @@ class Launch:
     tpm_socket: Path | None = None
     """Where swtpm listens, if the machine has a TPM."""
     confinement: Confinement | None = None
+    arrival: Arrival | None = None
+    """Set if the guest comes from another host."""
 
     @property
     def publish(self) -> tuple[PublishedPort, ...]:
