@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import socket
 import sys
@@ -284,6 +285,8 @@ from dataclasses import replace
 from pathlib import Path
 from nacre.agent.hypervisors import registry
 from nacre.agent.hypervisors.base import *
+from nacre.agent.hypervisors.launch import *
+from nacre.model.hardware import *
 from nacre.model.vms import *
 launch = {launch!r}
 async def main():
@@ -293,8 +296,7 @@ async def main():
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """.replace("PosixPath", "Path")
-    for enumeration in ("MachineType", "TransportProtocol"):
-        code = code.replace(f"<{enumeration}.", f"{enumeration}.").replace(": 'q35'>", "")
+    code = re.sub(r"<(\w+\.\w+): '[\w-]*'>", r"\1", code)  # enumerations do not read what they write
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, pass_fds=[launch.lock_fd], start_new_session=True
     )

@@ -67,7 +67,7 @@ async def test_a_missing_qemu_is_unavailable_with_a_reason_and_what_to_do(tmp_pa
 
 @pytest.mark.parametrize("text", ["exit 127", "echo nonsense", "kill -SEGV $$", "exec sleep 600"])
 async def test_a_broken_qemu_is_unavailable_and_is_asked_again_when_it_was_replaced(tmp_path, text, monkeypatch):
-    monkeypatch.setattr("nacre.agent.hypervisors.qemu.driver._PROBE_S", 0.3)
+    monkeypatch.setattr("nacre.agent.hypervisors.qemu.installed.PROBE_S", 0.3)
     binary = program(tmp_path / "qemu", text)
     driver = QemuHypervisor(state_directory=tmp_path, binary=binary, candidates=())
     assert not (await driver.probe()).available

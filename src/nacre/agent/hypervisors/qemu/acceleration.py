@@ -18,9 +18,9 @@ import msgspec
 
 from nacre.agent.hypervisors.qemu import states
 from nacre.agent.hypervisors.qemu.command_line import probe_words
+from nacre.agent.hypervisors.qemu.command_line.surroundings import TCG
 from nacre.lib import processes
 
-TCG = "tcg"
 TIME_LIMIT_S = 8.0
 FIRST_LINE = b"Linux version"
 

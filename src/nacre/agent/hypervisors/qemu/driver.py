@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import re
-import shutil
-import subprocess
-from dataclasses import dataclass
+import sys
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,42 +14,33 @@ from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
-from nacre.agent.hypervisors.qemu import acceleration, command_line, states
+from nacre.agent.hypervisors.qemu import acceleration, command_line, states, taps
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
+from nacre.agent.hypervisors.qemu.command_line import Surroundings
+from nacre.agent.hypervisors.qemu.command_line.surroundings import TCG
 from nacre.agent.hypervisors.qemu.guest import QemuGuest, clean_up
+from nacre.agent.hypervisors.qemu.installed import Installed, find, unavailable
 from nacre.agent.hypervisors.qemu.qmp import Qmp, silent
+from nacre.agent.hypervisors.qemu.settling import settle
+from nacre.agent.hypervisors.qemu.talk import Talk
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import HypervisorInfo
-from nacre.model.vms import MachineType
 
 BINARY = "qemu-system-x86_64"
 
-_PROBE_S = 15.0
 _START_S = 20.0
 _ADOPT_S = 3.0
 _POLL_S = 0.005
 _LOG_NAME = "hypervisor.log"
 _LOG_LIMIT = 256 << 10
-_INSTALL_HINT = "install QEMU on the node (Debian, Ubuntu: apt-get install qemu-system-x86; macOS: brew install qemu)"
-_QUESTIONS = ("qmp_capabilities", "query-version", "query-machines", "quit")
+_FIRST_TAP = 4  # after the lock, in what the process inherits
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Installed:
-    """What a QEMU binary said of itself."""
-
-    path: str
-    stamp: tuple[int, int]
-    version: str
-    machines: tuple[str, ...]
-    sandbox: bool
-
-
 class QemuHypervisor:
-    """Fulfils `base.Hypervisor`, `base.CanGuard` and `base.CanProbeAcceleration`."""
+    """Fulfils `base.Hypervisor`, `abilities.CanGuard` and `abilities.CanProbeAcceleration`."""
 
     def __init__(
         self,
@@ -182,7 +170,7 @@ class QemuHypervisor:
         found = await self._find()
         choice = self._choice(found)
         kvm = (await qmp.ask("query-kvm", timeout=_ADOPT_S)).get("enabled") is True
-        return _handle(process, found, Choice("kvm") if kvm else Choice(acceleration.TCG, choice.reason))
+        return _handle(process, found, Choice("kvm") if kvm else Choice(TCG, choice.reason))
 
     async def _start(self, launch: Launch, found: Installed, choice: Choice) -> Guest:
         if launch.machine.value not in found.machines:
@@ -192,19 +180,20 @@ class QemuHypervisor:
                 hint=f"use one of {', '.join(found.machines)}, or a node with another QEMU",
                 failure_class=FailureClass.PERMANENT,
             )
-        words = command_line.build(
-            launch, binary=found.path, accelerator=choice.accelerator, sandbox=found.sandbox, tsc_khz=_tsc_khz()
-        )
         ports.check_free(launch.publish)
         hypervisor_log = launch.directory / _LOG_NAME
         begin = _shorten(hypervisor_log)
-        try:
-            process = await guarding.spawn(words, lease=launch.lease, output=hypervisor_log, inherit=[launch.lock_fd])
-        except OSError as error:
-            self._installed = None
-            raise _unavailable(f"QEMU cannot be run: {error.strerror}") from error
+        with taps.open_all(launch.nics) as opened:
+            words = command_line.build(launch, _surroundings(found, choice), fds=opened.inherited(_FIRST_TAP))
+            inherit = [launch.lock_fd, *opened.in_order()]
+            try:
+                process = await guarding.spawn(words, lease=launch.lease, output=hypervisor_log, inherit=inherit)
+            except OSError as error:
+                self._installed = None
+                raise unavailable(f"QEMU cannot be run: {error.strerror}") from error
         try:
             qmp = await _greeting(launch, process, hypervisor_log, begin)
+            await settle(launch, Talk(partial(_itself, qmp)), process.pid)
         except BaseException:
             await asyncio.shield(_abandon(launch, process))
             raise
@@ -219,13 +208,7 @@ class QemuHypervisor:
         )
 
     async def _find(self) -> Installed:
-        """Ask the installed QEMU what it is, again only when the file changed. Raises DriverError."""
-        path = shutil.which(self._binary)
-        if path is None:
-            raise _unavailable(f"{Path(self._binary).name} is not installed")
-        stamp = _stamp(path)
-        if self._installed is None or (self._installed.path, self._installed.stamp) != (path, stamp):
-            self._installed = await _interrogate(path, stamp)
+        self._installed = await find(self._binary, self._installed)
         return self._installed
 
 
@@ -251,39 +234,6 @@ async def _abandon(launch: Launch, process: processes.Process) -> None:
     clean_up(launch)
 
 
-async def _interrogate(path: str, stamp: tuple[int, int]) -> Installed:
-    """Run QEMU without a machine and ask it. Without the sandbox if it is built without one."""
-    sandbox = True
-    text = await _answers(path, ["-sandbox", "on"])
-    if text is None:
-        sandbox = False
-        text = await _answers(path, [])
-    answers = [] if text is None else [json.loads(line) for line in text.splitlines() if line.startswith('{"return"')]
-    if len(answers) < len(_QUESTIONS):
-        raise _unavailable("the installed QEMU does not run")
-    numbers = answers[1]["return"]["qemu"]
-    known = {name for machine in answers[2]["return"] for name in (machine["name"], machine.get("alias"))}
-    return Installed(
-        path=path,
-        stamp=stamp,
-        version=f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}",
-        machines=tuple(machine.value for machine in MachineType if machine.value in known),
-        sandbox=sandbox,
-    )
-
-
-async def _answers(path: str, options: list[str]) -> str | None:
-    words = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", *options, "-qmp", "stdio"]
-    questions = "".join(json.dumps({"execute": question}) + "\n" for question in _QUESTIONS)
-    ask = partial(subprocess.run, words, input=questions, capture_output=True, text=True, timeout=_PROBE_S)
-    try:
-        # In a thread: some programs do not read their input, and the event loops differ in how they take that.
-        done = await asyncio.to_thread(ask, errors="replace")
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
 def _handle(process: processes.Process, found: Installed, choice: Choice) -> Handle:
     return Handle(
         pid=process.pid,
@@ -295,6 +245,21 @@ def _handle(process: processes.Process, found: Installed, choice: Choice) -> Han
     )
 
 
+def _surroundings(found: Installed, choice: Choice) -> Surroundings:
+    return Surroundings(
+        binary=found.path,
+        accelerator=choice.accelerator,
+        sandbox=found.sandbox,
+        version=found.numbers,
+        linux=sys.platform == "linux",
+        tsc_khz=_tsc_khz(),
+    )
+
+
+async def _itself(qmp: Qmp) -> Qmp:
+    return qmp
+
+
 @cache
 def _tsc_khz() -> int | None:
     """The rate of the host's time stamp counter as its kernel tells it; None where it does not."""
@@ -302,11 +267,6 @@ def _tsc_khz() -> int | None:
         found = re.search(r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         return int(float(found.group(1)) * 1000) if found else None
     return None
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    facts = Path(path).stat()
-    return facts.st_mtime_ns, facts.st_size
 
 
 def _shorten(path: Path) -> int:
@@ -322,7 +282,3 @@ def _since(path: Path, begin: int) -> str:
     with path.open("rb") as file:
         file.seek(begin)
         return file.read(_LOG_LIMIT).decode(errors="replace")
-
-
-def _unavailable(message: str) -> DriverError:
-    return DriverError("hypervisor_unavailable", message, hint=_INSTALL_HINT, failure_class=FailureClass.BLOCKED)

@@ -18,7 +18,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life
 from nacre.agent.hypervisors.qemu import states
-from nacre.agent.hypervisors.qemu.command_line import CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET
+from nacre.agent.hypervisors.qemu.command_line import CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET, SOCKETS
 from nacre.agent.hypervisors.qemu.qmp import Event, Qmp, silent
 from nacre.lib import processes
 
@@ -251,7 +251,7 @@ class QemuGuest:
 
 def clean_up(launch: Launch) -> None:
     """Remove the sockets that a killed QEMU leaves behind. Only after its process is gone."""
-    for name in (QMP_SOCKET, CONSOLE_SOCKET):
+    for name in SOCKETS:
         (launch.run_directory / name).unlink(missing_ok=True)
 
 

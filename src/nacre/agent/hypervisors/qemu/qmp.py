@@ -17,10 +17,25 @@ from qemu.qmp import EventListener, ExecInterruptedError, ExecuteError, QMPClien
 from qemu.qmp.protocol import StateError
 
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.qemu import states
 from nacre.lib import processes
 
 # Replies are single lines: the schema alone has 207 kB, a list of many block nodes far more.
 MAX_LINE = 16 << 20
+
+
+class RefusedError(DriverError):
+    """QEMU has understood a command and said no."""
+
+    def __init__(self, command: str, text: str, error_class: str) -> None:
+        super().__init__(
+            "hypervisor_refused",
+            f"QEMU refused {command}: {states.without_places(text)}",
+            hint="look at the machine's state; it may not allow this now",
+        )
+        self.text = text
+        self.error_class = error_class
+        """Of the QAPI schema: `GenericError`, `DeviceNotFound`, …"""
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,18 @@ class Event:
 class Qmp:
     """A negotiated connection. Made by `connect`."""
 
-    def __init__(self, client: QMPClient, listener: EventListener, peer: processes.Peer | None) -> None:
+    def __init__(
+        self,
+        client: QMPClient,
+        listener: EventListener,
+        peer: processes.Peer | None,
+        connection: socket.socket | None = None,
+    ) -> None:
         self.peer = peer
         """The process that listens there, as the kernel says."""
         self._client = client
+        self._socket = connection
+        self._handing_over = asyncio.Lock()
         self._listener = listener
         self._closing: asyncio.Task[None] | None = None
 
@@ -68,7 +91,7 @@ class Qmp:
         except BaseException:
             connection.close()
             raise
-        return cls(client, listener, peer)
+        return cls(client, listener, peer, connection)
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float) -> object:
         """Run a command and return its answer. Raises DriverError: refused, silent, or the connection ended."""
@@ -76,11 +99,7 @@ class Qmp:
             async with asyncio.timeout(timeout):
                 return await self._client.execute(command, dict(arguments) if arguments else None)
         except ExecuteError as error:
-            raise DriverError(
-                "hypervisor_refused",
-                f"QEMU refused {command}: {error}",
-                hint="look at the machine's state; it may not allow this now",
-            ) from error
+            raise RefusedError(command, str(error), error.error_class) from error
         except (TimeoutError, ExecInterruptedError, StateError, OSError, EOFError) as error:
             raise silent() from error
 
@@ -90,6 +109,17 @@ class Qmp:
         if not isinstance(answer, dict):
             raise DriverError("hypervisor_refused", f"QEMU answers {command} with {answer!r}", hint="upgrade QEMU")
         return cast("Mapping[str, object]", answer)
+
+    async def hand_over(self, fd: int, name: str, *, timeout: float) -> None:
+        """Give QEMU a copy of a descriptor under a name, in place of one with this name. Raises DriverError."""
+        async with self._handing_over:  # QEMU takes the last one that has arrived
+            try:
+                assert self._socket is not None
+                # Beside the stream: a blank between two commands, which carries the descriptor.
+                socket.send_fds(self._socket, [b" "], [fd])
+            except OSError as error:
+                raise silent() from error
+            await self.execute("getfd", {"fdname": name}, timeout=timeout)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield events as they come; ends when the connection does, after everything that arrived before."""

@@ -64,7 +64,12 @@ def last_words(text: str) -> str:
     """Return the last line of stderr that says what went wrong, without the places of files on this host."""
     lines = [_STAMP.sub("", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line and "warning:" not in line]
-    return _PATH.sub(r"\1", _PROGRAM.sub("", lines[-1]))[:300] if lines else ""
+    return without_places(_PROGRAM.sub("", lines[-1])) if lines else ""
+
+
+def without_places(text: str) -> str:
+    """Return what QEMU says without where files are on this host."""
+    return _PATH.sub(r"\1", text)[:300]
 
 
 def start_failure(text: str, status: int | None) -> DriverError:
