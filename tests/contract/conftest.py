@@ -1,27 +1,53 @@
-"""The laboratory of the contract suite: every driver that this host can run, on a bench of its own."""
+"""The laboratory of the contract suite: every driver that this host can run, on a bench of its own.
 
+Hypervisors that need what test machines lack (KVM) are stood in for by programs with their command lines, sockets and
+manners (`support/vmm`). Environment variables name the real ones, which then run the same suite.
+"""
+
+import os
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 
 from nacre.agent.hypervisors import registry
+from nacre.agent.hypervisors.abilities import CanOffer
 from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.cloud_hypervisor.driver import CloudHypervisor
 from nacre.agent.hypervisors.launch import Launch
+from nacre.model.capabilities import Capability, offers
 from support.guests import tiny_image
 from support.machines import Bench, Watch
+from support.vmm import cloud_hypervisor_fields, specification, wire
+from support.vmm.installed import install
+
+REAL = {"cloud-hypervisor": "NACRE_CLOUD_HYPERVISOR"}
+"""Environment variables that name real binaries, by absolute paths."""
 
 
 class Lab(Bench):
     """A bench with the driver under test."""
 
     driver: Hypervisor
+    emulated = False
+    """Behind the driver runs a small program instead of a kernel, which understands words such as `fake.tick`."""
+    publishes = True
+    """Guests have a network that leads to ports of this host."""
 
     def launch(self, **changes) -> Launch:
         """A machine that boots something that prints the ready line."""
+        if changes.get("publish") and not self.publishes:
+            pytest.skip(f"{self.driver.name} has no user-mode network and publishes nothing by itself")
+        basis: dict[str, object] = {} if self.publishes else {"nics": ()}
         if self.driver.name == "fake":
             return super().launch(**changes)
-        image = tiny_image()
-        basis = {"kernel": image.kernel, "initrd": image.initrd, "kernel_args": image.kernel_args}
+        if self.emulated:
+            for name in ("kernel", "initrd"):
+                (self.root / name).touch()
+            basis |= {"kernel": self.root / "kernel", "initrd": self.root / "initrd"}
+        else:
+            image = tiny_image()
+            basis |= {"kernel": image.kernel, "initrd": image.initrd, "kernel_args": image.kernel_args}
         return super().launch(**(basis | changes))
 
     async def started(self, **changes):
@@ -31,13 +57,41 @@ class Lab(Bench):
         return launch, guest, Watch(guest)
 
 
-@pytest.fixture(params=["fake", "qemu"])
-async def lab(request) -> AsyncGenerator[Lab]:
+def driver_of(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Hypervisor:
+    """The driver, and its hypervisor in the PATH."""
+    state = lab.root / "state"
+    if name not in REAL:
+        lab.emulated = name == "fake"
+        return registry.load(name, state)
+    real = os.environ.get(REAL[name])
+    lab.emulated = not real
+    programs = install(lab.root / "bin", **{name.replace("-", "_"): real or name.replace("-", "_")})
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    if real:
+        return registry.load(name, state)
+    (lab.root / "kvm").touch()
+    monkeypatch.setenv(wire.TRACE, str(lab.root / "trace"))
+    monkeypatch.setenv(cloud_hypervisor_fields.STRAYS, str(lab.root / "strays"))
+    return CloudHypervisor(state_directory=state, kvm=lab.root / "kvm")
+
+
+@pytest.fixture(params=["fake", "qemu", "cloud-hypervisor"])
+async def lab(request, monkeypatch) -> AsyncGenerator[Lab]:
     """A bench with each driver."""
     made = Lab()
-    made.driver = registry.load(request.param, made.root / "state")
+    made.driver = driver_of(request.param, made, monkeypatch)
     info = await made.driver.probe()
     if not info.available:
         pytest.skip(f"{info.name}: {info.reason}")
+    if isinstance(made.driver, CanOffer):
+        made.publishes = offers(await made.driver.offer(), Capability.NIC_USER)
     yield made
+    strays, asked = text(made.root / "strays"), specification.traced(made.root / "trace")
     await made.close()
+    assert strays == ""  # what the hypervisor would have dropped without a word
+    if (document := specification.find(made.driver.name)) is not None:
+        assert [problem for request in asked for problem in document.problems(*request)] == []
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

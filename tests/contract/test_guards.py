@@ -38,7 +38,7 @@ def now() -> float:
 
 async def counting(lab, lease: Path) -> tuple[Launch, Guest, Watch]:
     """A guarded guest whose console counts on for ever."""
-    if lab.driver.name == "fake":
+    if lab.emulated:
         launch, guest, watch = await lab.started(lease=lease, kernel_args="fake.tick=0.05")
     else:
         launch, guest, watch = await lab.started(lease=lease)

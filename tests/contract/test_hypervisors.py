@@ -16,9 +16,10 @@ import pytest
 from nacre.agent.hypervisors import ports
 from nacre.agent.hypervisors.base import GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.launch import Launch, UserNic
 from nacre.agent.hypervisors.lifecycle import RELEASE_S
 from nacre.lib import processes
+from nacre.model.convergence import FailureClass
 from nacre.model.vms import ExitReason, PublishedPort, TransportProtocol
 from support.machines import Watch, printed, ready
 from support.platform import free_port
@@ -75,13 +76,14 @@ async def test_the_probe_says_what_works(lab):
 
 
 async def test_a_guest_boots_serves_a_page_talks_on_its_console_and_is_killed_without_a_trace(lab):
-    port = PublishedPort(guest_port=80, host_port=free_port())
-    launch, guest, watch = await lab.started(publish=(port,))
+    ports_of_host = (PublishedPort(guest_port=80, host_port=free_port()),) if lab.publishes else ()
+    launch, guest, watch = await lab.started(publish=ports_of_host)
     assert await guest.state() is GuestState.RUNNING
     assert processes.is_alive(guest.handle.pid, guest.handle.start_time)
     assert os.getsid(guest.handle.pid) == guest.handle.pid
     await ready(guest)
-    assert "hello" in (await fetch(port.host_port)).lower()
+    for port in ports_of_host:
+        assert "hello" in (await fetch(port.host_port)).lower()
     assert await said(guest.console_socket, "forty-two")
     await guest.kill()
     assert await guest.state() is GuestState.GONE
@@ -89,8 +91,20 @@ async def test_a_guest_boots_serves_a_page_talks_on_its_console_and_is_killed_wi
     await watch.end()
     assert not processes.is_alive(guest.handle.pid, guest.handle.start_time)
     assert leftovers(launch) == []
-    ports.check_free([port])
+    ports.check_free(ports_of_host)
     await guest.kill()
+
+
+async def test_who_has_no_user_mode_network_says_so_and_starts_nothing(lab):
+    if lab.publishes:
+        pytest.skip(f"{lab.driver.name} has one")
+    launch = lab.launch(nics=(UserNic(id="nic0", mac="52:4e:00:00:00:01"),))
+    with pytest.raises(DriverError) as caught:
+        await lab.driver.start(launch)
+    assert caught.value.code == "nic_unsupported"
+    assert caught.value.failure_class is FailureClass.PERMANENT
+    assert caught.value.hint
+    assert leftovers(launch) == []
 
 
 async def test_the_power_button_stops_a_guest_and_it_counts_as_stopped(lab):

@@ -1,0 +1,1 @@
+"""Cloud Hypervisor, one process per machine, driven over its REST API."""

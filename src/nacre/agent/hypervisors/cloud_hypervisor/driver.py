@@ -1,0 +1,349 @@
+"""The driver called `cloud-hypervisor`: what is installed, starting, adopting. One running machine is a `guest`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from nacre.agent.hypervisors import guarding, registry
+from nacre.agent.hypervisors.base import Guest, Handle
+from nacre.agent.hypervisors.cloud_hypervisor import api as calls
+from nacre.agent.hypervisors.cloud_hypervisor import config, devices, events, offer, paths, plugs
+from nacre.agent.hypervisors.cloud_hypervisor.api import Api, silent
+from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
+from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
+from nacre.agent.hypervisors.cloud_hypervisor.guest import CloudHypervisorGuest, clean_up
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.lifecycle import take_hold
+from nacre.lib import processes
+from nacre.lib.processes import Process
+from nacre.model.capabilities import Offer
+from nacre.model.convergence import FailureClass
+from nacre.model.nodes import HypervisorInfo
+
+BINARY = "cloud-hypervisor"
+KVM = Path("/dev/kvm")
+
+_PROBE_S = 15.0
+_START_S = 20.0
+_ANSWER_S = 3.0
+_BOOT_S = 60.0
+_RESTORE_S = 3600.0
+_POLL_S = 0.005
+_LOG_LIMIT = 256 << 10
+_INSTALL_HINT = "install Cloud Hypervisor on the node: its releases are single binaries; put one into the agent's PATH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """What a binary said of itself."""
+
+    path: str
+    stamp: tuple[int, int]
+    version: str
+
+
+class CloudHypervisor:
+    """Fulfils `base.Hypervisor`, and of the abilities CanGuard, CanRestore and CanOffer."""
+
+    def __init__(self, *, state_directory: Path, binary: str = BINARY, kvm: Path = KVM) -> None:
+        del state_directory  # it has nothing to remember
+        self._binary = binary
+        self._kvm = kvm
+        self._installed: Installed | None = None
+
+    @property
+    def name(self) -> str:
+        """As in `VmSpec.hypervisor`."""
+        return "cloud-hypervisor"
+
+    async def probe(self) -> HypervisorInfo:
+        """What works here. A missing or broken Cloud Hypervisor is an answer, not an error."""
+        try:
+            found = await self._find()
+        except DriverError as error:
+            return HypervisorInfo(name=self.name, available=False, reason=f"{error.message}; {error.hint}")
+        if not os.access(self._kvm, os.R_OK | os.W_OK):
+            reason = (
+                f"it needs KVM, and the agent may not use {self._kvm.name}" if self._kvm.exists() else "there is no KVM"
+            )
+            return HypervisorInfo(name=self.name, available=False, version=found.version, reason=reason)
+        return HypervisorInfo(
+            name=self.name,
+            available=True,
+            reason=self.guard_obstacle(),
+            version=found.version,
+            accelerator="kvm",
+            machines=config.MACHINES,
+            abilities=registry.abilities(self),
+        )
+
+    def guard_obstacle(self) -> str:
+        """Cloud Hypervisor is a process like all others."""
+        return guarding.obstacle()
+
+    async def offer(self) -> Offer:
+        """Say what it can do here. Raises DriverError if it is not there."""
+        await self._find()
+        return offer.offer(guard_obstacle=self.guard_obstacle())
+
+    async def start(self, launch: Launch) -> Guest:
+        """Start a machine; returns when it has booted. Raises DriverError and leaves no process behind."""
+        body = config.build(launch)
+        found = await self._find()
+        process, api = await self._spawn(launch, found)
+        async with _undone(launch, process, api) as begun:
+            await api.put("vm.create", body, timeout=_BOOT_S)
+            for nic, fields in config.with_descriptors(launch):
+                with plugs.opened(nic) as descriptors:
+                    await api.put("vm.add-net", fields, timeout=_BOOT_S, descriptors=descriptors)
+            if devices.has_keeper(launch.devices):
+                begun.console = await Console.begin(launch, process)
+            await api.put("vm.boot", timeout=_BOOT_S)
+        return CloudHypervisorGuest(launch, _handle(process, found), process, begun.console)
+
+    async def restore(self, launch: Launch, directory: Path) -> Guest:
+        """See `CanRestore`."""
+        saved = cast("Fields", json.loads(_read(directory / "config.json")))
+        body = config.for_restoring(saved, launch)
+        found = await self._find()
+        process, api = await self._spawn(launch, found)
+        async with _undone(launch, process, api) as begun:
+            source = _lent(launch, directory, body)
+            if devices.has_keeper(launch.devices):
+                begun.console = await Console.begin(launch, process)
+            await api.put("vm.restore", {"source_url": f"file://{source}", "resume": False}, timeout=_RESTORE_S)
+            shutil.rmtree(source)
+        return CloudHypervisorGuest(launch, _handle(process, found), process, begun.console)
+
+    async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
+        """Take over a machine that outlived the agent; None if there is none. Raises DriverError when in doubt."""
+        if handle is not None:
+            process = take_hold(handle)
+        else:
+            listening = await processes.listener(launch.run_directory / paths.API_SOCKET)
+            process = listening and Process.open(listening.pid, listening.start_time)
+        if process is None:
+            return None
+        try:
+            guest = await self._taken_over(launch, handle, process)
+        except BaseException:
+            process.close()
+            raise
+        if guest is None:
+            process.close()
+        return guest
+
+    async def _taken_over(self, launch: Launch, handle: Handle | None, process: Process) -> Guest | None:
+        past = events.read(launch.run_directory / paths.EVENTS)
+        story = events.Story()
+        for event in past:
+            story.hear(event)
+        held_by = guarding.guard_of(process)
+        if guarding.is_frozen(process, held_by):  # it cannot say who it is
+            if handle is None and not guarding.is_for(held_by, launch):
+                return None
+        else:
+            seen = await _look(launch, process)
+            if seen.ours is False or (seen.ours is None and handle is None and not story.awaits_guest):
+                return None
+            if not (seen.ran or story.booted) and (seen.ours or story.awaits_guest):
+                # The agent died before the start was finished, or while the machine was on its way here.
+                await _abandon(launch, process, None)
+                return None
+        console = None
+        if any((launch.run_directory / name).exists() for name in (paths.SERIAL_SOCKET, paths.CONSOLE_SOCKET)):
+            console = await Console.find(launch, process)
+        handle = handle or _handle(process, await self._find())
+        return CloudHypervisorGuest(launch, handle, process, console, past=len(past))
+
+    async def _spawn(self, launch: Launch, found: Installed) -> tuple[Process, Api]:
+        """Start the process in a run directory that is ready for it, and return when it answers."""
+        log = launch.directory / paths.HYPERVISOR_LOG
+        begin = _shorten(log)
+        clean_up(launch)
+        words = config.command_line(found.path, launch.run_directory)
+        try:
+            for name, target in paths.links(launch).items():
+                (launch.run_directory / name).symlink_to(target)
+            process = await guarding.spawn(words, lease=launch.lease, output=log, inherit=[launch.lock_fd])
+        except OSError as error:
+            clean_up(launch)
+            raise _unavailable(f"Cloud Hypervisor cannot be run: {error.strerror}") from error
+        except BaseException:
+            clean_up(launch)
+            raise
+        api = Api(launch.run_directory / paths.API_SOCKET)
+        async with _undone(launch, process, api):
+            await _answering(api, process, log, begin)
+        return process, api
+
+    async def _find(self) -> Installed:
+        """Ask the installed binary what it is, again only when the file changed. Raises DriverError."""
+        path = shutil.which(self._binary)
+        if path is None:
+            raise _unavailable("Cloud Hypervisor is not installed")
+        stamp = _stamp(path)
+        if self._installed is None or (self._installed.path, self._installed.stamp) != (path, stamp):
+            self._installed = Installed(path=path, stamp=stamp, version=await _version(path))
+        return self._installed
+
+
+@dataclass
+class _Begun:
+    console: Console | None = None
+
+
+@contextlib.asynccontextmanager
+async def _undone(launch: Launch, process: Process, api: Api):
+    """End everything again if what follows fails, and hang up in any case."""
+    begun = _Begun()
+    try:
+        yield begun
+    except BaseException:
+        await asyncio.shield(_abandon(launch, process, begun.console))
+        raise
+    finally:
+        await api.close()
+
+
+async def _abandon(launch: Launch, process: Process, console: Console | None) -> None:
+    await process.kill()
+    process.close()
+    if console is not None:
+        await console.end(1.0)
+    clean_up(launch)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a process says of itself. None: it does not say."""
+
+    ours: bool | None = None
+    ran: bool | None = None
+
+
+async def _look(launch: Launch, process: Process) -> _Seen:
+    """Ask a process whose machine it has. Raises DriverError if another one answers in its place."""
+    api = Api(launch.run_directory / paths.API_SOCKET)
+    try:
+        peer = await api.peer(_ANSWER_S)
+        if peer is None or (peer.pid, peer.start_time) != (process.pid, process.start_time):
+            raise _socket_of_another()
+        info = await api.ask("vm.info", timeout=_ANSWER_S)
+    except OSError:
+        return _Seen()
+    except DriverError as error:
+        if error.code == calls.WRONG_STATE:  # it has no machine yet, and listens where only ours would
+            return _Seen(ours=True, ran=False)
+        if error.code == "hypervisor_silent":
+            return _Seen()
+        raise
+    finally:
+        await api.close()
+    platform = plugs.part(plugs.part(info, "config"), "platform")
+    ours = platform.get("system_uuid", platform.get("uuid")) == config.uuid_of(launch.vm)
+    return _Seen(ours=ours, ran=info.get("state") in {"Running", "Paused", "BreakPoint"})
+
+
+async def _answering(api: Api, process: Process, log: Path, begin: int) -> None:
+    """Wait until the API answers or the process ends, whichever comes first."""
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while True:
+        with contextlib.suppress(OSError, DriverError):  # it does not listen yet
+            peer = await api.peer(_ANSWER_S)
+            if peer is not None and peer.pid == process.pid:
+                await api.ask("vmm.ping", timeout=_ANSWER_S)
+                return
+            await api.close()
+        if await process.wait(_POLL_S):
+            raise calls.start_failure(_since(log, begin), process.exit_status)
+        if asyncio.get_running_loop().time() > deadline:
+            raise silent()
+
+
+def _lent(launch: Launch, directory: Path, body: Fields) -> Path:
+    """Return a folder that has everything of a checkpoint, but the configuration of this life."""
+    folder = launch.run_directory / paths.RESTORING
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(body))
+    for name in ("state.json", "memory-ranges"):
+        (folder / name).symlink_to(directory / name)
+    return folder
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise DriverError(
+            "checkpoint_unfit",
+            f"the checkpoint cannot be read: {error.strerror}",
+            hint="start the machine without it, or from another one",
+            failure_class=FailureClass.PERMANENT,
+        ) from error
+
+
+async def _version(path: str) -> str:
+    ask = partial(subprocess.run, [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S)
+    try:
+        done = await asyncio.to_thread(ask)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _unavailable("the installed Cloud Hypervisor does not run") from error
+    found = re.search(r"v?(\d+)\.(\d+)(\.\d+)?", done.stdout.decode(errors="replace"))
+    if done.returncode or found is None:
+        raise _unavailable("the installed Cloud Hypervisor does not say its version")
+    if why := offer.too_old((int(found.group(1)), int(found.group(2)))):
+        raise _unavailable(why)
+    return found.group().removeprefix("v")
+
+
+def _handle(process: Process, found: Installed) -> Handle:
+    return Handle(
+        pid=process.pid,
+        start_time=process.start_time,
+        boot_id=processes.boot_id(),
+        accelerator="kvm",
+        details={"cloud-hypervisor": found.version},
+    )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    facts = Path(path).stat()
+    return facts.st_mtime_ns, facts.st_size
+
+
+def _shorten(path: Path) -> int:
+    """Keep the end of a log that has grown over many lives, and return its size. Nothing writes to it now."""
+    if not path.exists():
+        return 0
+    if path.stat().st_size > _LOG_LIMIT:
+        path.write_bytes(path.read_bytes()[-_LOG_LIMIT // 4 :])
+    return path.stat().st_size
+
+
+def _since(path: Path, begin: int) -> str:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(_LOG_LIMIT).decode(errors="replace")
+
+
+def _socket_of_another() -> DriverError:
+    return DriverError(
+        "socket_of_another",
+        "the machine's process lives, but another process answers on its API socket",
+        hint="look for a second Cloud Hypervisor with the same socket on the node, and end the one that is wrong",
+        failure_class=FailureClass.BLOCKED,
+    )
+
+
+def _unavailable(message: str) -> DriverError:
+    return DriverError("hypervisor_unavailable", message, hint=_INSTALL_HINT, failure_class=FailureClass.BLOCKED)

@@ -1,0 +1,145 @@
+"""What Cloud Hypervisor tells by itself: a file of JSON objects that grows. Decoding is pure; `follow` reads the file.
+
+Used by `guest` and `driver`. The process writes each event indented, and an empty line after it. What it is about to do
+(`booting`, `pausing`) is told before it is checked, so only what has been done counts here.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from nacre.agent.hypervisors.abilities import MigrationProgress, MigrationState
+from nacre.agent.hypervisors.base import GuestState
+
+_END = b"\n\n"
+_CHUNK = 64 << 10
+_LOOK_S = (0.02, 0.25)
+"""How soon and how late the file is looked at again. It cannot be waited for but by watching it."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that has happened."""
+
+    source: str
+    name: str
+    properties: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class Decoder:
+    """Makes events of a growing text, however it is cut. What is no event is passed over."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that are complete with `data`."""
+        *parts, self._rest = (self._rest + data).split(_END)
+        return [event for part in parts if (event := _event(part)) is not None]
+
+
+_NO_MIGRATION = MigrationProgress(state=MigrationState.NONE)
+
+
+@dataclass
+class Story:
+    """What has happened to a machine since its process began."""
+
+    booted: bool = False
+    """It has run here at some time."""
+    off: bool = False
+    """It has powered off since."""
+    resetting: bool = False
+    panicked: bool = False
+    removed: dict[str, int] = field(default_factory=dict[str, int])
+    """How often the guest has let go of a device, by its name."""
+    awaits_guest: bool = False
+    """It listens for a machine that comes from another host."""
+    migration: MigrationProgress = _NO_MIGRATION
+
+    def hear(self, event: Event) -> None:
+        """Take an event in."""
+        match event.source, event.name:
+            case "vm", "booted" | "restored" | "rebooted" | "migration-receive-finished":
+                self.booted = True
+                self.off = self.resetting = self.panicked = self.awaits_guest = False
+            case "vm", "rebooting":
+                self.resetting = True
+            case "vm", "shutdown":
+                self.off = True
+                self.resetting = False
+            case "vm", "device-removed":
+                name = event.properties.get("id", "")
+                self.removed[name] = self.removed.get(name, 0) + 1
+            case "vm", "migration-receive-ready":
+                self.awaits_guest = True
+            case "vm", "migration-started":
+                self.migration = MigrationProgress(state=MigrationState.COPYING)
+            case "vm", "migration-failed":
+                self.migration = MigrationProgress(
+                    state=MigrationState.FAILED, detail="Cloud Hypervisor gave up; the machine runs on here"
+                )
+            case "vm", "migration-finished":
+                self.migration = MigrationProgress(state=MigrationState.MOVED)
+            case "guest", "panic":
+                self.panicked = True
+            case _:
+                pass
+
+    def state(self, said: str) -> GuestState:
+        """Say what a guest does whose Cloud Hypervisor says `said` (`VmInfo.state`)."""
+        match said:
+            case "Running":
+                return GuestState.FAILED if self.panicked else GuestState.RUNNING
+            case "Paused" | "BreakPoint":
+                return GuestState.PAUSED
+            case "Created" | "Shutdown":
+                if self.off:
+                    return GuestState.SHUT_DOWN
+                return GuestState.FAILED if self.booted else GuestState.STARTING
+            case _:
+                return GuestState.FAILED
+
+
+async def follow(path: Path) -> AsyncIterator[Event]:
+    """Yield every event of a file from its beginning, and what is appended from then on. Never ends."""
+    decoder = Decoder()
+    wait, longest = _LOOK_S
+    with path.open("rb") as file:
+        while True:
+            data = file.read(_CHUNK)
+            for event in decoder.feed(data):
+                yield event
+            if data:
+                wait = _LOOK_S[0]
+                continue
+            await asyncio.sleep(wait)
+            wait = min(longest, wait * 1.5)
+
+
+def read(path: Path) -> list[Event]:
+    """Return the events that a file holds; none if there is none."""
+    try:
+        return Decoder().feed(path.read_bytes())
+    except FileNotFoundError:
+        return []
+
+
+def _event(text: bytes) -> Event | None:
+    try:
+        found: object = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    fields = cast("dict[str, object]", found)
+    properties = fields.get("properties")
+    named = cast("dict[str, object]", properties) if isinstance(properties, dict) else {}
+    return Event(
+        source=str(fields.get("source")),
+        name=str(fields.get("event")),
+        properties={name: str(value) for name, value in named.items()},
+    )
