@@ -15,7 +15,7 @@ from typing import cast
 from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.cloud_hypervisor import api as calls
-from nacre.agent.hypervisors.cloud_hypervisor import config, devices, events, offer, paths, plugs
+from nacre.agent.hypervisors.cloud_hypervisor import config, devices, events, moving, offer, paths, plugs
 from nacre.agent.hypervisors.cloud_hypervisor.api import Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
@@ -52,7 +52,7 @@ class Installed:
 
 
 class CloudHypervisor:
-    """Fulfils `base.Hypervisor`, and of the abilities CanGuard, CanRestore and CanOffer."""
+    """Fulfils `base.Hypervisor`, and of the abilities CanGuard, CanRestore, CanReceive and CanOffer."""
 
     def __init__(self, *, state_directory: Path, binary: str = BINARY, kvm: Path = KVM) -> None:
         del state_directory  # it has nothing to remember
@@ -123,6 +123,23 @@ class CloudHypervisor:
             await api.put("vm.restore", {"source_url": f"file://{source}", "resume": False}, timeout=_RESTORE_S)
             shutil.rmtree(source)
         return CloudHypervisorGuest(launch, _handle(process, found), process, begun.console)
+
+    async def receive(self, launch: Launch, socket: Path) -> Guest:
+        """See `CanReceive`. While it waits, Cloud Hypervisor answers nothing else."""
+        config.build(launch)  # the configuration comes with the machine; what cannot be is refused before
+        found = await self._find()
+        process, api = await self._spawn(launch, found)
+        async with _undone(launch, process, api) as begun:
+            if devices.has_keeper(launch.devices):
+                begun.console = await Console.begin(launch, process)
+            arriving = asyncio.create_task(_receive(launch, socket))
+            try:
+                await _listening(launch, arriving)
+            except BaseException:
+                arriving.cancel()
+                await asyncio.gather(arriving, return_exceptions=True)
+                raise
+        return CloudHypervisorGuest(launch, _handle(process, found), process, begun.console, arriving=arriving)
 
     async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
         """Take over a machine that outlived the agent; None if there is none. Raises DriverError when in doubt."""
@@ -268,6 +285,28 @@ async def _answering(api: Api, process: Process, log: Path, begin: int) -> None:
             raise calls.start_failure(_since(log, begin), process.exit_status)
         if asyncio.get_running_loop().time() > deadline:
             raise silent()
+
+
+async def _receive(launch: Launch, socket: Path) -> None:
+    """Take a machine in; returns when it has arrived. Raises DriverError."""
+    api = Api(launch.run_directory / paths.API_SOCKET)
+    try:
+        await api.put("vm.receive-migration", {"receiver_url": f"unix:{socket}"}, timeout=moving.RECEIVE_S)
+    finally:
+        await api.close()
+
+
+async def _listening(launch: Launch, arriving: asyncio.Task[None]) -> None:
+    """Return when the process listens for a machine. Raises DriverError."""
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while not any(
+        event.name == "migration-receive-ready" for event in events.read(launch.run_directory / paths.EVENTS)
+    ):
+        if arriving.done():
+            await arriving
+        if asyncio.get_running_loop().time() > deadline:
+            raise silent()
+        await asyncio.wait({arriving}, timeout=_POLL_S)
 
 
 def _lent(launch: Launch, directory: Path, body: Fields) -> Path:

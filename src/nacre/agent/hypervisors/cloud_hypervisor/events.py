@@ -27,6 +27,8 @@ class Event:
     source: str
     name: str
     properties: dict[str, str] = field(default_factory=dict[str, str])
+    at: float = field(default=0.0, compare=False)
+    """Seconds since the process began."""
 
 
 class Decoder:
@@ -59,6 +61,7 @@ class Story:
     awaits_guest: bool = False
     """It listens for a machine that comes from another host."""
     migration: MigrationProgress = _NO_MIGRATION
+    paused_at: float | None = None
 
     def hear(self, event: Event) -> None:
         """Take an event in."""
@@ -68,6 +71,10 @@ class Story:
                 self.off = self.resetting = self.panicked = self.awaits_guest = False
             case "vm", "rebooting":
                 self.resetting = True
+            case "vm", "paused":
+                self.paused_at = event.at
+            case "vm", "resumed":
+                self.paused_at = None
             case "vm", "shutdown":
                 self.off = True
                 self.resetting = False
@@ -83,7 +90,8 @@ class Story:
                     state=MigrationState.FAILED, detail="Cloud Hypervisor gave up; the machine runs on here"
                 )
             case "vm", "migration-finished":
-                self.migration = MigrationProgress(state=MigrationState.MOVED)
+                still = None if self.paused_at is None else 1000 * (event.at - self.paused_at)
+                self.migration = MigrationProgress(state=MigrationState.MOVED, downtime_ms=still)
             case "guest", "panic":
                 self.panicked = True
             case _:
@@ -91,6 +99,8 @@ class Story:
 
     def state(self, said: str) -> GuestState:
         """Say what a guest does whose Cloud Hypervisor says `said` (`VmInfo.state`)."""
+        if self.migration.state is MigrationState.MOVED:
+            return GuestState.PAUSED
         match said:
             case "Running":
                 return GuestState.FAILED if self.panicked else GuestState.RUNNING
@@ -142,4 +152,13 @@ def _event(text: bytes) -> Event | None:
         source=str(fields.get("source")),
         name=str(fields.get("event")),
         properties={name: str(value) for name, value in named.items()},
+        at=_seconds(fields.get("timestamp")),
     )
+
+
+def _seconds(timestamp: object) -> float:
+    """Read a time stamp; 0 if it is none."""
+    if not isinstance(timestamp, dict):
+        return 0.0
+    secs, nanos = (cast("dict[str, object]", timestamp).get(name) for name in ("secs", "nanos"))
+    return secs + nanos / 1e9 if isinstance(secs, int) and isinstance(nanos, int) else 0.0

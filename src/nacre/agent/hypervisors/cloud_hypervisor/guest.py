@@ -13,12 +13,19 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.abilities import GuestCounters, Sizes
+from nacre.agent.hypervisors.abilities import (
+    GuestCounters,
+    MigrationProgress,
+    MigrationState,
+    MigrationTerms,
+    Sizes,
+)
 from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
-from nacre.agent.hypervisors.cloud_hypervisor import events, paths, sizes
-from nacre.agent.hypervisors.cloud_hypervisor.api import WRONG_STATE, Api
+from nacre.agent.hypervisors.cloud_hypervisor import events, moving, paths, sizes
+from nacre.agent.hypervisors.cloud_hypervisor.api import WRONG_STATE, Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.events import Event, Story
+from nacre.agent.hypervisors.cloud_hypervisor.moving import Line
 from nacre.agent.hypervisors.cloud_hypervisor.plugs import Plugs
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, Launch, Nic
@@ -29,6 +36,7 @@ _ANSWER_S = 5.0
 _ACT_S = 30.0
 _SAVE_S = 3600.0
 _QUIT_S = 5.0
+_CANCEL_S = 15.0
 _CONSOLE_S = 0.3
 _LAG_S = 0.5
 """Events are written a little later than the state says what has happened."""
@@ -41,9 +49,19 @@ class CloudHypervisorGuest:
     """A machine under Cloud Hypervisor. Fulfils `base.Guest` and the abilities that `driver` names."""
 
     def __init__(
-        self, launch: Launch, handle: Handle, process: Process, console: Console | None, *, past: int = 0
+        self,
+        launch: Launch,
+        handle: Handle,
+        process: Process,
+        console: Console | None,
+        *,
+        past: int = 0,
+        arriving: asyncio.Task[None] | None = None,
     ) -> None:
-        """`past`: so many events have happened before it came to us, and are no news."""
+        """`past`: so many events have happened before it came to us, and are no news.
+
+        `arriving` ends when the machine has come from another host, or with a DriverError.
+        """
         self._launch = launch
         self._handle = handle
         self._console = console
@@ -56,9 +74,11 @@ class CloudHypervisorGuest:
         self._held: GuestState | None = None
         """What it does while Cloud Hypervisor is busy with a long call, and answers nothing else."""
         self._quitting: asyncio.Task[None] | None = None
+        self._line: Line | None = None
         self._guard = guarding.guard_of(process)
         self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch))
         self._following = asyncio.create_task(self._follow())
+        self._arriving = None if arriving is None else asyncio.create_task(self._arrive(arriving))
 
     @property
     def handle(self) -> Handle:
@@ -138,10 +158,12 @@ class CloudHypervisorGuest:
     async def detach(self) -> None:
         """Let go; the guest stays."""
         await self._life.leave()
-        tasks = [task for task in (self._following, self._quitting) if task is not None]
+        tasks = [task for task in (self._following, self._quitting, self._arriving) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._line is not None:
+            await self._line.close()
         if self._console is not None:
             await self._console.leave()
         await self._api.close()
@@ -201,7 +223,50 @@ class CloudHypervisorGuest:
         finally:
             self._held = None
 
+    async def migrate(self, socket: Path, terms: MigrationTerms) -> None:
+        """Begin to send the guest through a unix stream socket. While it is on its way, this changes nothing."""
+        if self._story.migration.state in {MigrationState.COPYING, MigrationState.MOVED}:
+            return
+        if self._line is not None:
+            await self._line.close()
+        self._story.migration = MigrationProgress(state=MigrationState.COPYING)
+        try:
+            self._line = await moving.send(self._api, self._launch.run_directory, socket, terms)
+        except BaseException:
+            self._story.migration = MigrationProgress(state=MigrationState.NONE)
+            raise
+
+    async def migration(self) -> MigrationProgress:
+        """Say what Cloud Hypervisor has told, and what has gone through."""
+        return moving.progress(self._story.migration, self._line, self._launch.memory_bytes)
+
+    async def cancel_migration(self) -> None:
+        """Stop sending, and return when it is known where the guest runs."""
+        if self._line is None or self._story.migration.state is not MigrationState.COPYING:
+            return
+        self._line.cancel()
+        deadline = asyncio.get_running_loop().time() + _CANCEL_S
+        while self._story.migration.state is MigrationState.COPYING and not self._life.gone.is_set():
+            if asyncio.get_running_loop().time() > deadline:
+                raise silent()
+            await asyncio.sleep(_LOOK_S)
+
     # Inside
+
+    async def _arrive(self, arriving: asyncio.Task[None]) -> None:
+        """Wait for a machine that comes from another host. A process whose machine did not come is of no use."""
+        self._held = GuestState.STARTING
+        try:
+            await arriving
+        except DriverError as error:
+            if self._life.process.alive():
+                self._life.detail = f"the machine did not arrive: {error.message}"
+                await self._life.kill()
+        else:
+            self._held = None
+            self._life.tell(GuestEvent(state=await self.state(), detail="the machine has arrived"))
+        finally:
+            arriving.cancel()
 
     async def _reach(self, wanted: GuestState, call: str) -> None:
         """Look, act unless it is so, look again if that was refused."""
@@ -243,6 +308,11 @@ class CloudHypervisorGuest:
 
     def _tell(self, event: Event) -> None:
         match event.source, event.name:
+            case "vm", "paused" | "resumed" if self._story.migration.state is MigrationState.COPYING:
+                pass  # for the last pages, which nobody has asked for
+            case "vm", "migration-finished":
+                self._life.killed = True
+                self._life.detail = "the machine runs on another node"
             case "vm", "paused":
                 self._life.tell(GuestEvent(state=GuestState.PAUSED))
             case "vm", "resumed":
@@ -276,11 +346,13 @@ class CloudHypervisorGuest:
         """The process has ended: hear its last words."""
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
+        await self._api.close()
         for event in events.read(self._launch.run_directory / paths.EVENTS)[self._heard :]:
             self._hear(event)
+        if self._line is not None:
+            await self._line.close()
         if self._console is not None:
             await self._console.end(_CONSOLE_S)
-        await self._api.close()
 
 
 def clean_up(launch: Launch) -> None:

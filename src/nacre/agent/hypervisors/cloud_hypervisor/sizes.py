@@ -66,7 +66,8 @@ async def resize_memory(api: Api, memory_bytes: int) -> None:
             "takes back no memory that was added as DIMMs",
             "start the machine again with less, or use virtio-mem or the balloon",
         )
-    if not _number(memory, "hotplug_size") or (memory_bytes - now) % HOTPLUG_STEP:
+    least = _number(memory, "size") if virtio else now
+    if memory_bytes < least or not _number(memory, "hotplug_size") or (memory_bytes - now) % HOTPLUG_STEP:
         raise unsupported(
             "size_unfit",
             f"changes the memory in steps of {HOTPLUG_STEP // MIB} MiB, and up to the largest size that it was given",
