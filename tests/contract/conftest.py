@@ -5,6 +5,7 @@ manners (`support/vmm`). Environment variables name the real ones, which then ru
 """
 
 import os
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -12,17 +13,21 @@ import pytest
 
 from nacre.agent.hypervisors import registry
 from nacre.agent.hypervisors.abilities import CanOffer
-from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.base import Guest, Hypervisor
 from nacre.agent.hypervisors.cloud_hypervisor.driver import CloudHypervisor
+from nacre.agent.hypervisors.firecracker.driver import FirecrackerHypervisor
+from nacre.agent.hypervisors.firecracker.places import CONSOLE_INPUT
 from nacre.agent.hypervisors.launch import Launch
+from nacre.lib import processes
 from nacre.model.capabilities import Capability, offers
 from support.guests import tiny_image
 from support.machines import Bench, Watch
-from support.vmm import cloud_hypervisor_fields, specification, wire
+from support.vmm import cloud_hypervisor_fields, specification, swagger, wire
 from support.vmm.installed import install
 
-REAL = {"cloud-hypervisor": "NACRE_CLOUD_HYPERVISOR"}
+REAL = {"cloud-hypervisor": "NACRE_CLOUD_HYPERVISOR", "firecracker": "NACRE_FIRECRACKER"}
 """Environment variables that name real binaries, by absolute paths."""
+DRIVERS = {"cloud-hypervisor": CloudHypervisor, "firecracker": FirecrackerHypervisor}
 
 
 class Lab(Bench):
@@ -33,6 +38,12 @@ class Lab(Bench):
     """Behind the driver runs a small program instead of a kernel, which understands words such as `fake.tick`."""
     publishes = True
     """Guests have a network that leads to ports of this host."""
+    resets = True
+    """Guests begin again in the same process."""
+    lingers = True
+    """The process of a guest that powered off stays until that is on record."""
+    off = "poweroff"
+    """What is typed on the console to end a guest."""
 
     def launch(self, **changes) -> Launch:
         """A machine that boots something that prints the ready line."""
@@ -56,6 +67,19 @@ class Lab(Bench):
         guest = self.keep(await self.driver.start(launch))
         return launch, guest, Watch(guest)
 
+    async def type_unattended(self, launch: Launch, guest: Guest, line: str) -> None:
+        """Type on the console of a guest without an agent, and wait a little for its end."""
+        pipe = launch.run_directory / CONSOLE_INPUT  # where the console is a socket only with an agent
+        console = None if pipe.exists() else socket.socket(socket.AF_UNIX)
+        if console is None:
+            pipe.write_text(line)
+        else:
+            console.connect(str(guest.console_socket))
+            console.sendall(line.encode())
+        await processes.wait_exit(guest.handle.pid, guest.handle.start_time, 1.5)
+        if console is not None:
+            console.close()
+
 
 def driver_of(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Hypervisor:
     """The driver, and its hypervisor in the PATH."""
@@ -65,6 +89,8 @@ def driver_of(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Hyperviso
         return registry.load(name, state)
     real = os.environ.get(REAL[name])
     lab.emulated = not real
+    if name == "firecracker":
+        lab.lingers, lab.off = False, "reboot"
     programs = install(lab.root / "bin", **{name.replace("-", "_"): real or name.replace("-", "_")})
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     if real:
@@ -72,10 +98,10 @@ def driver_of(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Hyperviso
     (lab.root / "kvm").touch()
     monkeypatch.setenv(wire.TRACE, str(lab.root / "trace"))
     monkeypatch.setenv(cloud_hypervisor_fields.STRAYS, str(lab.root / "strays"))
-    return CloudHypervisor(state_directory=state, kvm=lab.root / "kvm")
+    return DRIVERS[name](state_directory=state, kvm=lab.root / "kvm")
 
 
-@pytest.fixture(params=["fake", "qemu", "cloud-hypervisor"])
+@pytest.fixture(params=["fake", "qemu", "cloud-hypervisor", "firecracker"])
 async def lab(request, monkeypatch) -> AsyncGenerator[Lab]:
     """A bench with each driver."""
     made = Lab()
@@ -84,8 +110,15 @@ async def lab(request, monkeypatch) -> AsyncGenerator[Lab]:
     if not info.available:
         pytest.skip(f"{info.name}: {info.reason}")
     if isinstance(made.driver, CanOffer):
-        made.publishes = offers(await made.driver.offer(), Capability.NIC_USER)
+        offer = await made.driver.offer()
+        made.publishes = offers(offer, Capability.NIC_USER)
+        made.resets = offers(offer, Capability.RESET)
     yield made
+    if made.driver.name == "firecracker":
+        if swagger.document() is not None:
+            swagger.check_trace(made.root / "trace")
+        await made.close()
+        return
     strays, asked = text(made.root / "strays"), specification.traced(made.root / "trace")
     await made.close()
     assert strays == ""  # what the hypervisor would have dropped without a word

@@ -17,6 +17,7 @@ from nacre.errors import UnsupportedError
 DRIVERS = {
     "qemu": "nacre.agent.hypervisors.qemu.driver:QemuHypervisor",
     "cloud-hypervisor": "nacre.agent.hypervisors.cloud_hypervisor.driver:CloudHypervisor",
+    "firecracker": "nacre.agent.hypervisors.firecracker.driver:FirecrackerHypervisor",
     "fake": "nacre.agent.hypervisors.fake:FakeHypervisor",
 }
 ENTRY_POINTS = "nacre.hypervisors"

@@ -1,0 +1,105 @@
+"""The folder that becomes the root of a machine's Firecracker, made by its jailer. Used by `places`. Blocks.
+
+The jailer copies the binary into it, makes the device nodes, changes its root and its user, and becomes Firecracker.
+It does not bring what the machine needs, and refuses a folder in which it has been before. So files are linked into it
+here first, and all of it is removed when the process is proven dead.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.firecracker import ids
+from nacre.agent.hypervisors.firecracker.config import DISKS, Placed
+from nacre.agent.hypervisors.launch import Confinement
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import VmId
+
+_FILES = 4096
+"""How many files the process may have open."""
+
+
+@dataclass(frozen=True)
+class Jail:
+    """One jail. Whoever has only found it knows no user, and does nothing but look into it and remove it."""
+
+    root: Path
+    uid: int = -1
+    gid: int = -1
+
+    @classmethod
+    def of(cls, confinement: Confinement, vm: VmId, binary: Path) -> "Jail":
+        """Return the jail of a machine, laid out as the jailer does. Raises DriverError."""
+        if confinement.jail is None:
+            raise DriverError(
+                "jail_missing",
+                "the machine is to be confined and has no folder for that",
+                hint="give the agent a folder for jails, or let the machine run unconfined",
+                failure_class=FailureClass.BLOCKED,
+            )
+        root = confinement.jail / binary.name / ids.machine(vm) / "root"
+        return cls(root, confinement.uid, confinement.gid)
+
+    @property
+    def base(self) -> Path:
+        """What the jailer calls its base folder."""
+        return self.root.parents[2]
+
+    def make(self) -> None:
+        """Make its folder, readable by nobody else."""
+        self.base.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.root.parent.mkdir(mode=0o700, parents=True)
+        self.root.mkdir(mode=0o700)
+        self.give(self.root)
+        self.give(self.root.parent)
+
+    def give(self, path: Path) -> None:
+        """Make the process's user the owner of something."""
+        os.chown(path, self.uid, self.gid)
+
+    def link(self, placed: Placed, target: Path) -> None:
+        """Show a file of the host to the process. Raises DriverError, OSError."""
+        self.give(target.parent)
+        source = placed.source.resolve(strict=True)
+        facts = source.stat()
+        disk = placed.name.startswith(f"{DISKS}/")
+        if stat.S_ISBLK(facts.st_mode):
+            os.mknod(target, stat.S_IFBLK | 0o600, facts.st_rdev)
+            self.give(target)
+            return
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            if disk:
+                raise DriverError(
+                    "jail_elsewhere",
+                    "a disk of the machine and its jail are on different filesystems of the node",
+                    hint="put the agent's folder for jails on the filesystem of its storage",
+                    failure_class=FailureClass.BLOCKED,
+                ) from error
+            shutil.copyfile(source, target)
+        if disk:
+            self.give(target)  # the machine's own, as it is everywhere
+        elif not facts.st_mode & stat.S_IROTH:  # shared with others: a copy for this one
+            target.unlink(missing_ok=True)
+            shutil.copyfile(source, target)
+            target.chmod(0o400)
+            self.give(target)
+
+    def command(self, jailer: str, binary: str, name: str) -> list[str]:
+        """Return the words that come before those for Firecracker."""
+        words = [jailer, "--id", name, "--exec-file", binary, "--uid", str(self.uid), "--gid", str(self.gid)]
+        # Version 2 without a group of ours: it stays where the agent puts it.
+        words += ["--chroot-base-dir", str(self.base), "--cgroup-version", "2"]
+        return [*words, "--resource-limit", f"no-file={_FILES}"]
+
+    def remove(self) -> None:
+        """Remove it. The files that were linked into it stay where they were."""
+        if self.root.parent.exists():
+            shutil.rmtree(self.root.parent)
