@@ -346,13 +346,13 @@ class CloudHypervisorGuest:
         """The process has ended: hear its last words."""
         self._following.cancel()
         await asyncio.gather(self._following, return_exceptions=True)
-        await self._api.close()
         for event in events.read(self._launch.run_directory / paths.EVENTS)[self._heard :]:
             self._hear(event)
-        if self._line is not None:
-            await self._line.close()
         if self._console is not None:
             await self._console.end(_CONSOLE_S)
+        if self._line is not None:
+            await self._line.close()
+        await self._api.close()
 
 
 def clean_up(launch: Launch) -> None:

@@ -25,6 +25,7 @@ _SEND_S = 30.0
 _LONGEST_S = 86400
 """After so long Cloud Hypervisor gives up by itself. Whoever wants it earlier cancels."""
 _LAST_WORDS_S = 10.0
+_HANG_UP_S = 1.0
 _CHUNK = 256 << 10
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class Line:
         self._free_at = 0.0
         self._lines: set[asyncio.Task[None]] = set()
         self._forward: set[asyncio.Task[None]] = set()
+        self._senders: list[asyncio.StreamWriter] = []
 
     async def open(self, run_directory: Path) -> None:
         """Listen for the sender. Raises OSError."""
@@ -54,6 +56,7 @@ class Line:
         task = asyncio.create_task(self._pass_on(reader, writer))
         self._lines.add(task)
         task.add_done_callback(self._lines.discard)
+        self._senders.append(writer)
 
     def cancel(self) -> None:
         """Pass on nothing more to the receiver. What it has to say about that which it has still comes back."""
@@ -69,13 +72,14 @@ class Line:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(_hang_up(writer) for writer in self._senders))  # one may not have been begun with
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_unix_connection(self._target)
         except OSError as error:
             log.warning("guest.receiver_unreachable", error=error.strerror, next="the machine stays here")
-            writer.close()
+            await _hang_up(writer)
             return
         forward = asyncio.create_task(self._pump(reader, far_writer))
         back = asyncio.create_task(_answers(far_reader, writer))
@@ -94,8 +98,7 @@ class Line:
             for task in (forward, back):
                 task.cancel()
             await asyncio.gather(forward, back, return_exceptions=True)
-            far_writer.close()
-            writer.close()
+            await asyncio.gather(_hang_up(far_writer), _hang_up(writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
@@ -158,3 +161,13 @@ async def _answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     while data := await reader.read(_CHUNK):
         writer.write(data)
         await writer.drain()
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when what was written has gone through, or after a while."""
+    writer.close()
+    try:
+        async with asyncio.timeout(_HANG_UP_S):
+            await writer.wait_closed()
+    except OSError:  # a TimeoutError is one too
+        writer.transport.abort()
