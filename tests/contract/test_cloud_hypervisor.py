@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -609,4 +610,80 @@ async def test_a_socket_that_is_taken_cannot_be_received_on(lab):
     launch = lab.launch()
     with pytest.raises(DriverError):
         await lab.driver.receive(launch, lab.root / "receiver")
+    assert leftovers(launch) == []
+
+
+# Lives at random
+
+
+class Life:
+    """What a machine must be like after everything that was asked of it."""
+
+    def __init__(self, lab, launch: Launch, guest: Guest, faults: Path) -> None:
+        self.lab = lab
+        self.launch = launch
+        self.guest = guest
+        self.faults = faults
+        self.state = GuestState.RUNNING
+        self.cpus = 1
+        self.devices: set[str] = set()
+
+    async def pause(self) -> None:
+        await self.guest.pause()
+        self.state = GuestState.PAUSED
+
+    async def resume(self) -> None:
+        await self.guest.resume()
+        self.state = GuestState.RUNNING
+
+    async def reset(self) -> None:
+        await self.guest.reset()
+        self.state = GuestState.RUNNING
+
+    async def plug(self) -> None:
+        await self.guest.attach_disk(disk(self.lab))
+        await self.guest.attach_nic(nic())
+        self.devices = {"data", "nic0"}
+
+    async def unplug(self) -> None:
+        await self.resume()  # a guest that stands still lets go of nothing
+        await self.guest.detach_disk("data", 10)
+        self.devices -= {"data"}
+
+    async def resize(self) -> None:
+        self.cpus = 5 - self.cpus
+        await self.guest.resize_cpus(self.cpus)
+
+    async def lose_the_agent(self) -> None:
+        await self.guest.detach()
+        handle = None if self.cpus == 1 else self.guest.handle
+        self.guest = self.lab.keep(await self.lab.driver.adopt(self.launch, handle))
+
+    async def lose_answers(self) -> None:
+        failing(self.faults, "vm.pause", "silent")
+        await self.pause()
+        self.faults.unlink()
+
+    async def check(self) -> None:
+        assert await self.guest.state() is self.state
+        assert (await self.guest.sizes()).cpus == self.cpus
+        assert set((await info(self.guest))["device_tree"]) == self.devices
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_to_it_in_whatever_order_it_is_as_it_was_asked_to_be(lab, faults, seed):
+    choice = random.Random(seed)
+    launch, guest, _ = await lab.started(cpu=CpuOptions(max=4))
+    life = Life(lab, launch, guest, faults)
+    deeds = [
+        *(life.pause, life.resume, life.reset, life.plug),
+        *(life.unplug, life.resize, life.lose_the_agent, life.lose_answers),
+    ]
+    for _ in range(25):
+        await choice.choice(deeds)()
+        await life.check()
+    await life.resume()
+    watch = Watch(life.guest)
+    await life.guest.shutdown()
+    assert (await watch.until(GuestState.GONE)).exit_reason is ExitReason.STOPPED
     assert leftovers(launch) == []

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,35 @@ def test_calls_that_are_none_are_found(document):
     assert document.problems("PUT", "/api/v1/vm.boot", {})
     assert document.problems("PUT", "/api/v1/vm.boot", None) == []
     assert ("PUT", "/api/v1/vm.boot") in document.operations()
+
+
+USED = {
+    *("vmm.ping", "vmm.shutdown", "vm.info", "vm.counters", "vm.create", "vm.boot", "vm.pause", "vm.resume"),
+    *("vm.reboot", "vm.power-button", "vm.resize", "vm.resize-disk", "vm.add-disk", "vm.add-net", "vm.remove-device"),
+    *("vm.snapshot", "vm.restore", "vm.receive-migration", "vm.send-migration"),
+}
+NOT_USED = {
+    "vm.delete": "a machine ends with its process",
+    "vm.shutdown": "a machine ends with its process",
+    "vm.resize-zone": "machines with several memory nodes keep their size",
+    "vm.add-device": "devices of the host are not passed through",
+    "vm.add-user-device": "devices of the host are not passed through",
+    "vm.add-vdpa": "devices of the host are not passed through",
+    "vm.add-fs": "there are no shared folders",
+    "vm.add-generic-vhost-user": "disks and NICs have calls of their own",
+    "vm.add-pmem": "disks are block devices",
+    "vm.add-vsock": "guests have no channel yet",
+    "vm.coredump": "only in builds for debugging",
+    "vm.nmi": "nobody asks for it",
+}
+
+
+def test_every_call_is_used_or_left_alone_for_a_reason(document):
+    known = {path.rpartition("/")[2] for _, path in document.operations()}
+    assert known == USED | set(NOT_USED)
+    folder = Path(config.__file__).parent
+    named = {call for path in folder.glob("*.py") for call in re.findall(r'"(vmm?\.[a-z-]+)"', path.read_text())}
+    assert named == USED
 
 
 def test_without_the_document_there_is_nothing_to_check(monkeypatch, tmp_path):

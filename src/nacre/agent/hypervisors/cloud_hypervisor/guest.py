@@ -238,7 +238,7 @@ class CloudHypervisorGuest:
 
     async def migration(self) -> MigrationProgress:
         """Say what Cloud Hypervisor has told, and what has gone through."""
-        return moving.progress(self._story.migration, self._line, self._launch.memory_bytes)
+        return moving.progress(self._story.migration, self._line)
 
     async def cancel_migration(self) -> None:
         """Stop sending, and return when it is known where the guest runs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.hypervisors.abilities import MigrationProgress, MigrationState, MigrationTerms
-from nacre.agent.hypervisors.cloud_hypervisor import paths
+from nacre.agent.hypervisors.cloud_hypervisor import paths, sizes
 from nacre.agent.hypervisors.cloud_hypervisor.api import Api
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.refusals import unsupported
@@ -36,6 +36,8 @@ class Line:
 
     def __init__(self, target: Path, bandwidth: int | None) -> None:
         self.transferred = 0
+        self.total = 0
+        """What the machine has of memory."""
         self.cancelled = False
         self._server: asyncio.Server | None = None
         self._target = target
@@ -119,7 +121,7 @@ class Line:
 
 
 async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerms) -> Line:
-    """Begin to send. Raises DriverError."""
+    """Begin to send through `target`. Raises DriverError."""
     if terms.postcopy:
         raise unsupported(
             "migration_unsupported", "runs ahead of its memory on networks of its own only", "use precopy"
@@ -131,6 +133,7 @@ async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerm
             "put the disks on storage that both nodes share, or move the machine while it is stopped",
         )
     line = Line(target, terms.bandwidth_bytes)
+    line.total = (await sizes.sizes(api)).memory_bytes
     await line.open(run_directory)
     body: Fields = {
         "destination_url": f"unix:{paths.MIGRATION_SOCKET}",
@@ -145,7 +148,7 @@ async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerm
     return line
 
 
-def progress(told: MigrationProgress, line: Line | None, memory_bytes: int) -> MigrationProgress:
+def progress(told: MigrationProgress, line: Line | None) -> MigrationProgress:
     """Add what went through our line to what was told. What remains is a guess: pages that change are sent again."""
     if line is None:
         return told
@@ -153,7 +156,7 @@ def progress(told: MigrationProgress, line: Line | None, memory_bytes: int) -> M
     if told.state is MigrationState.FAILED and line.cancelled:
         return replace(found, state=MigrationState.CANCELLED, detail="")
     if told.state is MigrationState.COPYING:
-        return replace(found, remaining_bytes=max(0, memory_bytes - line.transferred))
+        return replace(found, remaining_bytes=max(0, line.total - line.transferred))
     return found
 
 
