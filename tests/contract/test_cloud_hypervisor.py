@@ -29,6 +29,7 @@ from nacre.agent.hypervisors.abilities import (
 )
 from nacre.agent.hypervisors.base import Guest, GuestState
 from nacre.agent.hypervisors.cloud_hypervisor import config, paths
+from nacre.agent.hypervisors.cloud_hypervisor.driver import CloudHypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile, Launch, MacvtapNic, TapNic, VhostUserDisk
 from nacre.lib import processes
@@ -121,6 +122,33 @@ async def test_without_kvm_it_is_not_available(lab):
     told = await lab.driver.probe()
     assert not told.available
     assert "KVM" in told.reason
+
+
+async def test_kvm_is_proven_by_a_kernel_and_the_verdict_is_kept(lab):
+    assert "not proven" in (await lab.driver.probe()).reason
+    await lab.driver.prove_acceleration(lab.root / "bin" / "cloud-hypervisor")
+    told = await lab.driver.probe()
+    assert told.available
+    assert "prove-acceleration" in told.abilities
+    again = CloudHypervisor(state_directory=lab.root / "state", kvm=lab.root / "kvm")
+    assert "not proven" not in (await again.probe()).reason
+
+
+@pytest.mark.parametrize("why", ["dead", "refused"])
+async def test_where_kvm_does_not_run_guests_none_is_started(lab, monkeypatch, why):
+    if why == "dead":
+        monkeypatch.setattr("nacre.agent.hypervisors.cloud_hypervisor.proof.prove.__defaults__", (0.5,))
+    monkeypatch.setenv("NACRE_STAND_IN_KVM", why)
+    await lab.driver.prove_acceleration(lab.root / ("nowhere" if why == "refused" else "kvm"))
+    told = await lab.driver.probe()
+    assert not told.available
+    assert ("first line" if why == "dead" else "gave up") in told.reason
+    launch = lab.launch()
+    with pytest.raises(DriverError) as caught:
+        await lab.driver.start(launch)
+    assert caught.value.code == "accelerator_failed"
+    assert caught.value.failure_class is FailureClass.BLOCKED
+    assert leftovers(launch) == []
 
 
 async def test_a_process_that_gives_up_says_why_and_leaves_nothing(lab):

@@ -24,11 +24,14 @@ from support.vmm.cloud_hypervisor_machine import Machine
 from support.vmm.faults import Faults
 
 VERSION = "NACRE_STAND_IN_VERSION"
+KVM = "NACRE_STAND_IN_KVM"
+"""`dead` is a KVM that creates machines which never run."""
 LATEST = "54.0.0"
 
 FAILED, NOT_UNDERSTOOD = 1, 2
 BASE = "/api/v1/"
 _VALUES = {"--api-socket", "--event-monitor", "--log-file", "--seccomp"}
+_MACHINE = {"--kernel", "--cmdline", "--cpus", "--memory", "--serial", "--console"}
 _FLAGS = {"--no-shutdown", "--landlock", "-v", "-vv", "-vvv"}
 _QUESTIONS = {"vmm.ping", "vm.info", "vm.counters"}
 
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> int:
     options: dict[str, str] = {}
     words = iter(argv[1:])
     for word in words:
-        if word in _VALUES:
+        if word in _VALUES | _MACHINE:
             options[word] = next(words, "")
         elif word in _FLAGS:
             options[word] = "yes"
@@ -50,7 +53,20 @@ def main(argv: list[str]) -> int:
             print(f"error: unexpected argument '{word}' found", file=sys.stderr)
             return NOT_UNDERSTOOD
     os.umask(0o077)
+    if "--kernel" in options:
+        return boot_at_once(options)
     return Program(version, options).run()
+
+
+def boot_at_once(options: dict[str, str]) -> int:
+    """Boot the machine of the command line, whose serial port is our terminal, until we are ended."""
+    if not Path(options["--kernel"]).exists():
+        print("Error booting VM:\n  Cannot open kernel file: No such file or directory", file=sys.stderr)
+        return FAILED
+    if os.environ.get(KVM) != "dead":
+        print("[    0.000000] Linux version 6.1.0-stand-in", flush=True)
+    threading.Event().wait()
+    return 0
 
 
 class Program:

@@ -4,22 +4,33 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
+
+import structlog
 
 from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.cloud_hypervisor import api as calls
-from nacre.agent.hypervisors.cloud_hypervisor import config, devices, events, moving, offer, paths, plugs
+from nacre.agent.hypervisors.cloud_hypervisor import (
+    config,
+    devices,
+    events,
+    installed,
+    moving,
+    offer,
+    paths,
+    plugs,
+    proof,
+)
 from nacre.agent.hypervisors.cloud_hypervisor.api import Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.guest import CloudHypervisorGuest, clean_up
+from nacre.agent.hypervisors.cloud_hypervisor.installed import Installed
+from nacre.agent.hypervisors.cloud_hypervisor.proof import Verdicts
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
@@ -32,32 +43,24 @@ from nacre.model.nodes import HypervisorInfo
 BINARY = "cloud-hypervisor"
 KVM = Path("/dev/kvm")
 
-_PROBE_S = 15.0
 _START_S = 20.0
 _ANSWER_S = 3.0
 _BOOT_S = 60.0
 _RESTORE_S = 3600.0
 _POLL_S = 0.005
 _LOG_LIMIT = 256 << 10
-_INSTALL_HINT = "install Cloud Hypervisor on the node: its releases are single binaries; put one into the agent's PATH"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Installed:
-    """What a binary said of itself."""
-
-    path: str
-    stamp: tuple[int, int]
-    version: str
+log = structlog.get_logger()
 
 
 class CloudHypervisor:
-    """Fulfils `base.Hypervisor`, and of the abilities CanGuard, CanRestore, CanReceive and CanOffer."""
+    """Fulfils `base.Hypervisor`, CanGuard, CanProbeAcceleration, CanRestore, CanReceive and CanOffer."""
 
     def __init__(self, *, state_directory: Path, binary: str = BINARY, kvm: Path = KVM) -> None:
-        del state_directory  # it has nothing to remember
         self._binary = binary
         self._kvm = kvm
+        self._verdicts = Verdicts(state_directory, kvm)
+        self._proving = asyncio.Lock()
         self._installed: Installed | None = None
 
     @property
@@ -71,15 +74,13 @@ class CloudHypervisor:
             found = await self._find()
         except DriverError as error:
             return HypervisorInfo(name=self.name, available=False, reason=f"{error.message}; {error.hint}")
-        if not os.access(self._kvm, os.R_OK | os.W_OK):
-            reason = (
-                f"it needs KVM, and the agent may not use {self._kvm.name}" if self._kvm.exists() else "there is no KVM"
-            )
-            return HypervisorInfo(name=self.name, available=False, version=found.version, reason=reason)
+        if why := self._obstacle(found):
+            return HypervisorInfo(name=self.name, available=False, version=found.version, reason=why)
+        unproven = "" if self._verdicts.find(found.version) else "KVM is not proven on this node yet"
         return HypervisorInfo(
             name=self.name,
             available=True,
-            reason=self.guard_obstacle(),
+            reason="; ".join(filter(None, (unproven, self.guard_obstacle()))),
             version=found.version,
             accelerator="kvm",
             machines=config.MACHINES,
@@ -89,6 +90,16 @@ class CloudHypervisor:
     def guard_obstacle(self) -> str:
         """Cloud Hypervisor is a process like all others."""
         return guarding.obstacle()
+
+    async def prove_acceleration(self, kernel: Path) -> None:
+        """Boot `kernel` under KVM, unless that was done in today's circumstances. Raises DriverError."""
+        found = await self._find()
+        async with self._proving:
+            if self._verdicts.find(found.version) or not os.access(self._kvm, os.R_OK | os.W_OK):
+                return
+            reason = await proof.prove(found.path, kernel)
+            self._verdicts.save(found.version, reason)
+            log.info("hypervisor.acceleration_proven", name="kvm", works=not reason, reason=reason)
 
     async def offer(self) -> Offer:
         """Say what it can do here. Raises DriverError if it is not there."""
@@ -182,35 +193,50 @@ class CloudHypervisor:
         handle = handle or _handle(process, await self._find())
         return CloudHypervisorGuest(launch, handle, process, console, past=len(past))
 
+    def _obstacle(self, found: Installed) -> str:
+        """Say why no machine can run here; empty if one may."""
+        if not self._kvm.exists():
+            return "it needs KVM, and the node has none"
+        if not os.access(self._kvm, os.R_OK | os.W_OK):
+            return f"it needs KVM, and the agent may not use {self._kvm}; add its user to the group of the device"
+        return self._disproof(found)
+
+    def _disproof(self, found: Installed) -> str:
+        """Say why KVM runs no guests here, if that was shown."""
+        verdict = self._verdicts.find(found.version)
+        return f"it needs KVM, which does not work on the node: {verdict.reason}" if verdict and verdict.reason else ""
+
     async def _spawn(self, launch: Launch, found: Installed) -> tuple[Process, Api]:
         """Start the process in a run directory that is ready for it, and return when it answers."""
-        log = launch.directory / paths.HYPERVISOR_LOG
-        begin = _shorten(log)
+        if why := self._disproof(found):  # it would seem to start; what else is amiss it says itself
+            raise DriverError(
+                "accelerator_failed",
+                f"Cloud Hypervisor cannot run machines: {why}",
+                hint="use the hypervisor qemu, which does without, or another node",
+                failure_class=FailureClass.BLOCKED,
+            )
+        output = launch.directory / paths.HYPERVISOR_LOG
+        begin = _shorten(output)
         clean_up(launch)
         words = config.command_line(found.path, launch.run_directory)
         try:
             for name, target in paths.links(launch).items():
                 (launch.run_directory / name).symlink_to(target)
-            process = await guarding.spawn(words, lease=launch.lease, output=log, inherit=[launch.lock_fd])
+            process = await guarding.spawn(words, lease=launch.lease, output=output, inherit=[launch.lock_fd])
         except OSError as error:
             clean_up(launch)
-            raise _unavailable(f"Cloud Hypervisor cannot be run: {error.strerror}") from error
+            raise installed.unavailable(f"Cloud Hypervisor cannot be run: {error.strerror}") from error
         except BaseException:
             clean_up(launch)
             raise
         api = Api(launch.run_directory / paths.API_SOCKET)
         async with _undone(launch, process, api):
-            await _answering(api, process, log, begin)
+            await _answering(api, process, output, begin)
         return process, api
 
     async def _find(self) -> Installed:
         """Ask the installed binary what it is, again only when the file changed. Raises DriverError."""
-        path = shutil.which(self._binary)
-        if path is None:
-            raise _unavailable("Cloud Hypervisor is not installed")
-        stamp = _stamp(path)
-        if self._installed is None or (self._installed.path, self._installed.stamp) != (path, stamp):
-            self._installed = Installed(path=path, stamp=stamp, version=await _version(path))
+        self._installed = await installed.find(self._binary, self._installed)
         return self._installed
 
 
@@ -271,7 +297,7 @@ async def _look(launch: Launch, process: Process) -> _Seen:
     return _Seen(ours=ours, ran=info.get("state") in {"Running", "Paused", "BreakPoint"})
 
 
-async def _answering(api: Api, process: Process, log: Path, begin: int) -> None:
+async def _answering(api: Api, process: Process, output: Path, begin: int) -> None:
     """Wait until the API answers or the process ends, whichever comes first."""
     deadline = asyncio.get_running_loop().time() + _START_S
     while True:
@@ -282,7 +308,7 @@ async def _answering(api: Api, process: Process, log: Path, begin: int) -> None:
                 return
             await api.close()
         if await process.wait(_POLL_S):
-            raise calls.start_failure(_since(log, begin), process.exit_status)
+            raise calls.start_failure(_since(output, begin), process.exit_status)
         if asyncio.get_running_loop().time() > deadline:
             raise silent()
 
@@ -331,20 +357,6 @@ def _read(path: Path) -> str:
         ) from error
 
 
-async def _version(path: str) -> str:
-    ask = partial(subprocess.run, [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S)
-    try:
-        done = await asyncio.to_thread(ask)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _unavailable("the installed Cloud Hypervisor does not run") from error
-    found = re.search(r"v?(\d+)\.(\d+)(\.\d+)?", done.stdout.decode(errors="replace"))
-    if done.returncode or found is None:
-        raise _unavailable("the installed Cloud Hypervisor does not say its version")
-    if why := offer.too_old((int(found.group(1)), int(found.group(2)))):
-        raise _unavailable(why)
-    return found.group().removeprefix("v")
-
-
 def _handle(process: Process, found: Installed) -> Handle:
     return Handle(
         pid=process.pid,
@@ -353,11 +365,6 @@ def _handle(process: Process, found: Installed) -> Handle:
         accelerator="kvm",
         details={"cloud-hypervisor": found.version},
     )
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    facts = Path(path).stat()
-    return facts.st_mtime_ns, facts.st_size
 
 
 def _shorten(path: Path) -> int:
@@ -382,7 +389,3 @@ def _socket_of_another() -> DriverError:
         hint="look for a second Cloud Hypervisor with the same socket on the node, and end the one that is wrong",
         failure_class=FailureClass.BLOCKED,
     )
-
-
-def _unavailable(message: str) -> DriverError:
-    return DriverError("hypervisor_unavailable", message, hint=_INSTALL_HINT, failure_class=FailureClass.BLOCKED)
