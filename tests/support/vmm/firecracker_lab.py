@@ -1,21 +1,23 @@
 """A bench for the driver of Firecracker: programs in the PATH, taps that are files, a record of all requests."""
 
+import asyncio
+import fcntl
 import json
 import os
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from nacre.agent.hypervisors.base import GuestState
+from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.firecracker.driver import FirecrackerHypervisor
 from nacre.agent.hypervisors.launch import DiskFile, Launch, TapNic
-from support.machines import Bench, Watch, ready
+from support.machines import Bench, Watch, printed, ready
 from support.vmm import faults, firecracker, firecracker_files, swagger, wire
 from support.vmm.installed import install
-
-BINARY = "NACRE_FIRECRACKER"
-JAILER = "NACRE_JAILER"
-"""Environment variables that name the real ones, by absolute paths."""
+from support.waiting import until
 
 
 @dataclass
@@ -85,3 +87,67 @@ class FirecrackerLab(Bench):
         """Hold all that was asked against the official document, if that is here."""
         if swagger.document() is not None:
             swagger.check_trace(self.trace)
+
+
+async def laboratory(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[FirecrackerLab]:
+    """A bench for one test, whose requests are checked when it is over."""
+    made = FirecrackerLab()
+    made.set_up(monkeypatch)
+    yield made
+    made.check_requests()
+    await made.close()
+
+
+async def refused(awaitable, code: str) -> DriverError:
+    with pytest.raises(DriverError) as caught:
+        await awaitable
+    assert caught.value.code == code
+    assert caught.value.hint
+    return caught.value
+
+
+async def config(guest) -> dict:
+    return dict(await guest._api.ask("/vm/config", timeout=5))
+
+
+async def type_on(guest, text: str) -> None:
+    _, writer = await asyncio.open_unix_connection(guest.console_socket)
+    writer.write(text.encode())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+def is_free(launch) -> bool:
+    with (launch.directory / "lock").open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def leftovers(launch) -> list[str]:
+    return sorted(path.name for path in launch.run_directory.iterdir())
+
+
+async def noted(lab, **changes):
+    """A paused guest that remembers something."""
+    launch, guest, _ = await lab.started(**changes)
+    await type_on(guest, "note the answer\n")
+    await until(lambda: "note the answer" in printed(guest))
+    await guest.pause()
+    return launch, guest
+
+
+def folder(lab) -> Path:
+    made = lab.root / "checkpoint"
+    made.mkdir()
+    return made
+
+
+async def remembers(guest) -> None:
+    assert await guest.state() is GuestState.PAUSED
+    await guest.resume()
+    await type_on(guest, "notes\n")
+    await until(lambda: "\nthe answer" in printed(guest))

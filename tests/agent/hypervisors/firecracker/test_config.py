@@ -183,9 +183,9 @@ def test_every_path_is_one_of_the_files_that_are_put_in_place():
     assert placed == [
         Placed("kernel", Path("/images/vmlinux")),
         Placed("initrd", Path("/images/initrd")),
-        Placed("disks/root", Path("/disks/root")),
-        Placed("disks/seed", Path("/disks/seed")),
-        Placed("disks/far_2d1", Path("/run/far.sock")),
+        Placed("disks/root", Path("/disks/root"), own=True),
+        Placed("disks/seed", Path("/disks/seed"), own=True),
+        Placed("disks/far_2d1", Path("/run/far.sock"), own=True),
     ]
     named = {
         str(value)

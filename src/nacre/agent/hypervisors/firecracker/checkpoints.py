@@ -6,15 +6,14 @@ is restored: it must not be changed while that machine lives (removing it does n
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.firecracker import ids, releases
-from nacre.agent.hypervisors.firecracker.config import SAVED_MEMORY, SAVED_STATE, Body, Placed
+from nacre.agent.hypervisors.firecracker import folders, ids, releases
+from nacre.agent.hypervisors.firecracker.config import SAVED_MEMORY, SAVED_STATE, Body, Placed, disk_path
 from nacre.agent.hypervisors.firecracker.places import Places
 from nacre.agent.hypervisors.firecracker.releases import Release, knows
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic, TapNic
@@ -70,28 +69,29 @@ def read(directory: Path, release: Release) -> Manifest:
     return found
 
 
-def saving(places: Places, directory: Path) -> tuple[Path, Body]:
-    """Return where the files are written to, and what Firecracker is told. Blocks."""
+def saving(places: Places, directory: Path) -> Body:
+    """Return what Firecracker is told to save the machine. Blocks."""
     if places.jail is None:
-        return directory, _create(directory)
-    inside = places.work / _SAVING
-    shutil.rmtree(inside, ignore_errors=True)
-    inside.mkdir(mode=0o700)
-    places.jail.give(inside)
-    return inside, _create(Path(_SAVING))
+        return _create(directory)
+    with folders.held(places.work) as work:
+        os.mkdir(_SAVING, 0o700, dir_fd=work)
+        places.jail.give(work, _SAVING)
+    return _create(Path(_SAVING))
 
 
-def keep(written: Path, directory: Path, saved: Manifest) -> None:
-    """Make what was written durable, and complete it. Blocks."""
-    for name in (STATE, MEMORY):
-        if written != directory:
-            shutil.move(written / name, directory / name)
-        path = directory / name
-        path.chmod(0o600)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    if written != directory:
-        written.rmdir()
+def keep(places: Places, directory: Path, saved: Manifest) -> None:
+    """Make what was written durable, and complete it. Blocks. Raises OSError."""
+    if places.jail is not None:
+        with folders.held(places.work, _SAVING) as written:
+            for name in (STATE, MEMORY):
+                folders.take(written, name, directory / name)
+        with folders.held(places.work) as work:
+            os.rmdir(_SAVING, dir_fd=work)
+    with folders.held(directory) as ours:
+        for name in (STATE, MEMORY):
+            with folders.opened(ours, name) as file:
+                os.fchmod(file, 0o600)
+                os.fsync(file)
     write_atomically(directory / MANIFEST, msgspec.json.encode(saved))
     sync_folder(directory)
 
@@ -102,7 +102,7 @@ def placed(launch: Launch, directory: Path, saved: Manifest) -> list[Placed]:
     for name, disk in _paired(saved.disks, launch.disks, "disks"):
         if not isinstance(disk, DiskFile):
             raise _unlike("disks")
-        files.append(Placed(f"disks/{ids.device(name)}", disk.path))
+        files.append(Placed(disk_path(name), disk.path, own=True))
     return files
 
 

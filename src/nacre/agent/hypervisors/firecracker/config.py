@@ -57,6 +57,8 @@ class Placed:
 
     name: str
     source: Path
+    own: bool = False
+    """It is of this machine alone, and its process may write to it."""
 
 
 def build(launch: Launch, *, release: Release) -> list[Request]:
@@ -90,7 +92,7 @@ def placed(launch: Launch) -> list[Placed]:
 def place(disk: Disk) -> Placed:
     """Name the file of a disk that has been checked."""
     assert not isinstance(disk, RbdDisk)
-    return Placed(disk_path(disk.id), disk.path if isinstance(disk, DiskFile) else disk.socket)
+    return Placed(disk_path(disk.id), disk.path if isinstance(disk, DiskFile) else disk.socket, own=True)
 
 
 def disk_path(name: str) -> str:

@@ -18,6 +18,7 @@ from nacre.lib.threads import in_thread
 _CHUNK = 65536
 _WRITE_S = 2.0
 _AGAIN_S = 0.02
+_MARK = 256
 _LOOK_S = 0.1  # where changes are not told
 _IN_MODIFY = 0x2  # sys/inotify.h
 _EVENT = struct.calcsize("iIII")
@@ -35,6 +36,8 @@ class Console:
         self._inotify: int | None = None
         self._telling: asyncio.Task[None] | None = None
         self._offset = 0
+        self._told = b""
+        """The last of what was told, to find it again when the log is cut."""
 
     async def open(self) -> None:
         """Begin to listen. Raises OSError."""
@@ -86,26 +89,36 @@ class Console:
     def _news(self) -> bytes:
         with self._places.console_log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            if end < self._offset:  # it was cut
-                self._offset = end
+            if end < self._offset:  # it was cut, and may hold more than what was told by now
+                file.seek(0)
+                content = file.read()
+                found = content.rfind(self._told) if self._told else -1
+                self._offset = found + len(self._told) if found >= 0 else 0
             file.seek(self._offset)
             data = file.read(_CHUNK)
         self._offset += len(data)
+        self._told = (self._told + data)[-_MARK:]
         return data
+
+    def _begin(self) -> None:
+        with self._places.console_log.open("rb") as file:
+            self._offset = file.seek(0, os.SEEK_END)
+            file.seek(max(0, self._offset - _MARK))
+            self._told = file.read(_MARK)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._reading.add(task)
-        if not self._clients:
-            self._offset = self._places.console_log.stat().st_size
-        self._clients.add(writer)
-        self._changed.set()
         try:
+            if not self._clients:
+                self._begin()
+            self._clients.add(writer)
+            self._changed.set()
             while data := await reader.read(_CHUNK):
                 await self._type(data)
         except OSError:
-            pass  # it has left
+            pass  # it has left, or there is no log
         finally:
             self._reading.discard(task)
             self._clients.discard(writer)

@@ -4,14 +4,12 @@ Looks, acts, looks again: what is there already is not made twice, and what is g
 """
 
 import asyncio
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar, cast
 
 from nacre.agent.hypervisors.abilities import GuestCounters, Sizes
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.firecracker import config, ids, limits, metrics
+from nacre.agent.hypervisors.firecracker import config, ids, limits
 from nacre.agent.hypervisors.firecracker.api import Api
 from nacre.agent.hypervisors.firecracker.places import Places
 from nacre.agent.hypervisors.firecracker.releases import Release
@@ -25,6 +23,9 @@ from nacre.model.units import MIB
 _ANSWER_S = 10.0
 _PLUGGED_S = 10.0
 _LOOK_S = 0.1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Devices:
@@ -44,14 +45,14 @@ class Devices:
         device = ids.device(disk.id)
         if device in await self._all("drives"):
             return
-        await in_thread(self._places.put, config.place(disk))
+        await on_host(self._places.put, config.place(disk))
         await self._api.tell(config.drive(disk, root=False), timeout=_ANSWER_S)
         await self._expect("drives", device, there=True)
 
     async def detach_disk(self, disk: str, timeout: float) -> None:
         """Take a disk back. Firecracker does not ask the guest, which must have let go of it before."""
         await self._detach("drives", "drives", disk, timeout)
-        await in_thread(self._places.take, disk)
+        await on_host(self._places.take, disk)
 
     async def attach_nic(self, nic: Nic) -> None:
         """Give the guest a NIC. It finds it when it looks at its PCI bus again."""
@@ -119,7 +120,8 @@ class Devices:
         device = ids.device(disk)
         if device not in await self._all("drives"):
             raise _no_device(disk)
-        await in_thread(_grow, self._places.disk(disk), size_bytes)
+        if await on_host(self._places.grow, disk, size_bytes) > size_bytes:
+            raise _shrinks()
         again = {"drive_id": device, "path_on_host": config.disk_path(disk)}
         await self._api.patch(f"/drives/{device}", again, timeout=_ANSWER_S)
 
@@ -141,7 +143,7 @@ class Devices:
         """Have it write what it has counted, and add that up."""
         async with self._counting:
             await self._api.act("FlushMetrics", timeout=_ANSWER_S)
-            return (await in_thread(metrics.collect, self._places.metrics)).counters()
+            return (await on_host(self._places.counted)).counters()
 
     async def _all(self, kind: str) -> dict[str, Mapping[str, object]]:
         return await self._api.devices(kind, timeout=_ANSWER_S)
@@ -165,19 +167,25 @@ class Devices:
         return _number(await self._api.ask("/hotplug/memory", timeout=_ANSWER_S), "plugged_size_mib")
 
 
-def _grow(path: Path, size_bytes: int) -> None:
-    """Make a file longer. A block device has been made longer by whoever it belongs to."""
-    if not path.is_file():
-        return
-    now = path.stat().st_size
-    if now > size_bytes:
+async def on_host(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do something with the machine's files, in a thread. Raises DriverError."""
+    try:
+        return await in_thread(call, *args, **kwargs)
+    except OSError as error:
         raise DriverError(
-            "disk_shrinks",
-            "a disk of a running machine can only grow",
-            hint="ask for a size above the one that it has",
-            failure_class=FailureClass.PERMANENT,
-        )
-    os.truncate(path, size_bytes)
+            "machine_file_unusable",
+            f"a file of the machine on the node cannot be used: {error.strerror}",
+            hint="look at the node's disks; if there are links in the machine's jail, Firecracker has been taken over",
+        ) from error
+
+
+def _shrinks() -> DriverError:
+    return DriverError(
+        "disk_shrinks",
+        "a disk of a running machine can only grow",
+        hint="ask for a size above the one that it has",
+        failure_class=FailureClass.PERMANENT,
+    )
 
 
 def _no_device(name: str) -> DriverError:

@@ -147,7 +147,7 @@ class FirecrackerHypervisor:
         return await _guest(places, handle, process, api, _release_of(handle))
 
     async def _ended(self, places: Places, handle: Handle) -> Guest | None:
-        if handle.boot_id != processes.boot_id() or not await asyncio.to_thread(ended_well, places.log):
+        if handle.boot_id != processes.boot_id() or not await asyncio.to_thread(ended_well, places):
             return None
         process = processes.Process(handle.pid, handle.start_time, None)
         return FirecrackerGuest(places, handle, process, Api(places.api), _release_of(handle))
@@ -191,6 +191,7 @@ class FirecrackerHypervisor:
             return await _guest(places, _handle(process, found.release), process, api, found.release)
         except BaseException as error:
             await asyncio.shield(_abandon(places, process, api))
+            await in_thread(places.words_to, launch.directory / _LOG_NAME, launch.lock_fd)
             if isinstance(error, OSError):
                 raise _not_started(error) from error
             raise

@@ -17,13 +17,12 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.firecracker import checkpoints, refusals
 from nacre.agent.hypervisors.firecracker.api import Api
 from nacre.agent.hypervisors.firecracker.console import Console
-from nacre.agent.hypervisors.firecracker.devices import Devices
+from nacre.agent.hypervisors.firecracker.devices import Devices, on_host
 from nacre.agent.hypervisors.firecracker.places import Places
 from nacre.agent.hypervisors.firecracker.releases import Release
 from nacre.agent.hypervisors.firecracker.scruples import refusal
 from nacre.agent.hypervisors.lifecycle import Life
 from nacre.lib import processes
-from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 
 _ANSWER_S = 5.0
@@ -31,7 +30,6 @@ _SAVE_S = 900.0
 """For all of the memory to be written."""
 _STATES = {"Not started": GuestState.STARTING, "Running": GuestState.RUNNING, "Paused": GuestState.PAUSED}
 _WELL = b"Firecracker exiting successfully"
-_LAST_WORDS = 4096
 
 
 class FirecrackerGuest(Devices):
@@ -136,9 +134,9 @@ class FirecrackerGuest(Devices):
         saved = checkpoints.manifest(self._release, drives, await self._all("nics"))
         self._saving = True
         try:
-            written, body = await in_thread(checkpoints.saving, self._places, directory)
+            body = await on_host(checkpoints.saving, self._places, directory)
             await self._api.put("/snapshot/create", body, timeout=_SAVE_S)
-            await in_thread(checkpoints.keep, written, directory, saved)
+            await on_host(checkpoints.keep, self._places, directory, saved)
         finally:
             self._saving = False
 
@@ -150,7 +148,7 @@ class FirecrackerGuest(Devices):
         """The process has ended: find out how."""
         await self._api.close()
         status = self._life.process.exit_status
-        if status == 0 or (status is None and await asyncio.to_thread(ended_well, self._places.log)):
+        if status == 0 or (status is None and await asyncio.to_thread(ended_well, self._places)):
             self._life.powered_off = True
             self._life.tell(GuestEvent(state=GuestState.SHUT_DOWN))
         else:
@@ -161,11 +159,6 @@ class FirecrackerGuest(Devices):
         self._places.clean()
 
 
-def ended_well(log: Path) -> bool:
+def ended_well(places: Places) -> bool:
     """Whether a process that is dead has ended because its guest did. Blocks."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _LAST_WORDS))
-            return _WELL in file.read()
-    except FileNotFoundError:
-        return False
+    return _WELL in places.last_words()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.firecracker import ids
-from nacre.agent.hypervisors.firecracker.config import DISKS, Placed
+from nacre.agent.hypervisors.firecracker.config import Placed
 from nacre.agent.hypervisors.launch import Confinement
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId
@@ -50,47 +50,44 @@ class Jail:
         return self.root.parents[2]
 
     def make(self) -> None:
-        """Make its folder, readable by nobody else."""
+        """Make its folder. What is above it stays ours, so that nobody puts another in its place."""
         self.base.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.root.parent.mkdir(mode=0o700, parents=True)
+        self.root.parent.mkdir(mode=0o711, parents=True)
         self.root.mkdir(mode=0o700)
-        self.give(self.root)
-        self.give(self.root.parent)
+        os.chown(self.root, self.uid, self.gid)
 
-    def give(self, path: Path) -> None:
-        """Make the process's user the owner of something."""
-        os.chown(path, self.uid, self.gid)
+    def give(self, folder: int, name: str) -> None:
+        """Make the process's user the owner of something in a folder that is held."""
+        os.chown(name, self.uid, self.gid, dir_fd=folder, follow_symlinks=False)
 
-    def link(self, placed: Placed, target: Path) -> None:
+    def link(self, placed: Placed, folder: int, name: str) -> None:
         """Show a file of the host to the process. Raises DriverError, OSError."""
-        self.give(target.parent)
         source = placed.source.resolve(strict=True)
         facts = source.stat()
-        disk = placed.name.startswith(f"{DISKS}/")
-        if stat.S_ISBLK(facts.st_mode):
-            os.mknod(target, stat.S_IFBLK | 0o600, facts.st_rdev)
-            self.give(target)
+        if placed.own and stat.S_ISBLK(facts.st_mode):
+            os.mknod(name, stat.S_IFBLK | 0o600, facts.st_rdev, dir_fd=folder)
+            self.give(folder, name)
             return
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            if disk:
-                raise DriverError(
-                    "jail_elsewhere",
-                    "a disk of the machine and its jail are on different filesystems of the node",
-                    hint="put the agent's folder for jails on the filesystem of its storage",
-                    failure_class=FailureClass.BLOCKED,
-                ) from error
-            shutil.copyfile(source, target)
-        if disk:
-            self.give(target)  # the machine's own, as it is everywhere
-        elif not facts.st_mode & stat.S_IROTH:  # shared with others: a copy for this one
-            target.unlink(missing_ok=True)
-            shutil.copyfile(source, target)
-            target.chmod(0o400)
-            self.give(target)
+        if placed.own or facts.st_mode & stat.S_IROTH:
+            try:
+                os.link(source, name, dst_dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                if placed.own:
+                    raise _elsewhere() from error
+            else:
+                if placed.own:
+                    self.give(folder, name)
+                return
+        self._copy(source, folder, name)
+
+    def _copy(self, source: Path, folder: int, name: str) -> None:
+        """Of a file that is shared with others, and that the process's user may not read or that is far away."""
+        copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400, dir_fd=folder)
+        with os.fdopen(copy, "wb") as file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+        self.give(folder, name)
 
     def command(self, jailer: str, binary: str, name: str) -> list[str]:
         """Return the words that come before those for Firecracker."""
@@ -103,3 +100,12 @@ class Jail:
         """Remove it. The files that were linked into it stay where they were."""
         if self.root.parent.exists():
             shutil.rmtree(self.root.parent)
+
+
+def _elsewhere() -> DriverError:
+    return DriverError(
+        "jail_elsewhere",
+        "a disk of the machine and its jail are on different filesystems of the node",
+        hint="put the agent's folder for jails on the filesystem of its storage",
+        failure_class=FailureClass.BLOCKED,
+    )

@@ -6,6 +6,7 @@ one next time. A file that has grown long is cut: what has been added up is not 
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,6 @@ _DISK = "block_"
 _NIC = "net_"
 _DISK_FIELDS = ("read_bytes", "write_bytes", "read_count", "write_count")
 _NIC_FIELDS = ("rx_bytes_count", "tx_bytes_count", "rx_packets_count", "tx_packets_count")
-_SUMS = ".sums"
 
 
 class Sums(msgspec.Struct):
@@ -62,34 +62,28 @@ class Sums(msgspec.Struct):
         )
 
 
-def collect(path: Path) -> Sums:
-    """Add up what is new in a file and keep the sums. Blocks; one at a time for one file."""
-    sums = _kept(path)
-    with path.open("r+b") as file:
-        end = file.seek(0, 2)
-        if end < sums.offset:  # it was cut
-            sums.offset = 0
-        file.seek(sums.offset)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        sums.add(content[:whole].splitlines())
-        sums.offset += whole
-        write_atomically(_sums(path), msgspec.json.encode(sums))
-        if sums.offset > CUT_AT and sums.offset == end:
-            # Whoever has it open and does not append goes on where it was, and leaves a hole that takes no room.
-            file.truncate(0)
+def collect(file: int, kept: Path) -> Sums:
+    """Add up what is new in a file that is open for reading and writing, and keep the sums. Blocks."""
+    sums = _kept(kept)
+    end = os.fstat(file).st_size
+    if end < sums.offset:  # it was cut
+        sums.offset = 0
+    content = os.pread(file, end - sums.offset, sums.offset)
+    whole = content.rfind(b"\n") + 1
+    sums.add(content[:whole].splitlines())
+    sums.offset += whole
+    write_atomically(kept, msgspec.json.encode(sums))
+    if sums.offset > CUT_AT and sums.offset == end:
+        # Whoever has it open and does not append goes on where it was, and leaves a hole that takes no room.
+        os.ftruncate(file, 0)
     return sums
 
 
 def _kept(path: Path) -> Sums:
     try:
-        return msgspec.json.decode(_sums(path).read_bytes(), type=Sums)
+        return msgspec.json.decode(path.read_bytes(), type=Sums)
     except FileNotFoundError:
         return Sums()
-
-
-def _sums(path: Path) -> Path:
-    return path.with_name(path.name + _SUMS)
 
 
 def _parsed(line: bytes) -> Mapping[str, object]:

@@ -5,14 +5,16 @@ it (`config`). The agent always goes through the run directory: a jail is a symb
 taken away again when the process is proven dead.
 """
 
+import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.firecracker import ids
+from nacre.agent.hypervisors.firecracker import folders, ids
 from nacre.agent.hypervisors.firecracker.config import (
     API_SOCKET,
     DISKS,
@@ -25,6 +27,7 @@ from nacre.agent.hypervisors.firecracker.config import (
     Placed,
 )
 from nacre.agent.hypervisors.firecracker.jail import Jail
+from nacre.agent.hypervisors.firecracker.metrics import Sums, collect
 from nacre.agent.hypervisors.launch import Launch
 from nacre.model.convergence import FailureClass
 from nacre.model.hardware import ConsoleMode
@@ -32,18 +35,20 @@ from nacre.model.hardware import ConsoleMode
 CONSOLE_SOCKET = "console.sock"
 CONSOLE_INPUT = "console.in"
 CONSOLE_LOG = "console.log"
+SUMS = "metrics.sums"
 
 # The longest path of a unix socket, without the closing zero (unix(7)).
 MAX_SOCKET_PATH = 107
 
 _JAIL = "jail"
-_MADE = (API_SOCKET, CONSOLE_SOCKET, CONSOLE_INPUT, LOG, METRICS, f"{METRICS}.sums", _JAIL)
+_LAST_WORDS = 4096
+_MADE = (API_SOCKET, CONSOLE_SOCKET, CONSOLE_INPUT, LOG, METRICS, SUMS, _JAIL)
 _PLACED = (KERNEL, INITRD, SAVED_STATE, SAVED_MEMORY)
 # Becomes the process: a folder to work in, what is typed (kept open for writing too, so that it never ends), and a log
 # for what the console prints, to which is only ever appended.
 _OPEN = 'cd "$1" && exec <>"$2" >>"$3" && shift 3 && exec "$@"'
 # A jailer closes all but the first three descriptors. So the lock, which is the first of those that it inherits here,
-# becomes its standard error; what it says there is read from the lock file.
+# becomes its standard error, and what it says there is moved from the lock file to the log by `words_to`.
 _OPEN_JAILED = 'cd "$1" && exec <>"$2" >>"$3" 2>&3 && shift 3 && exec "$@"'
 
 
@@ -86,19 +91,32 @@ class Places:
         """Pipe to the console."""
         return self.run / CONSOLE_INPUT
 
-    @property
-    def log(self) -> Path:
-        """What Firecracker itself has logged in this life."""
-        return self.work / LOG
+    def last_words(self) -> bytes:
+        """The end of what Firecracker itself has logged in this life; nothing if there is no log (any more)."""
+        try:
+            with folders.held(self.work) as work, folders.opened(work, LOG) as file:
+                return os.pread(file, _LAST_WORDS, max(0, os.fstat(file).st_size - _LAST_WORDS))
+        except OSError:  # whatever is there instead, it is no log
+            return b""
 
-    @property
-    def metrics(self) -> Path:
-        """What it counts."""
-        return self.work / METRICS
+    def counted(self) -> Sums:
+        """What it has counted. One at a time. Raises OSError."""
+        with folders.held(self.work) as work, folders.opened(work, METRICS, os.O_RDWR) as file:
+            return collect(file, self.run / SUMS)
 
-    def disk(self, name: str) -> Path:
-        """The file of a disk, as it is there for the process."""
-        return self.work / DISKS / ids.device(name)
+    def grow(self, disk: str, size_bytes: int) -> int:
+        """Make the file of a disk longer, and return how long it was. A block device stays as it is. Raises OSError."""
+        with folders.held(self.work, DISKS) as disks:
+            name = ids.device(disk)
+            if self.jail is None:
+                name = os.readlink(name, dir_fd=disks)
+            if not stat.S_ISREG(os.stat(name, dir_fd=disks, follow_symlinks=False).st_mode):
+                return 0
+            with folders.opened(disks, name, os.O_RDWR) as file:
+                before = os.fstat(file).st_size
+                if before < size_bytes:
+                    os.ftruncate(file, size_bytes)
+                return before
 
     def prepare(self, placed: Sequence[Placed]) -> None:
         """Put everything in place. Raises DriverError, OSError."""
@@ -114,28 +132,42 @@ class Places:
             self.jail.make()
             (self.run / _JAIL).symlink_to(self.jail.root)
             self.api.symlink_to(self.jail.root / API_SOCKET)
-        (self.work / DISKS).mkdir()
+        (self.work / DISKS).mkdir(mode=0o755)
         for each in placed:
             self.put(each)
-        for path in (self.log, self.metrics):
-            path.touch(0o600)
-            if self.jail is not None:
-                self.jail.give(path)
+        with folders.held(self.work) as work:
+            for name in (LOG, METRICS):
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=work))
+                if self.jail is not None:
+                    self.jail.give(work, name)
         os.mkfifo(self.console_input, 0o600)
         self.console_log.touch(0o600)
 
     def put(self, placed: Placed) -> None:
-        """Put one file where the process finds it, in place of what was there."""
-        target = self.work / placed.name
-        target.unlink(missing_ok=True)
-        if self.jail is not None:
-            self.jail.link(placed, target)
-        else:
-            target.symlink_to(placed.source)
+        """Put one file where the process finds it, in place of what was there. Raises DriverError, OSError."""
+        *above, name = placed.name.split("/")
+        with folders.held(self.work, *above) as folder:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            if self.jail is not None:
+                self.jail.link(placed, folder, name)
+            else:
+                os.symlink(placed.source, name, dir_fd=folder)
 
-    def take(self, name: str) -> None:
+    def take(self, disk: str) -> None:
         """Take away the file of a disk that the process has let go of."""
-        self.disk(name).unlink(missing_ok=True)
+        with folders.held(self.work, DISKS) as folder, contextlib.suppress(FileNotFoundError):
+            os.unlink(ids.device(disk), dir_fd=folder)
+
+    def words_to(self, log: Path, lock_fd: int) -> None:
+        """Move what a jailer has said, and could only say to the lock file, to a log."""
+        if self.jail is None:
+            return
+        said = os.pread(lock_fd, _LAST_WORDS, 0)
+        if said:
+            with log.open("ab") as file:
+                file.write(said)
+            os.ftruncate(lock_fd, 0)
 
     def clean(self) -> None:
         """Take everything away. Only when the process is dead, or has never been."""
