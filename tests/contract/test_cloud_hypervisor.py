@@ -409,11 +409,14 @@ async def test_while_it_is_saved_its_state_is_known(lab, faults, monkeypatch):
     await saving
 
 
-@pytest.mark.parametrize("damage", ["config.json", "state.json", "memory-ranges"])
+@pytest.mark.parametrize("damage", ["config.json", "state.json", "memory-ranges", ""])
 async def test_a_checkpoint_with_parts_missing_is_an_error_and_leaves_nothing(lab, damage):
     _, guest, _ = await lab.started()
     directory = await saved(lab, guest)
-    (directory / damage).unlink()
+    if damage:
+        (directory / damage).unlink()
+    else:
+        (directory / "config.json").write_text("{half")
     launch = lab.launch()
     with pytest.raises(DriverError) as caught:
         await lab.driver.restore(launch, directory)

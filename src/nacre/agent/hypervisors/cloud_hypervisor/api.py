@@ -15,6 +15,7 @@ from nacre.lib import processes
 from nacre.lib.unix_http import Answer, UnixHttp
 from nacre.model.convergence import FailureClass
 
+SILENT = "hypervisor_silent"
 WRONG_STATE = "wrong_state"
 NOT_THERE = "device_unknown"
 LOG_HINT = "the node keeps Cloud Hypervisor's own words in hypervisor.log in the machine's directory"
@@ -65,7 +66,7 @@ class Api:
 def silent() -> DriverError:
     """Return the error for a Cloud Hypervisor that does not answer."""
     return DriverError(
-        "hypervisor_silent",
+        SILENT,
         "the machine's Cloud Hypervisor does not answer",
         hint="it is asked again; if it stays silent, stop the machine by force",
     )

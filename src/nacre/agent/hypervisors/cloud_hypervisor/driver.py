@@ -7,8 +7,8 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
+import msgspec
 import structlog
 
 from nacre.agent.hypervisors import guarding, registry
@@ -123,8 +123,7 @@ class CloudHypervisor:
 
     async def restore(self, launch: Launch, directory: Path) -> Guest:
         """See `CanRestore`."""
-        saved = cast("Fields", json.loads(_read(directory / "config.json")))
-        body = config.for_restoring(saved, launch)
+        body = config.for_restoring(_saved(directory), launch)
         found = await self._find()
         process, api = await self._spawn(launch, found)
         async with _undone(launch, process, api) as begun:
@@ -287,7 +286,7 @@ async def _look(launch: Launch, process: Process) -> _Seen:
     except DriverError as error:
         if error.code == calls.WRONG_STATE:  # it has no machine yet, and listens where only ours would
             return _Seen(ours=True, ran=False)
-        if error.code == "hypervisor_silent":
+        if error.code == calls.SILENT:
             return _Seen()
         raise
     finally:
@@ -345,13 +344,14 @@ def _lent(launch: Launch, directory: Path, body: Fields) -> Path:
     return folder
 
 
-def _read(path: Path) -> str:
+def _saved(directory: Path) -> Fields:
+    """Read the configuration in a checkpoint. Raises DriverError."""
     try:
-        return path.read_text()
-    except OSError as error:
+        return msgspec.json.decode((directory / "config.json").read_bytes(), type=dict[str, object])
+    except (OSError, msgspec.DecodeError) as error:
         raise DriverError(
             "checkpoint_unfit",
-            f"the checkpoint cannot be read: {error.strerror}",
+            "the checkpoint cannot be read",
             hint="start the machine without it, or from another one",
             failure_class=FailureClass.PERMANENT,
         ) from error

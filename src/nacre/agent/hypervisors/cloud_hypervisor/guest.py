@@ -22,7 +22,7 @@ from nacre.agent.hypervisors.abilities import (
 )
 from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.cloud_hypervisor import events, moving, paths, sizes
-from nacre.agent.hypervisors.cloud_hypervisor.api import WRONG_STATE, Api, silent
+from nacre.agent.hypervisors.cloud_hypervisor.api import SILENT, WRONG_STATE, Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.events import Event, Story
 from nacre.agent.hypervisors.cloud_hypervisor.moving import Line
@@ -71,7 +71,7 @@ class CloudHypervisorGuest:
         self._story = Story()
         self._heard = 0
         self._pressed_reset = False
-        self._held: GuestState | None = None
+        self._held = None if arriving is None else GuestState.STARTING
         """What it does while Cloud Hypervisor is busy with a long call, and answers nothing else."""
         self._quitting: asyncio.Task[None] | None = None
         self._line: Line | None = None
@@ -137,7 +137,11 @@ class CloudHypervisorGuest:
     async def reset(self) -> None:
         """Press the reset button."""
         self._pressed_reset = True
-        await self._api.put("vm.reboot", timeout=_ACT_S)
+        try:
+            await self._api.put("vm.reboot", timeout=_ACT_S)
+        except DriverError as error:
+            self._pressed_reset = error.code == SILENT
+            raise
 
     async def pause(self) -> None:
         """Stop the virtual CPUs."""
@@ -255,7 +259,6 @@ class CloudHypervisorGuest:
 
     async def _arrive(self, arriving: asyncio.Task[None]) -> None:
         """Wait for a machine that comes from another host. A process whose machine did not come is of no use."""
-        self._held = GuestState.STARTING
         try:
             await arriving
         except DriverError as error:
@@ -264,7 +267,8 @@ class CloudHypervisorGuest:
                 await self._life.kill()
         else:
             self._held = None
-            self._life.tell(GuestEvent(state=await self.state(), detail="the machine has arrived"))
+            with contextlib.suppress(DriverError):  # it is asked again
+                self._life.tell(GuestEvent(state=await self.state(), detail="the machine has arrived"))
         finally:
             arriving.cancel()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from nacre.agent.hypervisors.cloud_hypervisor import devices, paths
-from nacre.agent.hypervisors.cloud_hypervisor.api import NOT_THERE, Api
+from nacre.agent.hypervisors.cloud_hypervisor.api import NOT_THERE, SILENT, Api
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.refusals import unsupported
 from nacre.agent.hypervisors.errors import DriverError
@@ -45,7 +45,7 @@ class Plugs:
         try:
             await self._plug("vm.add-disk", disk.id, fields)
         except DriverError as error:
-            if error.code != "hypervisor_silent":  # else it may be plugged yet
+            if error.code != SILENT:  # else it may be plugged yet
                 link.unlink(missing_ok=True)
             raise
 
