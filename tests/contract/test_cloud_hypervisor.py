@@ -109,7 +109,7 @@ async def test_where_it_is_not_installed_that_is_said(lab, monkeypatch):
     assert "not installed" in told.reason
 
 
-@pytest.mark.parametrize("version", ["52.0.0", "15.0"])
+@pytest.mark.parametrize("version", ["52.0", "15.0"])
 async def test_old_releases_are_refused(lab, monkeypatch, version):
     monkeypatch.setenv("NACRE_STAND_IN_VERSION", version)
     told = await registry.load("cloud-hypervisor", lab.root).probe()

@@ -273,7 +273,7 @@ def is_served(path: Path) -> bool:
 def test_its_command_line(tmp_path):
     binary = install(tmp_path, cloud_hypervisor="cloud_hypervisor") / "cloud-hypervisor"
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout == "cloud-hypervisor v54.0.0\n"
+    assert said.stdout.splitlines()[0] == "cloud-hypervisor v54.0"
     assert subprocess.run([binary, "--explode"], capture_output=True, check=False).returncode == 2
 
 

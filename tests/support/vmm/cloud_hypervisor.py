@@ -26,7 +26,7 @@ from support.vmm.faults import Faults
 VERSION = "NACRE_STAND_IN_VERSION"
 KVM = "NACRE_STAND_IN_KVM"
 """`dead` is a KVM that creates machines which never run."""
-LATEST = "54.0.0"
+LATEST = "54.0"
 
 FAILED, NOT_UNDERSTOOD = 1, 2
 BASE = "/api/v1/"
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     """Be Cloud Hypervisor, and return its exit code."""
     version = os.environ.get(VERSION, LATEST)
     if {"--version", "-V"} & set(argv):
-        print(f"cloud-hypervisor v{version}")
+        print(f"cloud-hypervisor v{version}\nMigration Protocol Versions: 0, 1")
         return 0
     options: dict[str, str] = {}
     words = iter(argv[1:])
@@ -149,7 +149,7 @@ class Program:
 
     def _leave_soon(self) -> tuple[int, object]:
         if self._machine.state == "Migrating":
-            raise ApiError(500, "The VMM could not shut down", "VM is currently migrating")
+            raise ApiError(500, "The VMM could not shut down", "VM is currently migrating and can't be modified")
         self._machine.end_guest()
         self._events.tell("vmm", "shutdown")
         self._server.stop()

@@ -58,7 +58,8 @@ class Machine(Moves):
     # What is asked
 
     def ping(self) -> Answer:
-        return 200, {"build_version": f"v{self._version}", "version": self._version, "pid": os.getpid(), "features": []}
+        version = f"{self._version}.0"
+        return 200, {"build_version": f"v{self._version}", "version": version, "pid": os.getpid(), "features": ["kvm"]}
 
     def info(self) -> Answer:
         if self.config is None:
@@ -142,7 +143,7 @@ class Machine(Moves):
 
     def reboot(self) -> Answer:
         if self.state == "Migrating":
-            raise ApiError(500, "The VM could not reboot", "VM is currently migrating")
+            raise ApiError(500, "The VM could not reboot", "VM is currently migrating and can't be modified")
         self.events.tell("vm", "rebooting")
         if self.guest is None or self.config is None:
             raise ApiError(404, "The VM could not reboot", "VM is not created")
@@ -162,7 +163,7 @@ class Machine(Moves):
 
     def delete(self) -> Answer:
         if self.state == "Migrating":
-            raise ApiError(500, "The VM could not be deleted", "VM is currently migrating")
+            raise ApiError(500, "The VM could not be deleted", "VM is currently migrating and can't be modified")
         if self.guest is not None:
             self.end_guest()
         self._close_console()
@@ -203,7 +204,9 @@ class Machine(Moves):
     def add(self, call: str, body: Fields, descriptors: list[int]) -> Answer:
         config = self._need_config("The device could not be added to the VM")
         if self.state == "Migrating":
-            raise ApiError(500, "The device could not be added to the VM", "VM is currently migrating")
+            raise ApiError(
+                500, "The device could not be added to the VM", "VM is currently migrating and can't be modified"
+            )
         kind = _KINDS[call]
         draft = copy.deepcopy(config)
         draft[kind] = [*parts(draft, kind), body]
@@ -224,7 +227,9 @@ class Machine(Moves):
     def remove(self, body: Fields) -> Answer:
         config = self._need_config("The device could not be removed from the VM")
         if self.state == "Migrating":
-            raise ApiError(500, "The device could not be removed from the VM", "VM is currently migrating")
+            raise ApiError(
+                500, "The device could not be removed from the VM", "VM is currently migrating and can't be modified"
+            )
         name = str(body.get("id"))
         kind = next(
             (kind for kind in ("disks", "net") if any(each["id"] == name for each in parts(config, kind))), None
@@ -364,7 +369,7 @@ class Machine(Moves):
 
     def _need_running(self, reason: str) -> Guest:
         if self.state == "Migrating":
-            raise ApiError(500, "The request could not be served", "VM is currently migrating")
+            raise ApiError(500, "The request could not be served", "VM is currently migrating and can't be modified")
         if self.guest is None:
             raise ApiError(500, "The request could not be served", reason)
         return self.guest
