@@ -16,7 +16,10 @@ from nacre.tiny.packages import Sources, run, tool
 # Buses, disk, network and what the power button needs: no guest of ours works without these.
 NEEDED = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
 # Good to have; some kernels lack them or have them built in under another name.
-WELCOME = ("virtio_mmio", "virtio_rng", "virtio_console", "virtio_balloon", "af_packet", "ext4")
+WELCOME = (
+    *("virtio_mmio", "virtio_rng", "virtio_console", "virtio_balloon", "virtio_mem", "af_packet", "ext4"),
+    *("virtio_scsi", "sr_mod", "isofs"),  # for drives with a medium
+)
 
 
 def ordered(sources: Sources) -> list[tuple[str, bytes]]:

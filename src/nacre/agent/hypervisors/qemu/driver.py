@@ -4,26 +4,33 @@ import asyncio
 import contextlib
 import re
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from nacre.agent.hypervisors import guarding, ports, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.launch import Arrival, Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
-from nacre.agent.hypervisors.qemu import acceleration, command_line, states, taps
+from nacre.agent.hypervisors.qemu import acceleration, arriving, checkpoints, command_line, states, taps
+from nacre.agent.hypervisors.qemu import offer as offering
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
 from nacre.agent.hypervisors.qemu.command_line import Surroundings
+from nacre.agent.hypervisors.qemu.command_line import shape as shapes
+from nacre.agent.hypervisors.qemu.command_line.shape import Shape
 from nacre.agent.hypervisors.qemu.command_line.surroundings import TCG
 from nacre.agent.hypervisors.qemu.guest import QemuGuest, clean_up
 from nacre.agent.hypervisors.qemu.installed import Installed, find, unavailable
 from nacre.agent.hypervisors.qemu.qmp import Qmp, silent
-from nacre.agent.hypervisors.qemu.settling import settle
+from nacre.agent.hypervisors.qemu.settling import pin, settle
 from nacre.agent.hypervisors.qemu.talk import Talk
 from nacre.lib import processes
+from nacre.model.capabilities import Offer
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import HypervisorInfo
 
@@ -31,6 +38,8 @@ BINARY = "qemu-system-x86_64"
 
 _START_S = 20.0
 _ADOPT_S = 3.0
+_LOAD_S = 600.0
+_LAST_S = 2.0
 _POLL_S = 0.005
 _LOG_NAME = "hypervisor.log"
 _LOG_LIMIT = 256 << 10
@@ -40,7 +49,7 @@ log = structlog.get_logger()
 
 
 class QemuHypervisor:
-    """Fulfils `base.Hypervisor`, `abilities.CanGuard` and `abilities.CanProbeAcceleration`."""
+    """Fulfils `base.Hypervisor` and, of `abilities`, what is of a driver."""
 
     def __init__(
         self,
@@ -77,6 +86,12 @@ class QemuHypervisor:
             abilities=registry.abilities(self),
         )
 
+    async def offer(self) -> Offer:
+        """Say what it can do on this host. Raises DriverError if it is not there."""
+        found = await self._find()
+        facts = await asyncio.to_thread(offering.look, found, self._choice(found).accelerator)
+        return offering.offer(facts)
+
     def guard_obstacle(self) -> str:
         """QEMU is a process like all others."""
         return guarding.obstacle()
@@ -106,6 +121,26 @@ class QemuHypervisor:
             self._verdicts.save(candidate, found.version, works=False, reason=error.message)
             log.warning("hypervisor.acceleration_lost", name=candidate.name, reason=error.message)
             return await self._start(launch, found, self._choice(found))
+
+    async def restore(self, launch: Launch, directory: Path) -> Guest:
+        """Start a machine that goes on where it was saved, paused. Raises DriverError and leaves no process."""
+        found = await self._find()
+        saved = checkpoints.read(directory)
+        choice = _same_accelerator(self._choice(found), saved)
+        # A generation of its own: it is a copy, and there may be others.
+        shape = msgspec.structs.replace(saved, generation="")
+        return await self._start(launch, found, choice, shape, partial(checkpoints.load, directory=directory))
+
+    async def receive(self, launch: Launch, socket: Path) -> Guest:
+        """Start a process that waits for a machine; returns when it listens. Raises DriverError."""
+        found = await self._find()
+        choice = self._choice(found)
+        arrival = launch.arrival or Arrival()
+        shape = shapes.decode(arrival.shape) if arrival.shape else None
+        if shape is not None:
+            choice = _same_accelerator(choice, shape)
+        then = partial(arriving.listen, socket=socket, arrival=arrival)
+        return await self._start(replace(launch, arrival=arrival), found, choice, shape, then)
 
     async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
         """Take over a machine that outlived the agent; None if there is none. Raises DriverError when in doubt."""
@@ -172,7 +207,15 @@ class QemuHypervisor:
         kvm = (await qmp.ask("query-kvm", timeout=_ADOPT_S)).get("enabled") is True
         return _handle(process, found, Choice("kvm") if kvm else Choice(TCG, choice.reason))
 
-    async def _start(self, launch: Launch, found: Installed, choice: Choice) -> Guest:
+    async def _start(
+        self,
+        launch: Launch,
+        found: Installed,
+        choice: Choice,
+        shape: Shape | None = None,
+        then: Callable[[Talk], Awaitable[None]] | None = None,
+    ) -> Guest:
+        """Start the process. `then` is set for a guest that goes on from elsewhere, and done before it is returned."""
         if launch.machine.value not in found.machines:
             raise DriverError(
                 "machine_unsupported",
@@ -184,7 +227,13 @@ class QemuHypervisor:
         hypervisor_log = launch.directory / _LOG_NAME
         begin = _shorten(hypervisor_log)
         with taps.open_all(launch.nics) as opened:
-            words = command_line.build(launch, _surroundings(found, choice), fds=opened.inherited(_FIRST_TAP))
+            words = command_line.build(
+                launch,
+                _surroundings(found, choice),
+                fds=opened.inherited(_FIRST_TAP),
+                shape=shape,
+                incoming=then is not None,
+            )
             inherit = [launch.lock_fd, *opened.in_order()]
             try:
                 process = await guarding.spawn(words, lease=launch.lease, output=hypervisor_log, inherit=inherit)
@@ -193,7 +242,12 @@ class QemuHypervisor:
                 raise unavailable(f"QEMU cannot be run: {error.strerror}") from error
         try:
             qmp = await _greeting(launch, process, hypervisor_log, begin)
-            await settle(launch, Talk(partial(_itself, qmp)), process.pid)
+            talk = Talk(partial(_itself, qmp))
+            if then is None:
+                await settle(launch, talk, process.pid)
+            else:
+                await pin(launch.cpu, talk, process.pid)
+                await _while_alive(then(talk), process, hypervisor_log, begin)
         except BaseException:
             await asyncio.shield(_abandon(launch, process))
             raise
@@ -226,6 +280,33 @@ async def _greeting(launch: Launch, process: processes.Process, hypervisor_log: 
             raise states.start_failure(_since(hypervisor_log, begin), process.exit_status)
         if loop.time() > deadline:
             raise silent()
+
+
+async def _while_alive(step: Awaitable[None], process: processes.Process, hypervisor_log: Path, begin: int) -> None:
+    """Do a step of a guest that goes on from elsewhere. When QEMU cannot read what it is given, it ends."""
+    try:
+        async with asyncio.timeout(_LOAD_S):
+            await step
+    except TimeoutError as error:
+        raise silent() from error
+    except DriverError as error:
+        if error.code == "hypervisor_silent" and await process.wait(_LAST_S):
+            raise checkpoints.unusable(states.last_words(_since(hypervisor_log, begin)) or "QEMU ended") from error
+        raise
+
+
+def _same_accelerator(choice: Choice, shape: Shape) -> Choice:
+    """A guest goes on under what it began with: its CPUs are others elsewhere. Raises DriverError."""
+    if choice.accelerator == shape.accelerator:
+        return choice
+    if shape.accelerator == TCG:
+        return Choice(TCG, "the machine comes from a process without hardware acceleration")
+    raise DriverError(
+        "accelerator_differs",
+        f"the machine ran under {shape.accelerator}, which does not work on this node",
+        hint="let it go on on a node like the one that it comes from",
+        failure_class=FailureClass.BLOCKED,
+    )
 
 
 async def _abandon(launch: Launch, process: processes.Process) -> None:

@@ -17,8 +17,14 @@ from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life
-from nacre.agent.hypervisors.qemu import states
-from nacre.agent.hypervisors.qemu.command_line import CONSOLE_LOG, CONSOLE_SOCKET, QMP_SOCKET, SOCKETS
+from nacre.agent.hypervisors.qemu import arriving, moving, states
+from nacre.agent.hypervisors.qemu.command_line import (
+    CONSOLE_LOG,
+    CONSOLE_SOCKET,
+    QMP_SOCKET,
+    SOCKETS,
+)
+from nacre.agent.hypervisors.qemu.live import LiveGuest
 from nacre.agent.hypervisors.qemu.qmp import Event, Qmp, silent
 from nacre.lib import processes
 
@@ -31,17 +37,17 @@ _RECONNECT_S = (0.05, 0.1, 0.2, 0.3)
 log = structlog.get_logger()
 
 
-class QemuGuest:
+class QemuGuest(LiveGuest):
     """A machine under QEMU. Fulfils `base.Guest`."""
 
     def __init__(self, launch: Launch, handle: Handle, process: processes.Process, qmp: Qmp | None) -> None:
         """`qmp` is None when an adopted process did not answer; it is asked again and again."""
-        self._launch = launch
-        self._handle = handle
+        super().__init__(launch, handle, self._connection)
         self._qmp = qmp
         self._connected = asyncio.Event()
         self._io_error = ""
         self._inferred = False
+        self._open = True
         self._quitting: asyncio.Task[None] | None = None
         self._following = asyncio.create_task(self._follow(qmp))
         self._guard = guarding.guard_of(process)
@@ -90,7 +96,8 @@ class QemuGuest:
             await self.resume()
 
     async def reset(self) -> None:
-        """Press the reset button."""
+        """Press the reset button. Raises DriverError if the guest has moved elsewhere."""
+        await moving.forbid_if_moved(self._talk)
         await self._execute("system_reset")
 
     async def pause(self) -> None:
@@ -98,7 +105,8 @@ class QemuGuest:
         await self._execute("stop")
 
     async def resume(self) -> None:
-        """Let the virtual CPUs run, also after an I/O error."""
+        """Let the virtual CPUs run, also after an I/O error. Raises DriverError if the guest has moved elsewhere."""
+        await moving.forbid_if_moved(self._talk)
         await self._execute("cont")
 
     async def release(self) -> None:
@@ -112,7 +120,7 @@ class QemuGuest:
     async def detach(self) -> None:
         """Let go; the guest stays."""
         await self._life.leave()
-        tasks = [task for task in (self._following, self._quitting) if task is not None]
+        tasks = [task for task in (self._following, self._quitting, self._moving) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,6 +201,10 @@ class QemuGuest:
                 self._life.tell(GuestEvent(state=GuestState.RUNNING, detail=_reset_detail(event)))
             case "POWERDOWN":
                 self._life.tell(GuestEvent(state=GuestState.RUNNING, detail="the power button was pressed"))
+            case "MIGRATION" if event.data.get("status") == "completed" and self._launch.arrival is not None:
+                await self._tell_run_state(qmp)
+            case "WATCHDOG" if event.data.get("action") == "poweroff":  # QEMU just ends
+                self._life.detail = states.failure_detail("watchdog")
             case "BLOCK_IO_ERROR" if event.data.get("action") == "stop":
                 self._io_error = states.io_error_detail(
                     node=str(event.data.get("node-name") or ""),
@@ -205,6 +217,9 @@ class QemuGuest:
     async def _tell_run_state(self, qmp: Qmp) -> None:
         run_state = str((await qmp.ask("query-status", timeout=_ANSWER_S)).get("status"))
         state = states.state_of(run_state)
+        if self._open and state is not GuestState.STARTING:  # it may have come from elsewhere
+            self._open = False
+            await arriving.arrived(self._talk)
         if state is GuestState.SHUT_DOWN:
             self._found_shut_down()
         elif state is GuestState.FAILED:

@@ -7,7 +7,6 @@ import subprocess
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.model.convergence import FailureClass
@@ -15,7 +14,7 @@ from nacre.model.vms import MachineType
 
 PROBE_S = 15.0
 _INSTALL_HINT = "install QEMU on the node (Debian, Ubuntu: apt-get install qemu-system-x86; macOS: brew install qemu)"
-_QUESTIONS = ("qmp_capabilities", "query-version", "query-machines", "query-qmp-schema", "quit")
+_QUESTIONS = ("qmp_capabilities", "query-version", "query-machines", "quit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,8 @@ class Installed:
     version: str
     machines: tuple[str, ...]
     sandbox: bool
-    block_drivers: frozenset[str] = frozenset()
+    ceph: bool = False
+    """Whether it reaches disks in Ceph."""
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -69,19 +69,20 @@ async def _interrogate(path: str, stamp: tuple[int, int]) -> Installed:
         version=f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}",
         machines=tuple(machine.value for machine in MachineType if machine.value in known),
         sandbox=sandbox,
-        block_drivers=frozenset(_block_drivers(answers[3]["return"])),
+        ceph=await _knows_ceph(path),
     )
 
 
-def _block_drivers(schema: list[dict[str, object]]) -> list[str]:
-    """Return the formats and protocols that block nodes may have, from the schema's enumeration of them."""
-    for entry in schema:
-        values = entry.get("values")
-        if isinstance(values, list):
-            names = [str(value) for value in cast("list[object]", values)]
-            if {"qcow2", "throttle", "nbd"} <= set(names):
-                return names
-    return []
+async def _knows_ceph(path: str) -> bool:
+    """Whether this QEMU reaches disks in Ceph: distributions have that in a package of its own."""
+    image = "driver=rbd,node-name=probe,pool=none,image=none,conf=/nowhere"
+    words = [path, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-blockdev", image]
+    run = partial(subprocess.run, words, capture_output=True, text=True, timeout=PROBE_S)
+    try:
+        done = await asyncio.to_thread(run, errors="replace", stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode != 0 and "Unknown driver" not in done.stderr
 
 
 async def _answers(path: str, options: list[str]) -> str | None:

@@ -9,7 +9,7 @@ import asyncio
 from nacre.agent.hypervisors.abilities import Sizes
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.qemu import answers
-from nacre.agent.hypervisors.qemu.command_line.memory import VIRTIO_MEM, backend, backend_of, dimm, dimm_of
+from nacre.agent.hypervisors.qemu.command_line.memory import MAIN, VIRTIO_MEM, backend, backend_of, dimm, dimm_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.qmp import RefusedError
 from nacre.agent.hypervisors.qemu.talk import Talk
@@ -51,14 +51,14 @@ async def resize_cpus(talk: Talk, wanted: int) -> None:
         await talk.execute("device_add", {"driver": slot.type, "id": f"cpu{number}", **slot.props})
 
 
-async def resize_memory(talk: Talk, options: MemoryOptions, wanted: int, timeout: float) -> None:
+async def resize_memory(talk: Talk, wanted: int, timeout: float) -> None:
     """Have the guest run with so much memory. Raises DriverError, also if it does not give it back in time."""
     devices = await talk.devices()
     now = (await sizes(talk)).memory_bytes
     if VIRTIO_MEM in devices:
         await _request(talk, wanted, timeout)
     elif wanted > now:
-        await _add(talk, options, wanted - now)
+        await _add(talk, wanted - now)
     elif wanted < now:
         raise refused(
             "memory_removal_unsupported",
@@ -121,7 +121,7 @@ async def _property(talk: Talk, name: str) -> int:
     return await talk.ask(int, "qom-get", {"path": _VIRTIO_MEM_PATH, "property": name})
 
 
-async def _add(talk: Talk, options: MemoryOptions, size: int) -> None:
+async def _add(talk: Talk, size: int) -> None:
     if size % BLOCK:
         raise refused(
             "memory_size_invalid",
@@ -132,7 +132,7 @@ async def _add(talk: Talk, options: MemoryOptions, size: int) -> None:
     name = dimm_of(present)
     if backend_of(name) in await talk.objects():  # what an earlier try left
         await talk.execute("object-del", {"id": backend_of(name)})
-    await talk.execute("object-add", backend(options, backend_of(name), size))
+    await talk.execute("object-add", backend(await _like_the_first(talk), backend_of(name), size))
     try:
         await talk.execute("device_add", dimm(name))
     except RefusedError as error:
@@ -140,3 +140,18 @@ async def _add(talk: Talk, options: MemoryOptions, size: int) -> None:
         raise refused(
             "memory_at_most", f"the machine cannot have so much memory: {error.text}", _MEMORY_HINT
         ) from error
+
+
+async def _like_the_first(talk: Talk) -> MemoryOptions:
+    """Return how the memory is that the guest began with: what is added is the same, whoever else uses it."""
+    first = (await talk.ask(list[answers.MemoryBackend], "query-memdev"))[-1]
+    path = f"/objects/{MAIN}"
+    huge = (await talk.objects()).get(MAIN) == "memory-backend-memfd" and await talk.ask(
+        bool, "qom-get", {"path": path, "property": "hugetlb"}
+    )
+    return MemoryOptions(
+        shared=first.share,
+        mergeable=first.merge,
+        prefault=first.prealloc,
+        hugepage_bytes=await talk.ask(int, "qom-get", {"path": path, "property": "hugetlbsize"}) if huge else None,
+    )

@@ -49,6 +49,7 @@ GOES_ON = Shape(
     places={"nic0": 5, "gone": 0},
     generation="11111111-2222-3333-4444-555555555555",
 )
+CPU_MAX = VARIANTS["cpus-on-pc"](Path("/data"))["cpu"]
 ON_MACOS = ("plain", "boots-from-disk", "windows", "small-devices", "uefi", "memory-as-dimms")
 
 
@@ -96,10 +97,8 @@ def test_hardware_acceleration_under_macos(name: str) -> None:
 def test_a_guest_that_goes_on_finds_everything_where_it_was() -> None:
     changes = VARIANTS["memory-as-dimms"](Path("/data"))
     launch = replace(LAUNCH, **changes, disks=VARIANTS["boots-from-disk"](Path("/data"))["disks"], cpu=CPU_MAX)
+    launch = replace(launch, cpus=3, memory_bytes=2 * GIB)  # as it was asked to be by now
     check("goes-on", build(launch, shape=GOES_ON, incoming=True))
-
-
-CPU_MAX = VARIANTS["cpus-on-pc"](Path("/data"))["cpu"]
 
 
 def test_every_golden_file_has_a_test() -> None:

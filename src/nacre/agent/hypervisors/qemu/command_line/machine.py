@@ -52,7 +52,7 @@ def cpus(launch: Launch, qemu: Surroundings, shape: Shape | None) -> list[str]:
     count = shape.cpus if shape is not None else launch.cpus
     parts = [str(count)]
     most = launch.cpu.max or launch.cpus
-    if most > launch.cpus:
+    if most > count:
         parts.append(f"maxcpus={most}")
     if (topology := launch.cpu.topology) is not None:
         parts += [f"sockets={topology.packages}", f"dies={topology.dies}"]

@@ -35,7 +35,7 @@ def memory(launch: Launch, shape: Shape | None) -> Memory:
     elif options.shared or options.hugepage_bytes or options.prefault:
         words += instance(backend(options, MAIN, size))
         asked.append(f"memory-backend={MAIN}")
-    if (room := _room(launch)) and options.hotplug is HotplugMethod.VIRTIO_MEM:
+    if (room := _room(launch, size)) and options.hotplug is HotplugMethod.VIRTIO_MEM:
         reserve: Props = {} if options.hugepage_bytes else {"reserve": False}
         words += instance({**backend(options, backend_of(VIRTIO_MEM), room, prefault=False), **reserve})
         props: Props = {"driver": "virtio-mem-pci", "id": VIRTIO_MEM, "memdev": backend_of(VIRTIO_MEM)}
@@ -84,13 +84,14 @@ def numbers(text: str) -> list[int]:
     return sorted(found)
 
 
-def _room(launch: Launch) -> int:
-    return max(0, (launch.memory.max_bytes or 0) - launch.memory_bytes)
+def _room(launch: Launch, size: int) -> int:
+    """How much may be added to what it began with."""
+    return max(0, (launch.memory.max_bytes or 0) - size)
 
 
 def _sizes(launch: Launch, size: int) -> str:
     parts = [f"{size // MIB}M"]
-    if _room(launch):
+    if _room(launch, size):
         if launch.memory.hotplug is HotplugMethod.ACPI:
             parts.append(f"slots={DIMMS}")
         parts.append(f"maxmem={(launch.memory.max_bytes or 0) // MIB}M")

@@ -1,0 +1,58 @@
+"""Sizes and limits of the disks of a running guest. Called by `guest`."""
+
+from nacre.agent.hypervisors.qemu import answers
+from nacre.agent.hypervisors.qemu.command_line import limits
+from nacre.agent.hypervisors.qemu.command_line.nics import no_limits
+from nacre.agent.hypervisors.qemu.command_line.places import device_of, limits_of, node_of
+from nacre.agent.hypervisors.qemu.command_line.refusal import refused
+from nacre.agent.hypervisors.qemu.talk import Talk
+from nacre.model.hardware import NO_LIMITS, RateLimits
+
+
+async def limit_disk(talk: Talk, disk: str, wanted: RateLimits) -> None:
+    """Replace the limits of a disk. Raises DriverError."""
+    node = await _node(talk, disk)
+    if limits_of(disk) in await talk.objects():  # it was made with limits, and these are in its group of one
+        path = f"/objects/{limits_of(disk)}"
+        await talk.execute("qom-set", {"path": path, "property": "limits", "value": limits.group(wanted)})
+    elif node.drv == "throttle":
+        raise refused(
+            "disk_in_limit_group",
+            f"disk {disk} shares its limits with others",
+            "change the group and restart the machine",
+        )
+    else:
+        path = f"/machine/peripheral/{device_of(disk)}/virtio-backend"
+        await talk.execute("block_set_io_throttle", {"id": path, **limits.throttle(wanted)})
+
+
+def limit_nic(nic: str, receive: RateLimits, send: RateLimits) -> None:
+    """Say that QEMU does not limit NICs, unless there is nothing to limit. Raises DriverError."""
+    if (receive, send) != (NO_LIMITS, NO_LIMITS):
+        raise no_limits(nic)
+
+
+async def resize_disk(talk: Talk, disk: str, size_bytes: int) -> None:
+    """Grow a disk and tell the guest. Raises DriverError."""
+    node = await _node(talk, disk)
+    if size_bytes < node.image.virtual_size:
+        raise refused(
+            "disk_shrink_unsupported",
+            f"disk {disk} has {node.image.virtual_size} bytes and would lose some",
+            "make a smaller disk and copy what is needed",
+        )
+    # Also if it has this size: a device of the host that has grown is noticed only so.
+    await talk.execute("block_resize", {"node-name": node.node_name, "size": size_bytes})
+
+
+async def _node(talk: Talk, disk: str) -> answers.Node:
+    if device_of(disk) not in await talk.devices():
+        raise refused("disk_unknown", f"the running machine has no disk {disk}", "connect it first")
+    node = (await talk.nodes()).get(node_of(disk))
+    if node is None:
+        raise refused(
+            "disk_served_elsewhere",
+            f"disk {disk} is served by another process, which alone can resize and limit it",
+            "do it there",
+        )
+    return node

@@ -1,0 +1,50 @@
+"""The shell on a guest's console: a command in, what it prints out."""
+
+import asyncio
+import itertools
+import re
+from pathlib import Path
+from typing import Self
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Shell:
+    """One connection to a console with a shell at its end. One at a time per guest."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._numbers = itertools.count()
+
+    @classmethod
+    async def open(cls, console: Path) -> Self:
+        """Connect, and have the terminal neither echo nor wrap."""
+        shell = cls(*await asyncio.open_unix_connection(console))
+        await shell.run("stty -echo cols 1000")
+        return shell
+
+    async def run(self, command: str, timeout: float = 30) -> str:
+        """Return what a command prints."""
+        number = next(self._numbers)
+        # Written in two parts, so that an echo of the command is no end of its output.
+        self._writer.write(f"\necho be''gin{number}; {command}; echo e''nd{number}\n".encode())
+        seen = ""
+        async with asyncio.timeout(timeout):
+            while f"end{number}" not in seen:
+                data = await self._reader.read(65536)
+                assert data, f"the console has ended: {seen}"
+                seen += data.decode(errors="replace")
+        inside = seen.partition(f"begin{number}")[2].partition(f"end{number}")[0]
+        return _ESCAPES.sub("", inside).replace("\r", "").strip()
+
+    async def until(self, command: str, expected: str, timeout: float = 30) -> str:
+        """Run a command until it prints something."""
+        async with asyncio.timeout(timeout):
+            while expected not in (printed := await self.run(command)):
+                await asyncio.sleep(0.2)
+        return printed
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
