@@ -23,6 +23,7 @@ from nacre.model.capabilities import Capability, offers
 from support.guests import tiny_image
 from support.machines import Bench, Watch
 from support.vmm import cloud_hypervisor_fields, specification, swagger, wire
+from support.vmm.faults import FAULTS
 from support.vmm.installed import install
 
 REAL = {"cloud-hypervisor": "NACRE_CLOUD_HYPERVISOR", "firecracker": "NACRE_FIRECRACKER"}
@@ -124,6 +125,16 @@ async def lab(request, monkeypatch) -> AsyncGenerator[Lab]:
     assert strays == ""  # what the hypervisor would have dropped without a word
     if (document := specification.find(made.driver.name)) is not None:
         assert [problem for request in asked for problem in document.problems(*request)] == []
+
+
+@pytest.fixture
+def faults(lab, monkeypatch) -> Path:
+    """Where what is to go wrong with a stand-in is written down."""
+    if not lab.emulated:
+        pytest.skip("needs the stand-in, whose guest does as it is told")
+    path = lab.root / "faults"
+    monkeypatch.setenv(FAULTS, str(path))
+    return path
 
 
 def text(path: Path) -> str:

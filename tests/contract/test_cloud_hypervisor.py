@@ -1,11 +1,10 @@
-"""What the driver of Cloud Hypervisor can do beyond the core, and what happens when calls fail."""
+"""The driver of Cloud Hypervisor: probing, proving, starting, and what happens when calls fail."""
 
 import asyncio
-import json
 import os
 import random
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,73 +21,26 @@ from nacre.agent.hypervisors.abilities import (
     CanResizeDisks,
     CanRestore,
     HasCounters,
-    MigrationProgress,
-    MigrationState,
-    MigrationTerms,
-    Sizes,
 )
 from nacre.agent.hypervisors.base import Guest, GuestState
 from nacre.agent.hypervisors.cloud_hypervisor import config, paths
 from nacre.agent.hypervisors.cloud_hypervisor.driver import CloudHypervisor
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import DiskFile, Launch, MacvtapNic, TapNic, VhostUserDisk
+from nacre.agent.hypervisors.launch import Launch, MacvtapNic
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
-from nacre.model.hardware import Balloon, ConsoleMode, CpuOptions, DeviceOptions, HotplugMethod, MemoryOptions
-from nacre.model.units import GIB, MIB
+from nacre.model.hardware import ConsoleMode, CpuOptions, DeviceOptions
 from nacre.model.vms import ExitReason
 from support.machines import Watch, printed, ready
-from support.vmm.faults import FAULTS
+from support.vmm.cloud_hypervisor_lab import disk, failing, info, leftovers, nic, typed
 from support.waiting import until
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.host,
+    pytest.mark.usefixtures("faults"),
     pytest.mark.parametrize("lab", ["cloud-hypervisor"], indirect=True),
 ]
-
-EMULATED = "needs the stand-in, whose guest does as it is told"
-
-
-@pytest.fixture(autouse=True)
-def faults(lab, monkeypatch) -> Path:
-    """Where what is to go wrong is written down."""
-    if not lab.emulated:
-        pytest.skip(EMULATED)
-    path = lab.root / "faults"
-    monkeypatch.setenv(FAULTS, str(path))
-    return path
-
-
-def failing(faults: Path, call: str, kind: str = "refuse", **more) -> None:
-    refusal = {"status": 500, "body": ["Error from API", "no"]} if kind == "refuse" else {}
-    faults.write_text(json.dumps([{"kind": kind, "path": f"/api/v1/{call}", **refusal, **more}]))
-
-
-def disk(lab, name: str = "data") -> DiskFile:
-    path = lab.root / f"{name}.raw"
-    path.write_bytes(bytes(MIB))
-    return DiskFile(id=name, path=path, format="raw")
-
-
-def nic(name: str = "nic0", device: str = "tap0") -> TapNic:
-    return TapNic(id=name, mac="52:4e:00:00:00:01", device=device)
-
-
-def leftovers(launch) -> list[str]:
-    return sorted(path.name for path in launch.run_directory.iterdir())
-
-
-async def info(guest: Guest) -> dict:
-    return await guest._api.ask("vm.info", timeout=5)
-
-
-async def typed(guest: Guest, line: str) -> None:
-    _, writer = await asyncio.open_unix_connection(guest.console_socket)
-    writer.write(f"\n{line}\n".encode())
-    await writer.drain()
-    await until(lambda: line in printed(guest))
-    writer.close()
 
 
 async def test_its_abilities_are_those_that_its_offer_promises(lab):
@@ -97,9 +49,6 @@ async def test_its_abilities_are_those_that_its_offer_promises(lab):
         assert isinstance(lab.driver, ability)
     for ability in (CanHotplug, CanResize, CanResizeDisks, CanCheckpoint, CanMigrate, HasCounters):
         assert isinstance(guest, ability)
-
-
-# Probing and starting
 
 
 async def test_where_it_is_not_installed_that_is_said(lab, monkeypatch):
@@ -183,6 +132,21 @@ async def test_a_missing_disk_is_told_without_its_place(lab):
     assert "secret" not in caught.value.message
 
 
+async def test_a_disk_that_another_machine_uses_is_told_of(lab):
+    given = disk(lab)
+    _, first, _ = await lab.started(disks=(given,))
+    launch = lab.launch(disks=(given,))
+    with pytest.raises(DriverError) as caught:
+        await lab.driver.start(launch)
+    assert caught.value.code == "disk_in_use"
+    assert leftovers(launch) == []
+    _, second, _ = await lab.started()
+    with pytest.raises(DriverError):
+        await second.attach_disk(given)
+    await first.detach_disk("data", 5)
+    await second.attach_disk(given)
+
+
 async def test_an_unfinished_start_is_ended_when_it_is_found(lab, faults):
     """As when the agent was killed between starting the process and booting the machine."""
     launch = lab.launch()
@@ -229,202 +193,6 @@ async def test_a_macvtap_is_opened_for_it(lab):
             lab.launch(nics=(MacvtapNic(id="n", mac="52:4e:00:00:00:02", device=lab.root / "gone"),))
         )
     assert caught.value.code == "nic_unusable"
-
-
-# Hot plugging
-
-
-async def test_disks_and_nics_come_and_go_and_may_be_asked_for_again(lab):
-    launch, guest, _ = await lab.started()
-    for _ in range(2):
-        await guest.attach_disk(disk(lab))
-        await guest.attach_nic(nic())
-    assert set((await info(guest))["device_tree"]) == {"data", "nic0"}
-    assert (launch.run_directory / "disk-data").is_symlink()
-    for _ in range(2):
-        await guest.detach_disk("data", 5)
-        await guest.detach_nic("nic0", 5)
-    assert (await info(guest))["device_tree"] == {}
-    assert not (launch.run_directory / "disk-data").is_symlink()
-
-
-async def test_a_guest_that_holds_a_disk_keeps_it(lab):
-    _, guest, _ = await lab.started(kernel_args="fake.holds")
-    await guest.attach_disk(disk(lab))
-    with pytest.raises(DriverError) as caught:
-        await guest.detach_disk("data", 0.3)
-    assert caught.value.code == "guest_holds_device"
-    assert caught.value.hint
-    assert "data" in (await info(guest))["device_tree"]
-
-
-async def test_a_device_that_is_refused_leaves_nothing(lab, faults):
-    launch, guest, _ = await lab.started()
-    failing(faults, "vm.add-disk")
-    with pytest.raises(DriverError):
-        await guest.attach_disk(disk(lab))
-    assert not (launch.run_directory / "disk-data").is_symlink()
-    failing(faults, "vm.add-disk", "silent")  # it was plugged, and nobody said so
-    await guest.attach_disk(disk(lab))
-    assert "data" in (await info(guest))["device_tree"]
-
-
-async def test_devices_that_others_serve_need_shared_memory(lab):
-    _, guest, _ = await lab.started()
-    with pytest.raises(DriverError) as caught:
-        await guest.attach_disk(VhostUserDisk(id="far", socket=lab.root / "far.sock"))
-    assert caught.value.code == "memory_not_shared"
-    assert caught.value.failure_class is FailureClass.PERMANENT
-
-
-# Sizes
-
-
-async def test_it_grows_and_shrinks(lab):
-    memory = MemoryOptions(max_bytes=128 * MIB + GIB, hotplug=HotplugMethod.VIRTIO_MEM, balloon=Balloon())
-    _, guest, _ = await lab.started(cpus=1, cpu=CpuOptions(max=4), memory=memory)
-    assert await guest.sizes() == Sizes(cpus=1, memory_bytes=128 * MIB)
-    for cpus in (4, 4, 2):
-        await guest.resize_cpus(cpus)
-        assert (await guest.sizes()).cpus == cpus
-    for size in (640 * MIB, 640 * MIB, 256 * MIB):
-        await guest.resize_memory(size)
-        assert (await guest.sizes()).memory_bytes == size
-    for taken in (64 * MIB, 64 * MIB, 0):
-        await guest.reclaim(taken)
-        assert (await guest.sizes()).reclaimed_bytes == taken
-
-
-async def test_sizes_that_cannot_be_are_refused_for_good(lab):
-    memory = MemoryOptions(max_bytes=128 * MIB + GIB)
-    _, guest, _ = await lab.started(cpu=CpuOptions(max=2), memory=memory)
-    await guest.resize_memory(256 * MIB)
-    for resize in (
-        guest.resize_cpus(3),
-        guest.resize_cpus(0),
-        guest.resize_memory(128 * MIB),
-        guest.resize_memory(257 * MIB),
-        guest.reclaim(MIB),
-    ):
-        with pytest.raises(DriverError) as caught:
-            await resize
-        assert caught.value.failure_class is FailureClass.PERMANENT
-        assert caught.value.hint
-
-
-async def test_a_resize_whose_answer_is_lost_has_been_done(lab, faults):
-    _, guest, _ = await lab.started(cpu=CpuOptions(max=2))
-    failing(faults, "vm.resize", "silent")
-    await guest.resize_cpus(2)
-    failing(faults, "vm.resize", "503")
-    with pytest.raises(DriverError):
-        await guest.resize_cpus(1)
-
-
-async def test_cpus_that_the_guest_still_holds_are_asked_for_again_later(lab, faults):
-    _, guest, _ = await lab.started(cpu=CpuOptions(max=2))
-    failing(faults, "vm.resize", status=429, body=["Too Many Requests"])
-    with pytest.raises(DriverError) as caught:
-        await guest.resize_cpus(2)
-    assert caught.value.code == "hypervisor_busy"
-    assert caught.value.failure_class is FailureClass.TRANSIENT
-
-
-async def test_a_disk_grows(lab):
-    given = disk(lab)
-    _, guest, _ = await lab.started(disks=(given,))
-    for _ in range(2):
-        await guest.resize_disk("data", 2 * MIB)
-    assert given.path.stat().st_size == 2 * MIB
-
-
-async def test_devices_are_counted(lab):
-    _, guest, _ = await lab.started(disks=(disk(lab),), nics=(nic(),))
-    found = await guest.counters()
-    assert [each.id for each in found.disks] == ["data"]
-    assert [each.id for each in found.nics] == ["nic0"]
-    assert found.disks[0].read_bytes > 0
-
-
-# Checkpoints
-
-
-async def saved(lab, guest: Guest, name: str = "checkpoint") -> Path:
-    directory = lab.root / name
-    directory.mkdir()
-    await guest.pause()
-    await guest.save(directory)
-    return directory
-
-
-async def test_a_guest_goes_on_where_it_was_saved_even_as_another_machine(lab):
-    launch, guest, _ = await lab.started(disks=(disk(lab),), nics=(nic(),))
-    await ready(guest)
-    await typed(guest, "note remember me")
-    directory = await saved(lab, guest)
-    assert await guest.state() is GuestState.PAUSED
-    await guest.kill()
-    clone = lab.launch(disks=(disk(lab),), nics=(nic(device="tap9"),))
-    again = lab.keep(await lab.driver.restore(clone, directory))
-    assert await again.state() is GuestState.PAUSED
-    said = (await info(again))["config"]
-    assert said["net"][0]["tap"] == "tap9"
-    assert said["platform"]["system_uuid"] == config.uuid_of(clone.vm)
-    assert said["platform"]["system_uuid"] != config.uuid_of(launch.vm)
-    await again.resume()
-    await typed(again, "notes")
-    await until(lambda: "remember me" in printed(again))
-    assert not (clone.run_directory / paths.RESTORING).exists()
-    watch = Watch(again)
-    await again.reset()
-    await ready(again)
-    await again.detach()
-    found = lab.keep(await lab.driver.adopt(clone, again.handle))
-    await found.kill()
-    assert leftovers(clone) == []
-    del watch
-
-
-async def test_only_a_paused_guest_is_saved_and_nothing_is_overwritten(lab):
-    _, guest, _ = await lab.started()
-    with pytest.raises(DriverError) as caught:
-        await guest.save(lab.root)
-    assert caught.value.code == "wrong_state"
-    directory = await saved(lab, guest)
-    with pytest.raises(DriverError):
-        await guest.save(directory)
-
-
-async def test_while_it_is_saved_its_state_is_known(lab, faults, monkeypatch):
-    monkeypatch.setattr("nacre.agent.hypervisors.cloud_hypervisor.guest._ANSWER_S", 0.1)
-    _, guest, _ = await lab.started()
-    failing(faults, "vm.snapshot", "slow", seconds=0.5)
-    await guest.pause()
-    (lab.root / "checkpoint").mkdir()
-    saving = asyncio.create_task(guest.save(lab.root / "checkpoint"))
-    await asyncio.sleep(0)
-    while not saving.done():
-        assert await guest.state() is GuestState.PAUSED
-        await asyncio.sleep(0.02)
-    await saving
-
-
-@pytest.mark.parametrize("damage", ["config.json", "state.json", "memory-ranges", ""])
-async def test_a_checkpoint_with_parts_missing_is_an_error_and_leaves_nothing(lab, damage):
-    _, guest, _ = await lab.started()
-    directory = await saved(lab, guest)
-    if damage:
-        (directory / damage).unlink()
-    else:
-        (directory / "config.json").write_text("{half")
-    launch = lab.launch()
-    with pytest.raises(DriverError) as caught:
-        await lab.driver.restore(launch, directory)
-    assert caught.value.hint
-    assert leftovers(launch) == []
-
-
-# Life
 
 
 async def test_a_keeper_of_the_console_that_dies_is_replaced(lab):
@@ -480,171 +248,6 @@ async def test_without_a_serial_port_there_is_no_keeper(lab):
     again = lab.keep(await lab.driver.adopt(launch, guest.handle))
     assert await again.state() is GuestState.RUNNING
     assert not again.console_socket.exists()
-
-
-# Moving to another host
-
-
-@dataclass
-class Move:
-    """A guest, and the process that waits for it."""
-
-    here: Guest
-    watch: Watch
-    there: Guest
-    arrival: Watch
-    there_launch: Launch
-    socket: Path
-
-    async def at(self, state: MigrationState) -> MigrationProgress:
-        async def reached() -> MigrationProgress | None:
-            found = await self.here.migration()
-            return found if found.state is state else None
-
-        return await until(reached)
-
-
-async def moving(lab, **changes) -> Move:
-    launch, here, watch = await lab.started(disks=(disk(lab),), nics=(nic(),), **changes)
-    await ready(here)
-    there_launch = replace(lab.launch(disks=launch.disks, nics=launch.nics), vm=launch.vm)
-    socket = lab.root / "receiver"
-    there = lab.keep(await lab.driver.receive(there_launch, socket))
-    return Move(here, watch, there, Watch(there), there_launch, socket)
-
-
-async def test_a_guest_moves_and_runs_in_one_place(lab):
-    move = await moving(lab)
-    await typed(move.here, "note remember me")
-    assert await move.there.state() is GuestState.STARTING
-    assert (await move.here.migration()).state is MigrationState.NONE
-    await move.here.migrate(move.socket, MigrationTerms())
-    gone = await move.watch.until(GuestState.GONE)
-    assert gone.exit_reason is ExitReason.KILLED
-    assert "another node" in gone.detail
-    found = await move.here.migration()
-    assert found.state is MigrationState.MOVED
-    assert found.transferred_bytes > 20 * MIB
-    assert found.downtime_ms is not None
-    assert found.downtime_ms < 5000
-    await move.arrival.until(GuestState.RUNNING)
-    assert await move.there.state() is GuestState.RUNNING
-    await typed(move.there, "notes")
-    await until(lambda: "remember me" in printed(move.there))
-    await move.there.reset()
-    await ready(move.there)
-    await move.there.detach()
-    again = lab.keep(await lab.driver.adopt(move.there_launch, None))
-    assert await again.state() is GuestState.RUNNING
-    assert not any(event.state is GuestState.PAUSED for event in move.watch.events)
-
-
-async def test_a_paused_guest_arrives_paused(lab):
-    move = await moving(lab)
-    await move.here.pause()
-    await move.here.migrate(move.socket, MigrationTerms())
-    await move.arrival.until(GuestState.PAUSED)
-    assert await move.there.state() is GuestState.PAUSED
-
-
-async def test_a_move_takes_its_time_and_may_be_called_off(lab):
-    move = await moving(lab)
-    await move.here.migrate(move.socket, MigrationTerms(bandwidth_bytes=4 * MIB))
-    await move.here.migrate(move.socket, MigrationTerms())  # it is on its way already
-    await until(lambda: move.here._line.transferred > MIB)
-    on_the_way = await move.at(MigrationState.COPYING)
-    assert 0 < on_the_way.transferred_bytes < 20 * MIB
-    assert on_the_way.remaining_bytes > 0
-    for _ in range(2):
-        await move.here.cancel_migration()
-        assert (await move.here.migration()).state is MigrationState.CANCELLED
-    assert await move.here.state() is GuestState.RUNNING
-    await typed(move.here, "echo still here")
-    gone = await move.arrival.until(GuestState.GONE)
-    assert "did not arrive" in gone.detail
-    assert leftovers(move.there_launch) == []
-
-
-async def test_a_receiver_that_dies_leaves_the_guest_where_it_is_and_another_may_take_it(lab):
-    move = await moving(lab)
-    await move.here.migrate(move.socket, MigrationTerms(bandwidth_bytes=8 * MIB))
-    await until(lambda: move.here._line.transferred > MIB)
-    os.kill(move.there.handle.pid, signal.SIGKILL)
-    assert (await move.at(MigrationState.FAILED)).detail
-    assert await move.here.state() is GuestState.RUNNING
-    move.socket.unlink()
-    next_launch = replace(
-        lab.launch(disks=move.there_launch.disks, nics=move.there_launch.nics), vm=move.there_launch.vm
-    )
-    there = lab.keep(await lab.driver.receive(next_launch, move.socket))
-    watch = Watch(there)
-    await move.here.migrate(move.socket, MigrationTerms())
-    await watch.until(GuestState.RUNNING)
-
-
-async def test_a_sender_that_dies_is_not_waited_for(lab):
-    move = await moving(lab)
-    await move.here.migrate(move.socket, MigrationTerms(bandwidth_bytes=4 * MIB))
-    await until(lambda: move.here._line.transferred > MIB)
-    await move.here.kill()
-    gone = await move.arrival.until(GuestState.GONE)
-    assert "did not arrive" in gone.detail
-
-
-async def test_nobody_receives(lab):
-    _, guest, _ = await lab.started()
-    await guest.migrate(lab.root / "nowhere", MigrationTerms())
-
-    async def failed() -> bool:
-        return (await guest.migration()).state is MigrationState.FAILED
-
-    await until(failed)
-    assert await guest.state() is GuestState.RUNNING
-
-
-@pytest.mark.parametrize("terms", [MigrationTerms(postcopy=True), MigrationTerms(disks=("data",))])
-async def test_moves_that_cannot_be_are_refused(lab, terms):
-    _, guest, _ = await lab.started()
-    with pytest.raises(DriverError) as caught:
-        await guest.migrate(lab.root / "nowhere", terms)
-    assert caught.value.failure_class is FailureClass.PERMANENT
-    assert (await guest.migration()).state is MigrationState.NONE
-
-
-async def test_an_agent_that_is_killed_calls_the_move_off(lab):
-    move = await moving(lab)
-    await move.here.migrate(move.socket, MigrationTerms(bandwidth_bytes=4 * MIB))
-    await until(lambda: move.here._line.transferred > MIB)
-    launch = move.here._launch
-    await move.here.detach()
-    again = lab.keep(await lab.driver.adopt(launch, move.here.handle))
-
-    async def failed() -> bool:
-        return (await again.migration()).state is MigrationState.FAILED
-
-    await until(failed)
-    assert await again.state() is GuestState.RUNNING
-
-
-async def test_a_process_that_waits_for_nobody_any_more_is_ended_when_it_is_found(lab, monkeypatch):
-    monkeypatch.setattr("nacre.agent.hypervisors.cloud_hypervisor.driver._ANSWER_S", 0.2)
-    launch = lab.launch()
-    guest = await lab.driver.receive(launch, lab.root / "receiver")
-    await guest.detach()
-    assert await lab.driver.adopt(launch, None) is None
-    assert not processes.is_alive(guest.handle.pid, guest.handle.start_time)
-    assert leftovers(launch) == []
-
-
-async def test_a_socket_that_is_taken_cannot_be_received_on(lab):
-    (lab.root / "receiver").touch()
-    launch = lab.launch()
-    with pytest.raises(DriverError):
-        await lab.driver.receive(launch, lab.root / "receiver")
-    assert leftovers(launch) == []
-
-
-# Lives at random
 
 
 class Life:

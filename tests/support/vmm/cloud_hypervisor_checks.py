@@ -1,6 +1,8 @@
 """What a Cloud Hypervisor stand-in finds wrong with a configuration, when the machine boots or a device is added."""
 
+import fcntl
 import os
+import struct
 from pathlib import Path
 from typing import cast
 
@@ -145,6 +147,26 @@ def open_disk(disk: Fields) -> None:
         raise ApiError(
             500, "Error from device manager", f"Cannot open disk path: {path.absolute()}", str(error.strerror)
         ) from error
+
+
+def locked(disk: Fields) -> int | None:
+    """Lock a disk against other processes, as long as the descriptor is open. Raises ApiError."""
+    if disk.get("vhost_socket"):
+        return None
+    shared = bool(disk.get("readonly"))
+    fd = os.open(str(disk["path"]), os.O_RDONLY if shared else os.O_RDWR)
+    lock = struct.pack("hhqqi", fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+    except OSError as error:
+        os.close(fd)
+        raise ApiError(
+            500,
+            "Error locking disk images: Another instance likely holds a lock",
+            f"Failed to get {'Read' if shared else 'Write'} lock for disk image: {Path(str(disk['path'])).absolute()}",
+            "The file is already locked",
+        ) from error
+    return fd
 
 
 def _check_sharing(device: Fields, config: Fields) -> None:

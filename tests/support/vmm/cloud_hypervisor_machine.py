@@ -15,6 +15,7 @@ from support.vmm.cloud_hypervisor_checks import (
     check_disk,
     check_names,
     check_net,
+    locked,
     number,
     open_disk,
     open_files,
@@ -51,6 +52,7 @@ class Machine(Moves):
         self._no_shutdown = no_shutdown
         self._serial: Serial | None = None
         self._tree: dict[str, str] = {}
+        self._locks: dict[str, int] = {}
         self._traffic = 0
         self._left: queue.Queue[tuple[Guest, str]] = queue.Queue()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -103,6 +105,7 @@ class Machine(Moves):
         self.events.tell("vm", "booting")
         check(self.config)
         open_files(self.config)
+        self.lock_disks()
         if self._serial is None:
             self._open_console()
         self._grow_tree()
@@ -150,6 +153,7 @@ class Machine(Moves):
         self.end_guest()
         check(self.config)
         open_files(self.config)
+        self.lock_disks()
         self._open_console()
         self._grow_tree()
         self.start_guest(None)
@@ -214,6 +218,7 @@ class Machine(Moves):
         if kind == "disks":
             check_disk(body, draft)
             open_disk(body)
+            self.lock_disks([body])
         else:
             check_net(body, draft, descriptors=descriptors)
             body["fds"] = [os.dup(fd) for fd in descriptors] or None
@@ -236,6 +241,9 @@ class Machine(Moves):
         )
         if kind is None and name not in self._tree:
             raise ApiError(404, "The device could not be removed from the VM", f"Missing device id: {name}")
+        for disk in parts(config, "disks"):
+            if disk["id"] == name:
+                self.release_disks(str(disk.get("path")))
         for each in ("disks", "net"):
             config[each] = [device for device in parts(config, each) if device["id"] != name]
         if self.guest is not None and "fake.holds" not in self.guest.boots:
@@ -272,7 +280,29 @@ class Machine(Moves):
         self.guest = None
         self.state = ""
         self._tree = {}
+        self.release_disks()
         self._close_console()
+
+    def lock_disks(self, disks: list[Fields] | None = None) -> None:
+        """Lock disks that are given, or all. Raises ApiError, and then holds none of them more than before."""
+        taken: dict[str, int] = {}
+        try:
+            for disk in parts(self._given, "disks") if disks is None else disks:
+                fd = locked(disk)
+                if fd is not None:
+                    taken[str(disk.get("path"))] = fd
+        except ApiError:
+            for fd in taken.values():
+                os.close(fd)
+            raise
+        self._locks |= taken
+
+    def release_disks(self, path: str | None = None) -> None:
+        """Let go of one disk, or of all."""
+        for each in [path] if path is not None else list(self._locks):
+            fd = self._locks.pop(each, None)
+            if fd is not None:
+                os.close(fd)
 
     def adopt(self, config: Fields) -> None:
         """Take a configuration that comes from elsewhere."""

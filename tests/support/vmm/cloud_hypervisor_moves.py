@@ -35,6 +35,8 @@ class Moves:
         end_guest: Callable[[], None]
         adopt: Callable[[Fields], None]
         forget: Callable[[], None]
+        lock_disks: Callable[[], None]
+        release_disks: Callable[[], None]
         _need_running: Callable[[str], Guest]
 
     def snapshot(self, body: Fields) -> tuple[int, object]:
@@ -62,6 +64,7 @@ class Moves:
             config, memory = (cast("Fields", json.loads((folder / name).read_text())) for name in SAVED[:2])
             (folder / SAVED[2]).stat()
             self.adopt(config)
+            self.lock_disks()
             self.start_guest(memory, run=bool(body.get("resume")))
         except (OSError, ValueError) as error:
             self.forget()
@@ -123,6 +126,7 @@ class Moves:
                     memory = cast("Fields", json.loads(data))
                 elif command == "complete":
                     running = data == b"Running"
+                    self.lock_disks()
                     self.start_guest(memory, run=running)
                     self.state = "Running" if running else "Paused"
             except ApiError:
@@ -149,11 +153,15 @@ class Moves:
                 self.events.tell("vm", "pausing")
                 self.events.tell("vm", "paused")
                 _order(line, "state", json.dumps(guest.memory()).encode())
+                self.release_disks()
                 _order(line, "complete", was.encode())
         except (OSError, EOFError):
             self.events.tell("vm", "migration-failed")
             with self.lock:
                 self.state = was
+                if paused:
+                    self.release_disks()
+                    self.lock_disks()
                 if paused and was == "Running":
                     guest.resume()
                     self.events.tell("vm", "resuming")
