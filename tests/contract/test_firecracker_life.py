@@ -175,21 +175,25 @@ async def test_a_start_that_is_given_up_leaves_nothing(lab):
 
 async def test_an_answer_that_is_lost_says_nothing_about_what_has_been_done(lab):
     _, guest, _ = await lab.started()
-    lab.spoil(Fault(kind="silent", path="/vm", times=1))
-    await refused(guest.pause(), "hypervisor_silent")
-    assert await guest.state() is GuestState.PAUSED
+    lab.spoil(Fault(kind="silent", method="PATCH", path="/vm", times=1))
     await guest.pause()
-    await guest.resume()
-    assert await guest.state() is GuestState.RUNNING
+    assert await guest.state() is GuestState.PAUSED
+    lab.spoil(Fault(kind="503", method="PATCH", path="/vm"))
+    await refused(guest.resume(), "hypervisor_busy")
+    assert await guest.state() is GuestState.PAUSED
 
 
 async def test_a_device_whose_coming_was_not_heard_of_is_not_made_twice(lab):
     _, guest, _ = await lab.started()
     lab.spoil(Fault(kind="silent", method="PUT", path="/drives", times=1))
     more = lab.disk("more")
-    await refused(guest.attach_disk(more), "hypervisor_silent")
-    await guest.attach_disk(more)
-    assert [each["drive_id"] for each in (await config(guest))["drives"]] == ["root", "more"]
+    for _ in range(2):
+        await guest.attach_disk(more)
+        assert [each["drive_id"] for each in (await config(guest))["drives"]] == ["root", "more"]
+    lab.spoil(Fault(kind="silent", method="DELETE", times=1))
+    for _ in range(2):
+        await guest.detach_disk("more", 5)
+        assert [each["drive_id"] for each in (await config(guest))["drives"]] == ["root"]
 
 
 async def test_others_that_ask_too_much_do_not_keep_the_agent_out(lab):

@@ -24,6 +24,8 @@ from support.vmm.requests import to_json
 
 VERSION = "NACRE_STAND_IN_VERSION"
 ROOT = "NACRE_STAND_IN_ROOT"
+KVM = "NACRE_STAND_IN_KVM"
+"""`dead` is a KVM that creates machines which never run."""
 LATEST = "1.17.0"
 
 GENERIC, BAD_CONFIGURATION, ARGUMENTS = 1, 152, 153
@@ -125,6 +127,7 @@ class Program:
         self._code: int | None = None
         self._server: wire.Server | None = None
         self._reading = False
+        self._over = threading.Event()
 
     def run(self) -> int:
         """Serve until the guest has left or a snapshot could not be loaded."""
@@ -140,6 +143,8 @@ class Program:
                 self._files.metrics_to(str(self._options["metrics-path"]))
         except RefusedError as error:
             return self._failed(error.text)
+        if "no-api" in self._options:
+            return self._boot_alone()
         path = self._files.path(str(self._options.get("api-sock", "/run/firecracker.socket")))
         try:
             self._server = wire.Server(path, self._handle, body_limit=self._limit, faults=Faults.from_environment())
@@ -160,6 +165,17 @@ class Program:
         self._files.log("Firecracker exiting successfully. exit_code=0")
         self._leave(0)
         return 0
+
+    def _boot_alone(self) -> int:
+        """Run the machine of the configuration file, without an API."""
+        try:
+            self._configure(json.loads(Path(str(self._options["config-file"])).read_text()))
+        except (RefusedError, ValueError, OSError) as error:
+            return self._failed(f"Failed to build MicroVM from Json: {error}")
+        if os.environ.get(KVM) != "dead":
+            print("[    0.000000] Linux version 6.1.0-stand-in", flush=True)
+        self._over.wait()
+        return self._code or 0
 
     def _handle(self, method: str, path: str, body: bytes | None, _: list[int]) -> wire.Answer:
         self._files.log(f'The API server received a {method.title()} request on "{path}".')
@@ -190,8 +206,9 @@ class Program:
 
     def _guest_left(self, how: str) -> None:
         self._code = 0 if how == "reboot" else GENERIC
-        assert self._server is not None
-        self._server.stop()
+        self._over.set()
+        if self._server is not None:
+            self._server.stop()
 
     def _read_input(self) -> None:
         """Type what comes on standard input, if that is a terminal or a pipe, and once there is a console."""

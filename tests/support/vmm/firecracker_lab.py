@@ -32,13 +32,14 @@ class FirecrackerLab(Bench):
         self.taps.mkdir()
         self.kernel.write_bytes(b"\x7fELF")
         self.trace.touch()
+        (self.root / "kvm").touch()
         self.trace.chmod(0o666)
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         monkeypatch.setenv(wire.TRACE, str(self.trace))
         monkeypatch.setenv(faults.FAULTS, str(self.root / "faults"))
         monkeypatch.setenv(firecracker.VERSION, version)
         monkeypatch.setenv(firecracker_files.TAPS, str(self.taps))
-        self.driver = FirecrackerHypervisor(state_directory=self.root / "state", kvm=self.root)
+        self.driver = FirecrackerHypervisor(state_directory=self.root / "state", kvm=self.root / "kvm")
 
     @property
     def taps(self) -> Path:

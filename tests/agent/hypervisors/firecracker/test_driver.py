@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def bench():
     made = Bench()
+    (made.root / "kvm").touch()
     (made.root / "vmlinux").write_bytes(b"\x7fELF")
     (made.root / "vmlinuz").write_bytes(b"MZ..")
     yield made
@@ -27,7 +28,7 @@ async def bench():
 
 def driver(bench: Bench, **options) -> FirecrackerHypervisor:
     programs = install(bench.root / "bin", firecracker="firecracker")
-    basis = {"binary": str(programs / "firecracker"), "jailer": "/nowhere/jailer", "kvm": bench.root}
+    basis = {"binary": str(programs / "firecracker"), "jailer": "/nowhere/jailer", "kvm": bench.root / "kvm"}
     return FirecrackerHypervisor(state_directory=bench.root / "state", **(basis | options))
 
 
@@ -121,3 +122,36 @@ async def test_a_process_that_ends_at_once_is_an_error_that_says_why_if_that_is_
     assert error.code == "hypervisor_start_failed"
     assert "system call" in error.message
     assert list(launch.run_directory.iterdir()) == []
+
+
+async def test_kvm_is_proven_by_a_kernel_once_and_the_verdict_is_kept(bench):
+    assert "not proven" in (await driver(bench).probe()).reason
+    await driver(bench).prove_acceleration(bench.root / "vmlinux")
+    told = await driver(bench).probe()
+    assert told.available
+    assert "not proven" not in told.reason
+    assert "prove-acceleration" in told.abilities
+    await driver(bench).prove_acceleration(Path("/nowhere"))
+
+
+@pytest.mark.parametrize(("kvm", "kernel", "words"), [("dead", "vmlinux", "first line"), ("", "none", "gave up")])
+async def test_where_kvm_runs_no_guests_none_is_started(bench, monkeypatch, kvm, kernel, words):
+    monkeypatch.setenv("NACRE_STAND_IN_KVM", kvm)
+    monkeypatch.setattr("nacre.agent.hypervisors.firecracker.proof.prove.__defaults__", (1.5,))
+    monkeypatch.setattr("nacre.agent.hypervisors.firecracker.driver._is_compressed", lambda _: False)
+    await driver(bench).prove_acceleration(bench.root / kernel)
+    told = await driver(bench).probe()
+    assert not told.available
+    assert words in told.reason
+    assert str(bench.root) not in told.reason
+    launch = bench.launch(kernel=bench.root / "vmlinux", nics=())
+    error = await failure(driver(bench).start(launch))
+    assert error.code == "accelerator_failed"
+    assert error.failure_class is FailureClass.BLOCKED
+    assert list(launch.run_directory.iterdir()) == []
+
+
+async def test_a_kernel_that_the_release_cannot_boot_proves_nothing(bench, monkeypatch):
+    monkeypatch.setenv("NACRE_STAND_IN_VERSION", "1.16.0")
+    await driver(bench).prove_acceleration(bench.root / "vmlinuz")
+    assert "not proven" in (await driver(bench).probe()).reason

@@ -46,8 +46,7 @@ class Devices:
         if device in await self._all("drives"):
             return
         await on_host(self._places.put, config.place(disk))
-        await self._api.tell(config.drive(disk, root=False), timeout=_ANSWER_S)
-        await self._expect("drives", device, there=True)
+        await self._plug("drives", config.drive(disk, root=False), device)
 
     async def detach_disk(self, disk: str, timeout: float) -> None:
         """Take a disk back. Firecracker does not ask the guest, which must have let go of it before."""
@@ -60,8 +59,7 @@ class Devices:
         device = ids.device(nic.id)
         if device in await self._all("nics"):
             return
-        await self._api.tell(config.interface(nic), timeout=_ANSWER_S)
-        await self._expect("nics", device, there=True)
+        await self._plug("nics", config.interface(nic), device)
 
     async def detach_nic(self, nic: str, timeout: float) -> None:
         """Take a NIC back. Firecracker does not ask the guest, which must have let go of it before."""
@@ -152,8 +150,22 @@ class Devices:
         device = ids.device(name)
         if device not in await self._all(kind):
             return
-        await self._api.delete(f"/{path}/{device}", timeout=timeout)
-        await self._expect(kind, device, there=False)
+        try:
+            await self._api.delete(f"/{path}/{device}", timeout=timeout)
+        except DriverError:
+            if device in await self._all(kind):
+                raise
+        else:
+            await self._expect(kind, device, there=False)
+
+    async def _plug(self, kind: str, request: config.Request, device: str) -> None:
+        try:
+            await self._api.tell(request, timeout=_ANSWER_S)
+        except DriverError:
+            if device not in await self._all(kind):
+                raise
+        else:
+            await self._expect(kind, device, there=True)
 
     async def _expect(self, kind: str, device: str, *, there: bool) -> None:
         if (device in await self._all(kind)) is not there:

@@ -14,7 +14,7 @@ import structlog
 from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.firecracker import checkpoints, config, ids, offer, refusals, releases
+from nacre.agent.hypervisors.firecracker import checkpoints, config, ids, offer, proof, refusals, releases
 from nacre.agent.hypervisors.firecracker.api import Api
 from nacre.agent.hypervisors.firecracker.config import Placed, Request
 from nacre.agent.hypervisors.firecracker.guest import FirecrackerGuest, ended_well
@@ -24,6 +24,7 @@ from nacre.agent.hypervisors.firecracker.releases import Release, knows
 from nacre.agent.hypervisors.firecracker.scruples import refusal
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
+from nacre.agent.hypervisors.proofs import Verdicts
 from nacre.lib import processes
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Offer
@@ -60,13 +61,14 @@ class Installed:
 
 
 class FirecrackerHypervisor:
-    """Fulfils `base.Hypervisor`, `CanGuard`, `CanRestore` and `CanOffer`."""
+    """Fulfils `base.Hypervisor`, `CanGuard`, `CanProbeAcceleration`, `CanRestore` and `CanOffer`."""
 
     def __init__(self, *, state_directory: Path, binary: str = BINARY, jailer: str = JAILER, kvm: Path = KVM) -> None:
-        del state_directory  # it has nothing to remember
         self._binary = binary
         self._jailer = jailer
         self._kvm = kvm
+        self._verdicts = Verdicts(state_directory, kvm)
+        self._proving = asyncio.Lock()
         self._installed: Installed | None = None
 
     @property
@@ -80,17 +82,34 @@ class FirecrackerHypervisor:
             found = await self._find()
         except DriverError as error:
             return HypervisorInfo(name=self.name, available=False, reason=f"{error.message}; {error.hint}")
-        if why := self._obstacle():
+        if why := self._obstacle(found.release):
             return HypervisorInfo(name=self.name, available=False, reason=why, version=releases.text(found.release))
+        unproven = "" if self._verdicts.find(releases.text(found.release)) else "KVM is not proven on this node yet"
         return HypervisorInfo(
             name=self.name,
             available=True,
-            reason=self.guard_obstacle(),
+            reason="; ".join(filter(None, (unproven, self.guard_obstacle()))),
             version=releases.text(found.release),
             accelerator="kvm",
             machines=tuple(machine.value for machine in MachineType),  # those of QEMU, which mean nothing here
             abilities=registry.abilities(self),
         )
+
+    async def prove_acceleration(self, kernel: Path) -> None:
+        """Boot `kernel` under KVM, unless that was done in today's circumstances. Raises DriverError, OSError.
+
+        A kernel that the release cannot boot proves nothing.
+        """
+        found = await self._find()
+        version = releases.text(found.release)
+        async with self._proving:
+            if self._verdicts.find(version) or not self._kvm.exists():
+                return
+            if await in_thread(_is_compressed, kernel) and not knows(found.release, releases.BZIMAGE):
+                return
+            reason = await proof.prove(found.path, kernel)
+            self._verdicts.save(version, reason)
+            log.info("hypervisor.acceleration_proven", name="kvm", works=not reason, reason=reason)
 
     async def offer(self) -> Offer:
         """What it can do on this host."""
@@ -176,6 +195,13 @@ class FirecrackerHypervisor:
         self, launch: Launch, found: Installed, files: Sequence[Placed], requests: Sequence[Request], timeout: float
     ) -> Guest:
         """Start a process, tell it everything, and return the guest that came of it."""
+        if why := self._obstacle(found.release):  # it would start, and its guest would never run
+            raise DriverError(
+                "accelerator_failed",
+                why,
+                hint="use the hypervisor qemu, which does without, or another node",
+                failure_class=FailureClass.BLOCKED,
+            )
         places = Places.of(launch, self._jail(launch, found))
         words = places.command(launch, found.path, pci=knows(found.release, releases.PCI_HOTPLUG), jailer=self._jailer)
         process: processes.Process | None = None
@@ -216,9 +242,12 @@ class FirecrackerHypervisor:
             )
         return Jail.of(launch.confinement, launch.vm, Path(found.path))
 
-    def _obstacle(self) -> str:
+    def _obstacle(self, release: Release) -> str:
         if not self._kvm.exists():
             return f"Firecracker needs KVM, and the node has no {self._kvm}"
+        verdict = self._verdicts.find(releases.text(release))
+        if verdict is not None and verdict.reason:
+            return f"Firecracker needs KVM, which does not work on the node: {verdict.reason}"
         return ""
 
     async def _find(self) -> Installed:
@@ -324,13 +353,16 @@ def _release_of(handle: Handle) -> Release:
 
 def _check_kernel(launch: Launch, release: Release) -> None:
     assert launch.kernel is not None
-    with launch.kernel.open("rb") as file:
-        magic = file.read(len(_ELF))
-    if magic != _ELF and not knows(release, releases.BZIMAGE):
+    if _is_compressed(launch.kernel) and not knows(release, releases.BZIMAGE):
         raise refusal(
             "starting a compressed kernel",
             f"use an uncompressed one (vmlinux), or a node with {releases.name(releases.BZIMAGE)}",
         )
+
+
+def _is_compressed(kernel: Path) -> bool:
+    with kernel.open("rb") as file:
+        return file.read(len(_ELF)) != _ELF
 
 
 def _shorten(path: Path) -> None:

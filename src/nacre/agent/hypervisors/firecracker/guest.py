@@ -141,7 +141,11 @@ class FirecrackerGuest(Devices):
             self._saving = False
 
     async def _change(self, word: str, state: GuestState) -> None:
-        await self._api.patch("/vm", {"state": word}, timeout=_ANSWER_S)
+        try:
+            await self._api.patch("/vm", {"state": word}, timeout=_ANSWER_S)
+        except DriverError:
+            if await self.state() is not state:
+                raise
         self._life.tell(GuestEvent(state=state))
 
     async def _drain(self) -> None:
