@@ -30,10 +30,10 @@ from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.guest import CloudHypervisorGuest, clean_up
 from nacre.agent.hypervisors.cloud_hypervisor.installed import Installed
-from nacre.agent.hypervisors.cloud_hypervisor.proof import Verdicts
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
+from nacre.agent.hypervisors.proofs import Verdicts
 from nacre.lib import processes
 from nacre.lib.processes import Process
 from nacre.model.capabilities import Offer
