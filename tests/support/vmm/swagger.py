@@ -54,6 +54,14 @@ def check(method: str, path: str, body: object) -> None:
         raise StrayError(f"{method} {path}: {error.message}") from error
 
 
+def operations() -> list[str]:
+    """Everything that the document names, as `METHOD path`."""
+    found = document()
+    assert found is not None, "ask for the document first"
+    paths = _loaded(found)["paths"]
+    return [f"{method.upper()} {path}" for path, operations in paths.items() for method in operations]
+
+
 def check_trace(trace: Path) -> int:
     """Check everything that a stand-in was asked, and return how much that was. Raises StrayError."""
     requests = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []

@@ -240,3 +240,44 @@ def test_the_official_document_misses_what_must_be_there(path):
         body = {key: value for key, value in request.body.items() if key != name}
         with pytest.raises(swagger.StrayError, match="required"):
             swagger.check(request.method, request.path, body)
+
+
+USED = {
+    *("GET /", "GET /vm/config", "GET /balloon/statistics", "GET /hotplug/memory", "PUT /actions", "PUT /balloon"),
+    *("PATCH /balloon", "PUT /boot-source", "PUT /drives/{drive_id}", "PATCH /drives/{drive_id}"),
+    *("PUT /machine-config", "PUT /entropy", "PUT /hotplug/memory", "PATCH /hotplug/memory"),
+    *("PUT /network-interfaces/{iface_id}", "PATCH /network-interfaces/{iface_id}"),
+    *("PUT /snapshot/create", "PUT /snapshot/load", "PATCH /vm"),
+}
+NOT_USED = {
+    "GET /version": "the description says it too",
+    "GET /machine-config": "it is in the whole configuration",
+    "PATCH /machine-config": "it is sent once",
+    "GET /balloon": "it is in the whole configuration",
+    "PATCH /balloon/statistics": "their interval stays as it is",
+    "PATCH /balloon/hinting/start": "free pages are reported, not hinted at",
+    "GET /balloon/hinting/status": "free pages are reported, not hinted at",
+    "PATCH /balloon/hinting/stop": "free pages are reported, not hinted at",
+    "PUT /cpu-config": "templates of one's own are not offered",
+    "PUT /logger": "said on the command line",
+    "PUT /metrics": "said on the command line",
+    "PUT /serial": "a port that leads to a file takes no input",
+    "PUT /mmds": "guests are told about themselves by a disk",
+    "PATCH /mmds": "guests are told about themselves by a disk",
+    "GET /mmds": "guests are told about themselves by a disk",
+    "PUT /mmds/config": "guests are told about themselves by a disk",
+    "PUT /pmem/{id}": "disks are block devices",
+    "PATCH /pmem/{id}": "disks are block devices",
+    "PUT /vsock": "guests have no channel yet",
+}
+
+
+@needs_document
+def test_every_call_is_used_or_left_alone_for_a_reason():
+    assert set(swagger.operations()) == USED | NOT_USED.keys()
+    assert not USED & NOT_USED.keys()
+    source = "\n".join(path.read_text() for path in Path(config.__file__).parent.glob("*.py"))
+    named = {path.split("{")[0].rstrip("/") for _, _, path in (each.partition(" ") for each in USED)} - {""}
+    assert [path for path in named if f'"{path}' not in source and f'"{path.lstrip("/")}"' not in source] == []
+    left = {path.split("{")[0].rstrip("/") for _, _, path in (each.partition(" ") for each in NOT_USED)} - named
+    assert [path for path in left if f'"{path}' in source] == []
