@@ -19,6 +19,7 @@ from nacre.agent.hypervisors.abilities import (
 )
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile, TapNic, UserNic, VhostUserDisk
+from nacre.agent.hypervisors.qemu.command_line import shape
 from nacre.model.convergence import FailureClass
 from nacre.model.hardware import (
     NO_LIMITS,
@@ -147,6 +148,16 @@ async def test_a_disk_that_cannot_be_opened_leaves_nothing_and_no_place_taken(la
         await guest.attach_disk(disk(launch, f"extra{number}", size=MIB))
     error = await refusal(guest.attach_disk(disk(launch, "one-too-many", size=MIB)))
     assert (error.code, error.failure_class) == ("no_free_place", FailureClass.PERMANENT)
+
+
+@pytest.mark.parametrize("machine", [MachineType.Q35, MachineType.PC])
+async def test_places_are_known_before_the_guest_has_looked_at_its_bus(lab, machine):
+    launch = lab.launch(machine=machine)
+    launch = replace(launch, disks=(disk(launch, "root"), replace(disk(launch, "seed"), cdrom=True)))
+    guest = lab.keep(await lab.driver.start(launch))
+    for _ in range(2):
+        await guest.attach_disk(disk(launch, "extra"))
+    assert shape.decode(await guest.shape()).places == {"root": 0, "nic0": 1, "extra": 2}
 
 
 async def test_what_a_try_that_broke_off_has_left_does_not_stand_in_the_way(lab):

@@ -97,26 +97,6 @@ class BlockStats(msgspec.Struct, frozen=True, kw_only=True):
     qdev: str = ""
 
 
-class PciDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `query-pci`."""
-
-    slot: int
-    qdev_id: str
-    pci_bridge: "PciBridge | None" = None
-
-
-class PciBridge(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `query-pci`."""
-
-    devices: list[PciDevice] = []
-
-
-class PciBus(msgspec.Struct, frozen=True, kw_only=True):
-    """Of `query-pci`."""
-
-    devices: list[PciDevice]
-
-
 class Ram(Kebab, frozen=True, kw_only=True):
     """Of `query-migrate`."""
 

@@ -1,6 +1,5 @@
 """Where the disks and NICs of a running guest are, and where another one fits. Called by `hotplug` and `shaping`."""
 
-from nacre.agent.hypervisors.qemu import answers
 from nacre.agent.hypervisors.qemu.command_line import bus
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.command_line.words import Props
@@ -8,6 +7,7 @@ from nacre.agent.hypervisors.qemu.talk import Talk
 from nacre.model.vms import MachineType
 
 _DEVICE = "-device"
+_PORT = "pcie-root-port"
 
 
 def machine_of(board: str) -> MachineType:
@@ -18,20 +18,16 @@ def machine_of(board: str) -> MachineType:
 
 
 async def found_places(talk: Talk) -> tuple[dict[str, int], int]:
-    """Return the place of each disk and NIC, and how many ports the machine has."""
-    buses = await talk.ask(list[answers.PciBus], "query-pci")
+    """Return the place of each disk and NIC, and how many ports the machine has.
+
+    Asks for the devices themselves: what `query-pci` shows behind ports is what the guest has made of them.
+    """
+    devices = await talk.devices()
     places: dict[str, int] = {}
-    ports = 0
-    for device in (device for one in buses for device in one.devices):
-        if device.pci_bridge is not None and device.qdev_id.startswith("port"):
-            ports += 1
-            inside = [(child.qdev_id, bus.place_of(device.qdev_id, 0)) for child in device.pci_bridge.devices]
-        else:
-            inside = [(device.qdev_id, bus.place_of("", device.slot))]
-        for name, place in inside:
-            if place is not None and name.endswith(_DEVICE):
-                places[name.removesuffix(_DEVICE)] = place
-    return places, ports
+    for name in devices:
+        if name.endswith(_DEVICE) and (place := await _place(talk, f"/machine/peripheral/{name}")) is not None:
+            places[name.removesuffix(_DEVICE)] = place
+    return places, sum(1 for kind in devices.values() if kind == _PORT)
 
 
 async def free_place(talk: Talk) -> Props:
@@ -52,3 +48,12 @@ async def free_place(talk: Talk) -> Props:
             "take one away, or restart the machine: it then has places again",
         )
     return bus.place(machine, number)
+
+
+async def _place(talk: Talk, path: str) -> int | None:
+    above = await talk.ask(str, "qom-get", {"path": path, "property": "parent_bus"})
+    name = above.rpartition("/")[2]
+    if name != bus.root_of(MachineType.PC):
+        return bus.place_of(name, 0)
+    slot_and_function = await talk.ask(int, "qom-get", {"path": path, "property": "addr"})
+    return bus.place_of("", slot_and_function >> 3)
