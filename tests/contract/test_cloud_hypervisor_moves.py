@@ -265,3 +265,11 @@ async def test_a_socket_that_is_taken_cannot_be_received_on(lab):
     with pytest.raises(DriverError):
         await lab.driver.receive(launch, lab.root / "receiver")
     assert leftovers(launch) == []
+
+
+async def test_a_machine_that_came_is_kept_even_if_nobody_said_so(lab, faults):
+    failing(faults, "vm.receive-migration", "silent")
+    move = await moving(lab)
+    await move.here.migrate(move.socket, MigrationTerms())
+    await move.arrival.until(GuestState.RUNNING)
+    await typed(move.there, "echo here")

@@ -262,15 +262,23 @@ class CloudHypervisorGuest:
         try:
             await arriving
         except DriverError as error:
-            if self._life.process.alive():
+            if not self._life.process.alive():
+                return
+            if error.code != SILENT or not await self._is_here():
                 self._life.detail = f"the machine did not arrive: {error.message}"
                 await self._life.kill()
-        else:
-            self._held = None
-            with contextlib.suppress(DriverError):  # it is asked again
-                self._life.tell(GuestEvent(state=await self.state(), detail="the machine has arrived"))
+                return
         finally:
             arriving.cancel()
+        self._held = None
+        with contextlib.suppress(DriverError):  # it is asked again
+            self._life.tell(GuestEvent(state=await self.state(), detail="the machine has arrived"))
+
+    async def _is_here(self) -> bool:
+        """Whether a machine has arrived of which nobody told us so."""
+        with contextlib.suppress(DriverError):
+            return await self._understood() in {GuestState.RUNNING, GuestState.PAUSED}
+        return self._story.booted
 
     async def _reach(self, wanted: GuestState, call: str) -> None:
         """Look, act unless it is so, look again if that was refused."""
