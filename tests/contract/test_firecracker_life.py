@@ -89,6 +89,25 @@ async def test_a_reset_is_refused_for_good_and_changes_nothing(lab):
     assert await guest.state() is GuestState.RUNNING
 
 
+async def test_what_it_writes_stays_small_and_still_says_how_it_ended(lab, monkeypatch):
+    monkeypatch.setattr("nacre.agent.hypervisors.firecracker.guest._TIDY_S", 0.1)
+    launch, guest, _ = await lab.started()
+    own_log = launch.run_directory / "firecracker.log"
+    while own_log.stat().st_size < 200_000:
+        await guest.state()
+    monkeypatch.setattr("nacre.agent.hypervisors.firecracker.places.CUT_AT", 100_000)
+    await until(lambda: own_log.stat().st_blocks * 512 < 100_000)
+    counted = await guest.counters()
+    assert counted.disks[0].reads == 256
+    await guest.state()
+    assert own_log.stat().st_size > 200_000
+    await guest.detach()
+    (launch.run_directory / "console.in").write_text("reboot\n")
+    await until(lambda: not processes.is_alive(guest.handle.pid, guest.handle.start_time))
+    found = lab.keep(await lab.driver.adopt(launch, guest.handle))
+    assert (await Watch(found).until(GuestState.GONE)).exit_reason is ExitReason.GUEST_SHUTDOWN
+
+
 async def test_several_may_listen_and_the_log_may_be_cut_meanwhile(lab):
     _, guest, _ = await lab.started()
     first, _ = one = await asyncio.open_unix_connection(guest.console_socket)

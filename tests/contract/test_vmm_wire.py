@@ -216,7 +216,10 @@ def test_who_stops_sending_hears_nothing_any_more(start):
     client = bench.client()
     client.sendall(b"GET /a HTTP/1.1\r\n\r\n")
     client.shutdown(socket.SHUT_WR)
-    assert answer(client) == b""
+    try:
+        assert answer(client) == b""
+    except ConnectionResetError:  # it had not even read the request
+        assert bench.asked == []
 
 
 def test_everybody_waits_for_the_slow_one(start):

@@ -52,7 +52,7 @@ class Connection:
         self._descriptors: list[int] = []
         self._state = "line"
         self._request: Request | None = None
-        self._body = b""
+        self._body = bytearray()
 
     def read(self) -> list[Request]:
         """Take what has come, at most a bufferful, and return the requests that it completes."""
@@ -147,7 +147,7 @@ class Connection:
             )
         if request.expect:
             self.outgoing.append(encode("Firecracker API", (100, None, {}), request.version))
-        self._body = b""
+        self._body = bytearray()
         self._state = "body"
 
     def _take_body(self, data: bytes, begin: int) -> int | None:
@@ -157,7 +157,7 @@ class Connection:
         if len(data) - begin < missing:
             self._kept = b""
             return None
-        self._request.body = self._body
+        self._request.body = bytes(self._body)
         self._state = "ready"
         return begin + missing
 

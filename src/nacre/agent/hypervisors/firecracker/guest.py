@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import structlog
+
 from nacre.agent.hypervisors import guarding
 from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
@@ -23,13 +25,18 @@ from nacre.agent.hypervisors.firecracker.releases import Release
 from nacre.agent.hypervisors.firecracker.scruples import refusal
 from nacre.agent.hypervisors.lifecycle import Life
 from nacre.lib import processes
+from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 
 _ANSWER_S = 5.0
 _SAVE_S = 900.0
 """For all of the memory to be written."""
 _STATES = {"Not started": GuestState.STARTING, "Running": GuestState.RUNNING, "Paused": GuestState.PAUSED}
+_TIDY_S = 600.0
 _WELL = b"Firecracker exiting successfully"
+
+
+log = structlog.get_logger()
 
 
 class FirecrackerGuest(Devices):
@@ -41,11 +48,13 @@ class FirecrackerGuest(Devices):
         self._guard = guarding.guard_of(process)
         self._saving = False
         self._console = Console(places)
+        self._tidying: asyncio.Task[None] | None = None
         self._life = Life(process, drain=self._drain, clean_up=self._clean_up)
 
     async def open(self) -> None:
-        """Begin to serve its console. Raises OSError."""
+        """Begin to serve its console and to keep its files in bounds. Raises OSError."""
         await self._console.open()
+        self._tidying = asyncio.create_task(self._tidy(), name=f"tidy {self._handle.pid}")
 
     @property
     def handle(self) -> Handle:
@@ -118,7 +127,7 @@ class FirecrackerGuest(Devices):
     async def detach(self) -> None:
         """Let go; the guest stays."""
         await self._life.leave()
-        self._console.close()
+        self._let_go()
         await self._api.close()
 
     async def save(self, directory: Path) -> None:
@@ -159,8 +168,22 @@ class FirecrackerGuest(Devices):
             self._life.detail = refusals.end(status)
 
     def _clean_up(self) -> None:
-        self._console.close()
+        self._let_go()
         self._places.clean()
+
+    def _let_go(self) -> None:
+        self._console.close()
+        if self._tidying is not None:
+            self._tidying.cancel()
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            try:
+                async with self._counting:
+                    await in_thread(self._places.tidy)
+            except OSError as error:
+                log.warning("guest.files_not_tidied", pid=self._handle.pid, reason=error.strerror, next="tried again")
 
 
 def ended_well(places: Places) -> bool:

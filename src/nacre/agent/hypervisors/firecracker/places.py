@@ -27,7 +27,7 @@ from nacre.agent.hypervisors.firecracker.config import (
     Placed,
 )
 from nacre.agent.hypervisors.firecracker.jail import Jail
-from nacre.agent.hypervisors.firecracker.metrics import Sums, collect
+from nacre.agent.hypervisors.firecracker.metrics import CUT_AT, Sums, collect
 from nacre.agent.hypervisors.launch import Launch
 from nacre.model.convergence import FailureClass
 from nacre.model.hardware import ConsoleMode
@@ -103,6 +103,17 @@ class Places:
         """What it has counted. One at a time. Raises OSError."""
         with folders.held(self.work) as work, folders.opened(work, METRICS, os.O_RDWR) as file:
             return collect(file, self.run / SUMS)
+
+    def tidy(self) -> None:
+        """Keep what Firecracker writes in bounds: its log and its counters, which are added up. Raises OSError."""
+        self.counted()
+        with folders.held(self.work) as work, folders.opened(work, LOG, os.O_RDWR) as file:
+            size = os.fstat(file).st_size
+            if os.fstat(file).st_blocks * 512 > CUT_AT:
+                # It goes on where it was; what is before becomes a hole, which takes no room.
+                end = os.pread(file, _LAST_WORDS, max(0, size - _LAST_WORDS))
+                os.ftruncate(file, 0)
+                os.pwrite(file, end, max(0, size - _LAST_WORDS))
 
     def grow(self, disk: str, size_bytes: int) -> int:
         """Make the file of a disk longer, and return how long it was. A block device stays as it is. Raises OSError."""
