@@ -26,7 +26,7 @@ class QemuBench(Bench):
     async def booted(self, launch):
         """A running guest that has booted, and a shell in it."""
         guest = self.keep(await self.driver.start(launch))
-        await ready(guest)
+        await ready(guest, timeout=150)  # a busy host boots slowly
         return guest, await self.shell(guest)
 
     async def shell(self, guest):
