@@ -159,12 +159,12 @@ async def test_foreign_formats_are_converted_to_qcow2(
         image = await world.create(ArtifactSource(role=Role.DISK))
         await made.upload(ImageUploads(world.db, world.depot), image, path.read_bytes())
         row = await world.settled(image, ImageState.READY)
+        stored = world.depot.path(row.id, Role.DISK)
+        await until(lambda: [path.name for path in stored.parent.iterdir()] == ["disk"])
     artifact = row.artifacts[0]
-    stored = world.depot.path(row.id, Role.DISK)
     assert (artifact.format, artifact.virtual_size_bytes) == (Format.QCOW2, 2 * MIB)
     assert artifact.sha256 == made.sha256(stored.read_bytes())
     assert virtual_content(stored, tmp_path) == original
-    await until(lambda: [path.name for path in stored.parent.iterdir()] == ["disk"])
 
 
 async def test_an_upload_and_a_fetch_may_make_one_image(world: World) -> None:
