@@ -4,8 +4,6 @@ The file is put in place before the database says so. Killed in between, `ImageD
 step is done again.
 """
 
-import asyncio
-
 from nacre.control.services import image_facts
 from nacre.control.services.image_files import ImageDepot, Verified, format_of
 from nacre.control.store.db import Database
@@ -34,17 +32,10 @@ async def finish(
 async def finish_converted(
     db: Database, depot: ImageDepot, image: ImageId, role: Role, verified: Verified, *, claim: str
 ) -> None:
-    """Make a converted file an artifact and forget what it was converted from.
-
-    Recording it ends the claim, whose loss cancels whoever works under it: what is left is removed all the same.
-    """
+    """Make a converted file an artifact and forget what it was converted from."""
     await in_thread(depot.finish, image, role, converted=True)
-
-    async def record_and_clean() -> None:
-        await _record(db, image, role, verified, claim)
-        await in_thread(depot.clean, image, role)
-
-    await asyncio.shield(record_and_clean())
+    await _record(db, image, role, verified, claim)
+    await in_thread(depot.clean, image, role)
 
 
 async def _record(db: Database, image: ImageId, role: Role, verified: Verified, claim: str | None) -> None:
