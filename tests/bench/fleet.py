@@ -100,7 +100,7 @@ def losses(cloud: Platform, fleet: Fleet, count: int) -> list[float]:
     seen: dict[str, float] = {}
     deadline = time.monotonic() + 60
     while len(seen) < count and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.02)
         for node in offline(cloud) - seen.keys():
             seen[node] = time.monotonic() - silent[node]
     assert seen.keys() == silent.keys(), f"{len(seen)} of {count} were noticed"

@@ -19,6 +19,7 @@ from nacre.control.store.nodes import NodeRow, nodes
 from nacre.control.store.vms import VmRow, vms
 from nacre.control.wake import Wakes
 from nacre.lib.clock import SystemClock
+from nacre.lib.limits import collect_rarely
 from nacre.model.ids import ImageId, NodeId, ProjectId, VmId
 from nacre.model.nodes import NodeState
 from nacre.model.placement import AffinityTerm, Placement
@@ -49,6 +50,7 @@ class Site:
 
 def commits() -> Iterator[Result]:
     """Place machines that ask for nothing but room, and machines that must be apart from each other."""
+    collect_rarely()  # as the program does
     with cluster() as server, TemporaryDirectory() as folder:
 
         async def measure() -> list[Result]:

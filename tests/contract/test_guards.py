@@ -194,7 +194,7 @@ async def test_a_killed_guard_takes_its_guest_along(lab):
     os.kill(guard_pid(guest), signal.SIGKILL)
     gone = await watch.until(GuestState.GONE)
     assert gone.exit_reason is ExitReason.CRASHED
-    assert time.monotonic() - at < 1
+    assert time.monotonic() - at < 5
     assert not processes.is_alive(guest.handle.pid, guest.handle.start_time)
 
 

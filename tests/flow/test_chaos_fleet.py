@@ -119,7 +119,8 @@ def consistent(cloud: Fleet, name: str, machines: list[dict[str, object]]) -> No
     assert seen["reserved_memory_bytes"] == sum(vm["spec"]["memory_bytes"] for vm in machines)  # type: ignore[index]
     assert seen["reserved_cpus"] == sum(vm["spec"]["cpus"] for vm in machines)  # type: ignore[index]
     held = {path.name for path in (node.data / "vms").glob("vm-*")}
-    assert held == {vm["id"] for vm in machines}
+    never_ran_here = {vm["id"] for vm in machines if vm["desired"] == "stopped"} - held
+    assert held | never_ran_here == {vm["id"] for vm in machines}
     copies = cloud.everything(f"/v1/nodes/{name}/copies")
     kept = {path.name for path in (node.data / "copies").glob("vm-*")}
     assert {copy["state"] for copy in copies} <= {"kept"}

@@ -103,7 +103,7 @@ async def test_the_end_of_a_process_is_seen_at_once_by_everyone_who_waits(tmp_pa
         at = time.monotonic()
         process.send(signal.SIGKILL)
         assert await asyncio.gather(*waiting) == [True, True, True]
-        assert time.monotonic() - at < 1
+        assert time.monotonic() - at < 5
         assert process.exit_status == -signal.SIGKILL
 
 

@@ -34,7 +34,7 @@ _STABLE_S = 10.0
 _HOPELESS_S = 60.0
 """Between tries when the control plane has said no for good; an operator may change its mind."""
 
-_URGENT_WAIT_S = 1.0
+URGENT_WAIT_S = 1.0
 _URGENT_REACH_S = 2.0
 """Between tries, and for each, while machines run on a lease: a cut of 30 s must not cost more than its 35 s."""
 
@@ -136,7 +136,7 @@ class Link:
                 break
         if hopeless:
             return _HOPELESS_S * (0.5 + 0.5 * self._random())
-        return self._backoff.next(_URGENT_WAIT_S if self._is_urgent else None)
+        return self._backoff.next(URGENT_WAIT_S if self._is_urgent else None)
 
     @property
     def _is_urgent(self) -> bool:

@@ -229,8 +229,12 @@ class Session:
                     raise dialer.silent() from error
 
     async def _live(self, heartbeat_s: float) -> None:
+        """At even intervals however long each takes, each agent at times of its own: else thousands end up in step."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + heartbeat_s * self._random()
         while True:
-            await asyncio.sleep(heartbeat_s)
+            await asyncio.sleep(due - loop.time())
+            due = max(due + heartbeat_s, loop.time())
             facts = await self._reporter.facts()
             beat = Heartbeat(
                 sent_at=self._clock.now(),

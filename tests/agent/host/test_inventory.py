@@ -123,6 +123,6 @@ def test_an_inventory_is_read_again_slowly(tmp_path):
 def test_this_host_is_read_quickly_and_is_the_same_twice():
     began = time.perf_counter()
     first, second = inventory.read(Path("/")), inventory.read(Path("/"))
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
     assert first == second
     assert first.cpu_threads >= 1

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from nacre.control.auth.principals import Caller
 from nacre.control.reconcilers import image_sweeps
 from nacre.control.reconcilers.image_conversions import Converter
 from nacre.control.reconcilers.images import CLAIM_S, ImageReconciler
-from nacre.control.services import image_facts, images, operations
+from nacre.control.services import image_facts, image_finishing, images, operations
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_uploads import ImageUploads
 from nacre.control.store.db import Database
@@ -159,12 +160,31 @@ async def test_foreign_formats_are_converted_to_qcow2(
         image = await world.create(ArtifactSource(role=Role.DISK))
         await made.upload(ImageUploads(world.db, world.depot), image, path.read_bytes())
         row = await world.settled(image, ImageState.READY)
+        stored = world.depot.path(row.id, Role.DISK)
+        await until(lambda: [path.name for path in stored.parent.iterdir()] == ["disk"])
     artifact = row.artifacts[0]
-    stored = world.depot.path(row.id, Role.DISK)
     assert (artifact.format, artifact.virtual_size_bytes) == (Format.QCOW2, 2 * MIB)
     assert artifact.sha256 == made.sha256(stored.read_bytes())
     assert virtual_content(stored, tmp_path) == original
-    await until(lambda: [path.name for path in stored.parent.iterdir()] == ["disk"])
+
+
+async def test_what_was_converted_goes_although_recording_the_result_ends_the_claim(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = image_finishing._record
+
+    async def slowly(*args: Any) -> None:
+        await record(*args)
+        await asyncio.sleep(0.3)  # whoever keeps the claim has seen by then that it is over
+
+    monkeypatch.setattr(image_finishing, "_record", slowly)
+    path = made.converted(tmp_path, "vmdk", made.raw_disk(2 * MIB))
+    async with world.working():
+        image = await world.create(ArtifactSource(role=Role.DISK))
+        await made.upload(ImageUploads(world.db, world.depot), image, path.read_bytes())
+        row = await world.settled(image, ImageState.READY)
+        folder = world.depot.path(row.id, Role.DISK).parent
+        await until(lambda: [path.name for path in folder.iterdir()] == ["disk"])
 
 
 async def test_an_upload_and_a_fetch_may_make_one_image(world: World) -> None:

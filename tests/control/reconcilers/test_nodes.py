@@ -1,6 +1,8 @@
 """Silence, measured so that a jumping wall clock means nothing."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -8,7 +10,7 @@ from nacre.control.reconcilers.hearing import Hearing
 from nacre.control.reconcilers.nodes import NodeWatch, Silence
 from nacre.control.services import node_signs, nodes
 from nacre.control.store import nodes as store
-from nacre.control.store.db import Database
+from nacre.control.store.db import Database, Read
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
 from nacre.model.nodes import NodeState, NodeWish, Usage
@@ -75,6 +77,37 @@ async def test_a_node_that_is_linked_here_is_offline_to_the_second(database: Dat
     tick(clock, hearing, 0.02)
     await watch.once()
     assert await state(database) is NodeState.OFFLINE
+
+
+async def test_nodes_that_fall_due_one_after_the_other_are_not_read_about_for_each(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = await cloud(database, node_count=4)
+    hearing = Hearing(clock, heartbeat_s=5)
+    watch = NodeWatch(database, offline_after_s=15, hearing=hearing)
+    await watch.once()
+    for agent in platform.agents:
+        tick(clock, hearing, 0.25)
+        hearing.hear(agent.node)
+    for _ in range(7):
+        await watch.once()
+        tick(clock, hearing, 2)
+    reads = 0
+    read = node_signs.last_seen
+
+    async def counted(rd: Read) -> Mapping[NodeId, datetime | None]:
+        nonlocal reads
+        reads += 1
+        return await read(rd)
+
+    monkeypatch.setattr(node_signs, "last_seen", counted)
+    for gone in range(1, 5):
+        tick(clock, hearing, 0.26 if gone == 1 else 0.25)
+        await watch.once()
+        async with database.read() as rd:
+            states = [row.state for row in await store.every(rd)]
+        assert states.count(NodeState.OFFLINE) == gone
+    assert reads == 1
 
 
 async def test_nobody_is_judged_while_something_of_theirs_is_unread(database: Database, clock: ManualClock) -> None:

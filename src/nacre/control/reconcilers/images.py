@@ -149,13 +149,20 @@ class ImageReconciler:
         return trouble[0] if trouble else None
 
     async def _keep(self, image: ImageId, claim: str) -> None:
-        """Renew the claim in time and look at it whenever images change. Raises ImageGoneError when it was lost."""
+        """Renew the claim in time and look at it whenever images change. Raises ImageGoneError when it was lost.
+
+        A claim that ended because all of the image is recorded was not lost: what is left to do is to clean up.
+        """
         with self._db.wakes.listen(IMAGES) as bell:
             while True:
                 await bell.wait(self._renew_s)
                 async with self._db.write() as tx:
-                    if not await store.renew(tx, image, claim, tx.now() + self._claim_for):
-                        raise ImageGoneError
+                    if await store.renew(tx, image, claim, tx.now() + self._claim_for):
+                        continue
+                    row = await store.get(tx, image)
+                if row is None or row.state is not ImageState.READY:
+                    raise ImageGoneError
+                return
 
     async def _import(self, row: ImageRow, claim: str) -> None:
         for part in row.parts:

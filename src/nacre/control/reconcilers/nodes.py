@@ -51,16 +51,24 @@ class NodeWatch:
         self._hearing = hearing
         self._round_s = max(0.1, offline_after_s / 6)
         self._silence = Silence(round_s=self._round_s)
+        self._last_seen: dict[NodeId, datetime | None] = {}
+        self._read_at: float | None = None
 
     def loop(self) -> Loop:
         """Return the loop to run. No bell rings for silence."""
         return Loop("nodes", self._db.wakes, (), self.once, poll_s=self._round_s)
 
     async def once(self) -> float | None:
-        """Look at every node. Returns when the next would be offline."""
-        async with self._db.read() as rd:
-            last_seen = await node_signs.last_seen(rd)
-        by_database = self._silence.note(last_seen, self._db.clock.monotonic())
+        """Look at every node. Returns when the next would be offline.
+
+        What is stored is read anew once a round: in between nodes fall due one after the other, and reading about
+        thousands for each would make all of them late. What is old about it is noticed when a node is to be marked.
+        """
+        now = self._db.clock.monotonic()
+        if self._read_at is None or now - self._read_at >= self._round_s:
+            await self._read(now)
+        last_seen = self._last_seen
+        by_database = self._silence.note(last_seen, now)
         silence = {node: self._settled(node, seconds) for node, seconds in by_database.items()}
         lost = {node: last_seen[node] for node, seconds in silence.items() if seconds >= self._limit_s}
         unread = {node for node in lost if self._hearing is not None and self._hearing.has_unread(node)}
@@ -68,12 +76,18 @@ class NodeWatch:
             async with self._db.write() as tx:
                 suspects = {node: seen for node, seen in lost.items() if node not in unread}
                 await node_signs.fallen_silent(tx, suspects, self._is_silent)
-        if self._hearing is not None:
-            self._hearing.keep(set(last_seen))
+            self._last_seen = {node: seen for node, seen in last_seen.items() if node not in suspects}
         if unread:
             return _LOOK_AGAIN_S
         waiting = [seconds for node, seconds in silence.items() if node not in lost]
         return self._limit_s - max(waiting) + _MARGIN_S if waiting else None
+
+    async def _read(self, now: float) -> None:
+        async with self._db.read() as rd:
+            self._last_seen = dict(await node_signs.last_seen(rd))
+        self._read_at = now
+        if self._hearing is not None:
+            self._hearing.keep(set(self._last_seen))
 
     def _settled(self, node: NodeId, by_database: float) -> float:
         """Return how long a node has been silent, by what we heard ourselves and by what others have stored.

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, case, func, or_, select, text, union_all, update
 
 from nacre.control.store.db import Read, Tx
+from nacre.control.store.members import is_one_of
 from nacre.control.store.moves import moves
 from nacre.control.store.nodes import nodes
 from nacre.control.store.rows import load
@@ -101,7 +102,7 @@ async def usages(rd: Read) -> dict[NodeId, Usage | None]:
 
 async def lock_nodes(tx: Tx, among: Collection[NodeId]) -> dict[NodeId, tuple[int, Usage | None]]:
     """Lock these nodes and return the revision and the usage of each. Those that are gone are left out."""
-    query = select(nodes.c.id, nodes.c.revision, nodes.c.usage).where(nodes.c.id.in_(sorted(among)))
+    query = select(nodes.c.id, nodes.c.revision, nodes.c.usage).where(is_one_of(tx, nodes.c.id, among))
     query = query.order_by(nodes.c.id).with_for_update(key_share=True)
     return {row.id: (row.revision, row.usage) for row in (await tx.connection.execute(query)).all()}
 
@@ -116,10 +117,9 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
     )
     nominated = select(vms.c.nominated.label("node"), *_reserved()).where(_WANTS_A_NODE, vms.c.nominated.is_not(None))
     if on is not None:
-        ids = sorted(on)
-        here = here.where(vms.c.node.in_(ids))
-        coming = coming.where(moves.c.target.in_(ids))
-        nominated = nominated.where(vms.c.nominated.in_(ids))
+        here = here.where(is_one_of(rd, vms.c.node, on))
+        coming = coming.where(is_one_of(rd, moves.c.target, on))
+        nominated = nominated.where(is_one_of(rd, vms.c.nominated, on))
     every = union_all(here, coming, nominated).subquery()
     query = select(
         every.c.node,
@@ -147,7 +147,8 @@ async def placed(
             yield [load(PlacedRow, row) for row in rows]
         return
     for ids in _chunks(sorted(among)):
-        yield [load(PlacedRow, row) for row in (await rd.connection.execute(query.where(vms.c.id.in_(ids)))).all()]
+        result = await rd.connection.execute(query.where(is_one_of(rd, vms.c.id, ids)))
+        yield [load(PlacedRow, row) for row in result.all()]
 
 
 _HA_FROM_THE_FIRST = case((vms.c.ha_since > 0, 1), else_=0)
@@ -175,9 +176,11 @@ async def hold_groups(tx: Tx, exclusive: Mapping[ProjectId, bool]) -> None:
 
 async def lock_waiting(tx: Tx, among: Iterable[VmId]) -> dict[VmId, int]:
     """Lock those of these machines that still want a node, and return the generation of each."""
-    query = select(vms.c.id, vms.c.generation).where(vms.c.id.in_(sorted(among)), _WANTS_A_NODE)
+    # Not asked of the database in the condition: it would rather look through all machines that have no node.
+    wants = _WANTS_A_NODE.label("wants")
+    query = select(vms.c.id, vms.c.generation, wants).where(is_one_of(tx, vms.c.id, among))
     query = query.order_by(vms.c.id).with_for_update(key_share=True)
-    return {row.id: row.generation for row in (await tx.connection.execute(query)).all()}
+    return {row.id: row.generation for row in (await tx.connection.execute(query)).all() if row.wants}
 
 
 async def place(tx: Tx, written: Sequence[Written]) -> None:

@@ -84,7 +84,7 @@ async def test_a_kernel_that_prints_nothing_is_given_up_after_the_time_limit(tmp
     at = time.monotonic()
     reason = await acceleration.prove(BINARY, "tcg", tiny_image().kernel, time_limit=0.2)
     assert "no kernel printed" in reason
-    assert time.monotonic() - at < 2
+    assert time.monotonic() - at < 10
     assert children() == 0
 
 
