@@ -205,6 +205,7 @@ RUN = RunInfo(
     memory_bytes=1 << 30,
     publish=(PORT,),
     guarded=True,
+    confined=True,
     exited_at=AT + timedelta(seconds=9),
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",

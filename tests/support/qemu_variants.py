@@ -215,5 +215,7 @@ VARIANTS: dict[str, Callable[[Path], Changes]] = {
     },
 }
 
-OF_OTHERS = frozenset({"disk-rbd", "disk-device", "disk-vhost-user", "nic-tap", "nic-macvtap", "nic-vhost-user"})
+OF_OTHERS = frozenset(
+    {"confined", "disk-rbd", "disk-device", "disk-vhost-user", "nic-tap", "nic-macvtap", "nic-vhost-user"}
+)
 """What needs something that other processes or the host have made."""

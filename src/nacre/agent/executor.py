@@ -85,6 +85,8 @@ class Executor:
             records.setdefault(vm, Record(id=vm, found_at=self._host.clock.now()))
         for record in records.values():
             machine = self._make(record)
+            if self._host.users is not None:
+                self._host.users.remember(record.id, record.user)
             if record.deleted:
                 machine.presence = Presence.NONE
             self._lanes.ring(record.id)

@@ -22,8 +22,9 @@ from nacre.agent import checking, places
 from nacre.agent.consoles import Consoles
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.executor import Executor
-from nacre.agent.host import cgroups, inventory
+from nacre.agent.host import cgroups, inventory, users
 from nacre.agent.host.proof import AccelerationProof
+from nacre.agent.host.users import Users
 from nacre.agent.hypervisors import registry
 from nacre.agent.identity import IdentityFiles
 from nacre.agent.images.cache import ImageCache
@@ -35,12 +36,12 @@ from nacre.agent.metrics import Metrics, Safety
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
-from nacre.agent.settings import Settings, load
+from nacre.agent.settings import Confine, Settings, load
 from nacre.agent.simulation.fleet import Fleet
 from nacre.agent.simulation.options import HELP as SIMULATION_HELP
 from nacre.agent.storage.directory import DirectoryStorage
 from nacre.agent.vms.host import Host
-from nacre.errors import NacreError, UnavailableError
+from nacre.errors import InvalidInputError, NacreError, UnavailableError
 from nacre.lib import logs
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId
@@ -258,7 +259,26 @@ class Agent:
             proof=self._proof,
             clock=self._clock,
             random=self._random,
+            users=_users(self._settings),
         )
+
+
+def _users(settings: Settings) -> Users | None:
+    """Return whom hypervisors run as; None if as the agent. Raises InvalidInputError if that is forbidden."""
+    if settings.confine is Confine.NEVER:
+        return None
+    why = users.obstacle(settings.data, settings.run_base)
+    if not why:
+        return Users(settings.users, (settings.data, settings.run_base))
+    if settings.confine is Confine.ALWAYS:
+        raise InvalidInputError(
+            "cannot_confine",
+            f"hypervisors cannot run as users of their own: {why}",
+            hint="put that right, or set confine to auto",
+            field="confine",
+        )
+    log.warning("hypervisors.unconfined", reason=why, next="they run as the agent does")
+    return None
 
 
 def _stop(stopping: asyncio.Event) -> None:

@@ -53,6 +53,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0
     """Ends without our doing in a row, which the next wait before a restart follows from."""
     restarts: int = 0
+    user: int = 0
+    """Whom its hypervisor runs as, and who owns its files; 0 if that is the agent's user."""
     deleted: bool = False
     """Nothing is left of it but this, until the desired state no longer names it."""
     found_at: datetime

@@ -6,20 +6,43 @@ Read once by `main`. Unknown keys are an error, so a typing mistake is not a sil
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from nacre.errors import InvalidInputError
 from nacre.lib import configuration
 from nacre.lib.configuration import listed, split_address
 
 ENVIRONMENT_PREFIX = "NACRE_AGENT_"
 SYSTEM_FILE = Path("/etc/nacre/agent.toml")
 LOCAL_FILE = Path("agent.toml")
+_USERS = re.compile(r"(\d{1,10})-(\d{1,10})", re.ASCII)
+_LEAST_USER = 1000
+_LAST_USER = (1 << 32) - 2
 _LISTS = frozenset({"hypervisors", "simulate_zones"})
 _TABLES = frozenset({"labels"})
+
+
+@dataclass(frozen=True)
+class UserRange:
+    """Numbers of users and groups that nobody else has, both ends included."""
+
+    first: int
+    last: int
+
+
+class Confine(StrEnum):
+    """When hypervisors run as users of their own."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +66,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where the node is, in the small: what fails together."""
     hypervisors: tuple[str, ...] = ("qemu",)
     """The drivers to use, best first."""
+    confine: Confine = Confine.AUTO
+    """Whether each machine's hypervisor runs as a user of its own: `auto` where that can be done, `always`, `never`."""
+    confine_users: str = "900000-965535"
+    """Numbers of users and groups, which must be free on the host, for `confine`."""
     image_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20 << 30
     """How much unused images may take; images in use are always kept."""
     probe_kernel: str = ""
@@ -68,6 +95,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def data(self) -> Path:
         """`data_dir` as an absolute path."""
         return Path(self.data_dir or _default_data()).absolute()
+
+    @property
+    def users(self) -> UserRange:
+        """`confine_users` as numbers. Raises InvalidInputError."""
+        found = _USERS.fullmatch(self.confine_users)
+        if found is None or not _LEAST_USER <= int(found[1]) < int(found[2]) <= _LAST_USER:
+            raise InvalidInputError(
+                "invalid_user_range",
+                f"{self.confine_users!r} is no range of user numbers",
+                hint=f"give the first and the last, such as 900000-965535, from {_LEAST_USER} upwards",
+                field="confine_users",
+            )
+        return UserRange(int(found[1]), int(found[2]))
 
     @property
     def run_base(self) -> Path:
@@ -99,6 +139,7 @@ def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
         example='data_dir = "/var/lib/nacre/agent"',
     )
     configuration.check_log_level(settings.log_level)
+    settings.users  # noqa: B018  # raises if it cannot be read
     if settings.metrics_listen:
         split_address(settings.metrics_listen, field="metrics_listen")
     return settings

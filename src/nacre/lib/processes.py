@@ -55,6 +55,14 @@ def is_stopped(pid: int, started: int) -> bool:
     return stat is not None and stat.start_time == started and stat.state == "T"
 
 
+def owner(pid: int) -> int | None:
+    """Return the user that a process runs as; None if there is no such process, or no telling here."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return None
+
+
 def parent(pid: int, started: int) -> "Peer | None":
     """Return the process that started exactly this one, or that took it over since; None if either is gone."""
     stat = _stat(pid)

@@ -212,6 +212,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     publish: tuple[PublishedPort, ...] = ()
     guarded: bool = False
     """Whether its process is held by a guard that fences it when the node's lease ends."""
+    confined: bool = False
+    """Whether its process runs as a user of its own, which may use this machine's files only."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""

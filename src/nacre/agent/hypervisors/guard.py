@@ -1,13 +1,14 @@
 """The program that holds the hypervisor of one machine with a lease: when the lease ends, it freezes the guest.
 
-Run as `python -I -S guard.py LEASE STATUS -- ARGV...` by `guarding.py`. Standard library only and little of it, because
-there is one for every such machine. It needs no agent: that may be stopped, killed or replaced meanwhile.
+Run as `python -I -S guard.py LEASE STATUS USER -- ARGV...` by `guarding.py`. Standard library only and little of it,
+because there is one for every such machine. It needs no agent: that may be stopped, killed or replaced meanwhile.
 
 LEASE is a file `DEADLINE BOOT`, replaced by renaming: until when (nanoseconds of CLOCK_BOOTTIME, which counts time
 asleep and which nobody sets) and in which boot of the host the guest may run. A lease that cannot be read has ended.
 STATUS is a descriptor on which is written `PID START` of the hypervisor, then `E ERRNO` if it could not be run; or `L`
 if too little is left of the lease to start it. When nothing more can be written to it, the hypervisor runs. Descriptors
-from 3 up to STATUS go to the hypervisor, and none of them is kept, because one holds its lock.
+from 3 up to STATUS go to the hypervisor, and none of them is kept, because one holds its lock. USER is what the
+hypervisor is to run as, `UID:GID:GID,...` (its user, its group, groups besides), or empty.
 
 The kernel ends the hypervisor (PR_SET_PDEATHSIG) when the guard dies, whatever it died of; the guard ends when the
 hypervisor does, with its exit code. It is deaf to signals that ask it to end: who wants to end a machine ends the
@@ -40,6 +41,7 @@ LEAST_TO_THAW_NS = 500_000_000
 _LOOK_S = 0.5
 _LOOK_FROZEN_S = 0.1
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38  # the same
 _TIMER_ABSTIME = 1  # time.h
 _LOCK_WHAT_IS_USED = 1 | 4  # MCL_CURRENT | MCL_ONFAULT, linux/mman.h
 _HEARD = (signal.SIGCHLD, signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -90,34 +92,43 @@ def now() -> int:
 
 def main(words: list[str]) -> int:
     """Run the hypervisor under its lease and return the exit code."""
-    path, status, _, *argv = words
+    path, status, user, _, *argv = words
     libc = ctypes.CDLL(None)
     lease = Lease(path)
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     if not lease.may_start():
         _say(int(status), "L\n")
         return LEASE_MISSING
-    child = _start(argv, int(status), lease, libc)
+    child = _start(argv, int(status), user, lease, libc)
     libc.mlockall(
         _LOCK_WHAT_IS_USED
     )  # if it may: on a host that is out of memory, no waiting for a disk at the deadline
     return _hold(child, lease, Timer(libc))
 
 
-def _start(argv: list[str], status: int, lease: Lease, libc: ctypes.CDLL) -> int:
+def _start(argv: list[str], status: int, user: str, lease: Lease, libc: ctypes.CDLL) -> int:
     """Start the hypervisor, tell who it is, and let go of what belongs to it."""
     guard = os.getpid()
     child = os.fork()
     if child == 0:
         os.set_inheritable(status, False)
-        _become(argv, status, lease, guard, libc)
+        _become(argv, status, user, lease, guard, libc)
     _say(status, f"{child} {_start_time(child)}\n")
     for descriptor in range(3, status + 1):
         os.close(descriptor)
     return child
 
 
-def _become(argv: list[str], status: int, lease: Lease, guard: int, libc: ctypes.CDLL) -> NoReturn:
+def _drop(user: str, libc: ctypes.CDLL) -> None:
+    """Become a user for good."""
+    uid, gid, groups = user.split(":")
+    os.setgroups([int(group) for group in groups.split(",") if group])
+    os.setresgid(int(gid), int(gid), int(gid))
+    os.setresuid(int(uid), int(uid), int(uid))
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _become(argv: list[str], status: int, user: str, lease: Lease, guard: int, libc: ctypes.CDLL) -> NoReturn:
     """Turn this child into the hypervisor, if the lease still lasts when nothing but that is left to do."""
     code = NOT_RUN
     try:
@@ -125,6 +136,8 @@ def _become(argv: list[str], status: int, lease: Lease, guard: int, libc: ctypes
         for number in (*_HEARD, *_IGNORED_BY_PYTHON):  # whoever started the agent may have ignored some (nohup(1))
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        if user:  # before the next line: whoever changes its user is no longer to die with its parent
+            _drop(user, libc)
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() == guard:  # else it died before its death could mean anything
             if lease.may_start():

@@ -15,7 +15,7 @@ from pathlib import Path
 from nacre.agent.hypervisors import guard as program
 from nacre.agent.hypervisors.base import Guard
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.launch import Confinement, Launch
 from nacre.lib import processes
 from nacre.lib.processes import Process
 from nacre.model.convergence import FailureClass
@@ -69,13 +69,21 @@ def obstacle() -> str:
     return ""
 
 
-async def spawn(argv: Sequence[str], *, lease: Path | None, output: Path, inherit: Sequence[int] = ()) -> Process:
-    """Start a hypervisor, under a guard if there is a `lease` file. Otherwise as `processes.spawn`.
+async def spawn(
+    argv: Sequence[str],
+    *,
+    lease: Path | None,
+    output: Path,
+    inherit: Sequence[int] = (),
+    user: Confinement | None = None,
+) -> Process:
+    """Start a hypervisor, under a guard if there is a `lease` file, as another `user` if one is given.
 
-    Raises OSError if it cannot be run and DriverError (`lease_missing`) if its lease has ended; then nothing runs.
+    Otherwise as `processes.spawn`. Raises OSError if it cannot be run and DriverError (`lease_missing`) if its lease
+    has ended; then nothing runs.
     """
     if lease is None:
-        return processes.spawn(argv, output=output, inherit=inherit)
+        return processes.spawn([*_become(user), *argv], output=output, inherit=inherit)
     if why := obstacle():
         raise DriverError(
             "guard_unavailable",
@@ -85,7 +93,8 @@ async def spawn(argv: Sequence[str], *, lease: Path | None, output: Path, inheri
         )
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        words = [sys.executable, "-I", "-S", str(PROGRAM), str(lease), str(3 + len(inherit)), "--", *argv]
+        identity = "" if user is None else f"{user.uid}:{user.gid}:{','.join(map(str, user.groups))}"
+        words = [sys.executable, "-I", "-S", str(PROGRAM), str(lease), str(3 + len(inherit)), identity, "--", *argv]
         held_by = processes.spawn(words, output=output, inherit=[*inherit, writing])
         os.close(writing)
         writing = -1
@@ -94,6 +103,14 @@ async def spawn(argv: Sequence[str], *, lease: Path | None, output: Path, inheri
         os.close(reading)
         if writing >= 0:
             os.close(writing)
+
+
+def _become(user: Confinement | None) -> list[str]:
+    """Return the words that make a program run as a user, without a way back (setpriv(1))."""
+    if user is None:
+        return []
+    groups = ["--groups", ",".join(map(str, user.groups))] if user.groups else ["--clear-groups"]
+    return ["setpriv", "--reuid", str(user.uid), "--regid", str(user.gid), *groups, "--no-new-privs", "--"]
 
 
 def guard_of(process: Process) -> Guard | None:

@@ -121,6 +121,8 @@ class Confinement:
 
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
+    """Groups besides, which may read what machines share and use the host's accelerator."""
     jail: Path | None = None
     """A folder of its own that becomes its root, where the driver has a jailer."""
 

@@ -3,6 +3,8 @@
 Looks at the record, the sockets and the lock; the lock has the last word. Never starts and never ends anything.
 """
 
+import os
+
 import msgspec
 
 from nacre.agent.host import locks
@@ -91,6 +93,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 memory_bytes=spec.memory_bytes if spec is not None else 0,
                 publish=spec.publish if spec is not None else (),
                 guarded=guest.guard is not None,
+                confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

@@ -36,7 +36,9 @@ async def delete(machine: Machine, host: Host) -> None:
     await in_thread(remove_folder, host.run_place(machine.id))
     host.lease_file(machine.id, machine.record.fence).unlink(missing_ok=True)
     await asyncio.to_thread(host.cgroups.remove, machine.id)
-    await machine.save(deleted=True, starting=None)
+    if host.users is not None:
+        host.users.give_back(machine.id)
+    await machine.save(deleted=True, starting=None, user=0)
 
 
 def remove_folder(folder: Path) -> None:

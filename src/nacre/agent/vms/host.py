@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nacre.agent.host import leases
 from nacre.agent.host.cgroups import Cgroups
+from nacre.agent.host.users import Users
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
@@ -38,6 +39,8 @@ class Host:
     hypervisors: Mapping[str, Hypervisor]
     cgroups: Cgroups
     proof: Proof
+    users: Users | None = None
+    """Those that hypervisors run as; None if they run as the agent does."""
     clock: Clock
     random: Callable[[], float]
 

@@ -18,7 +18,7 @@ from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.storage.base import BaseDisk
-from nacre.agent.vms import launching
+from nacre.agent.vms import confining, launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib import processes
@@ -46,6 +46,7 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
         _empty(host, intent)
         run = host.new_run()
         launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
+        launch = await confining.confined(machine, launch, driver, host)
         machine.enter(Phase.STARTING)
         async with Undo() as undo:
             undo.push(lambda: machine.save(starting=None))
@@ -80,6 +81,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
+        confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
     )
 
 

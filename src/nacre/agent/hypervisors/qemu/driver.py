@@ -236,7 +236,13 @@ class QemuHypervisor:
             )
             inherit = [launch.lock_fd, *opened.in_order()]
             try:
-                process = await guarding.spawn(words, lease=launch.lease, output=hypervisor_log, inherit=inherit)
+                process = await guarding.spawn(
+                    words,
+                    lease=launch.lease,
+                    output=hypervisor_log,
+                    inherit=inherit,
+                    user=launch.confinement,
+                )
             except OSError as error:
                 self._installed = None
                 raise unavailable(f"QEMU cannot be run: {error.strerror}") from error
@@ -331,7 +337,6 @@ def _surroundings(found: Installed, choice: Choice) -> Surroundings:
         binary=found.path,
         accelerator=choice.accelerator,
         sandbox=found.sandbox,
-        version=found.numbers,
         linux=sys.platform == "linux",
         tsc_khz=_tsc_khz(),
     )

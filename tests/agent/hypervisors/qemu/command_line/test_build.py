@@ -37,7 +37,7 @@ LAUNCH = Launch(
 )
 TCG = Surroundings(binary="/usr/bin/qemu", accelerator="tcg")
 KVM = replace(TCG, accelerator="kvm")
-MACOS = Surroundings(binary="/opt/homebrew/bin/qemu", accelerator="hvf", sandbox=False, version=(10, 1, 0), linux=False)
+MACOS = Surroundings(binary="/opt/homebrew/bin/qemu", accelerator="hvf", sandbox=False, linux=False)
 FDS = {"nic0": TapFds(tap=(4, 5), vhost=(6, 7))}
 GOES_ON = Shape(
     board="pc-q35-7.2",
@@ -137,12 +137,6 @@ def test_commas_in_names_and_paths_stay_where_they_are() -> None:
     assert "socket,id=qmp,path=/r,,1/qmp.sock,server=on,wait=off" in words
     assert any("logfile=/d,,1/console.log," in word for word in words)
     assert any("hostname=a-b" in word for word in words)
-
-
-def test_newer_versions_have_another_word_for_users() -> None:
-    launch = replace(LAUNCH, **VARIANTS["confined"](Path("/data")))
-    assert value(build(launch), "-runas") == "12345:12345"
-    assert value(build(launch, replace(TCG, version=(9, 1, 0))), "-run-with") == "user=12345:12345"
 
 
 def test_the_proof_of_an_accelerator_is_a_machine_without_a_monitor() -> None:

@@ -33,7 +33,7 @@ def build(
     main = memory.memory(launch, shape)
     words = [qemu.binary, "-name", f"guest={quoted(launch.name)},debug-threads=on", "-uuid", uuid_of(launch.vm)]
     words += ["-nodefaults", "-no-user-config", "-display", "none", "-msg", "timestamp=on"]
-    words += machine.sandbox(launch, qemu) + machine.confinement(launch.confinement, qemu)
+    words += machine.sandbox(qemu)
     # The process stays after the guest has powered off, until we have seen that it did and tell it to leave.
     words += ["-no-shutdown"]
     words += ["-machine", machine.board(launch, shape, main.board + starting.board)]

@@ -1,13 +1,13 @@
 """The board, the CPUs and the process itself. Pure."""
 
-from nacre.agent.hypervisors.launch import Confinement, Launch
+from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.qemu.command_line.shape import Shape
 from nacre.agent.hypervisors.qemu.command_line.surroundings import TCG, Surroundings
 from nacre.model.hardware import Graphics
 from nacre.model.units import MIB
 from nacre.model.vms import MachineType
 
-_SANDBOX = "on,obsolete=deny,elevateprivileges={},spawn=deny,resourcecontrol=deny"
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _BOARDS = {
     MachineType.Q35: "q35",
     MachineType.PC: "pc",
@@ -20,7 +20,6 @@ _HYPERV = (
     "hv_relaxed,hv_vapic,hv_spinlocks=0x1fff,hv_vpindex,hv_runtime,hv_synic,hv_stimer,hv_time,hv_frequencies,"
     "hv_tlbflush,hv_ipi"
 )
-_RUN_WITH_USER = (9, 1)  # from this version on, -runas is called otherwise
 
 
 def board(launch: Launch, shape: Shape | None, more: list[str]) -> str:
@@ -60,17 +59,6 @@ def cpus(launch: Launch, qemu: Surroundings, shape: Shape | None) -> list[str]:
     return ["-cpu", model, "-smp", ",".join(parts)]
 
 
-def sandbox(launch: Launch, qemu: Surroundings) -> list[str]:
-    """Return the words by which QEMU gives up what it does not need."""
-    if not qemu.sandbox:
-        return []
-    # To become another user is to "elevate" in its words. From there nothing leads back: it may start no programs.
-    return ["-sandbox", _SANDBOX.format("deny" if launch.confinement is None else "allow")]
-
-
-def confinement(wanted: Confinement | None, qemu: Surroundings) -> list[str]:
-    """Return the words by which QEMU becomes a user of its own once everything is opened."""
-    if wanted is None:
-        return []
-    user = f"{wanted.uid}:{wanted.gid}"
-    return ["-run-with", f"user={user}"] if qemu.version >= _RUN_WITH_USER else ["-runas", user]
+def sandbox(qemu: Surroundings) -> list[str]:
+    """Return the words by which QEMU gives up what it does not need. If it is to be another user, it is so already."""
+    return ["-sandbox", _SANDBOX] if qemu.sandbox else []

@@ -12,7 +12,6 @@ class Surroundings:
     binary: str
     accelerator: str
     sandbox: bool = True
-    version: tuple[int, ...] = (7, 2)
     linux: bool = True
     tsc_khz: int | None = None
     """The rate of the host's time stamp counter."""

@@ -1,0 +1,76 @@
+"""Have a machine's hypervisor run as a user of its own, which may use the machine's files only. Called by `start`.
+
+What is the machine's alone becomes its user's; what machines share may be read by the group of all of them; folders
+stay ours, so that a hypervisor that was taken over cannot put other files in the places of its own.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from nacre.agent.host import users
+from nacre.agent.host.users import Users
+from nacre.agent.hypervisors.abilities import CanOffer
+from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch
+from nacre.agent.storage.directory import read_header
+from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
+from nacre.lib.threads import in_thread
+from nacre.model.capabilities import Capability, offers
+
+
+async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: Host) -> Launch:
+    """Return the launch as a user of the machine's own, whose files it may use. As it is where that cannot be done.
+
+    The user is on record when this returns. Raises DriverError and OSError.
+    """
+    if host.users is None or not isinstance(driver, CanOffer):
+        return launch
+    if not offers(await driver.offer(), Capability.CONFINED):
+        return launch
+    user = host.users.take(machine.id)
+    if machine.record.user != user:
+        await machine.save(user=user)
+    groups = (host.users.group, *users.kvm_group())
+    launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups))
+    await in_thread(_give, launch, host.users, user, host.console_log(machine.id))
+    return launch
+
+
+async def lend(machine: Machine, disk: Disk, host: Host) -> None:
+    """Let a machine that runs use a disk that comes later. Raises OSError."""
+    if host.users is not None and machine.record.user and isinstance(disk, DiskFile):
+        await in_thread(_give_disk, disk, host.users, machine.record.user)
+
+
+def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
+    numbers.enter(launch.directory, user)
+    numbers.own(launch.run_directory, user)
+    console_log.touch(mode=0o600)
+    for path in (console_log, launch.tpm_socket, launch.firmware and launch.firmware.variables):
+        if path is not None:
+            numbers.own(path, user)
+    for path in (launch.kernel, launch.initrd):
+        if path is not None:
+            numbers.share(path)
+    for disk in launch.disks:
+        if isinstance(disk, DiskFile):
+            _give_disk(disk, numbers, user)
+
+
+def _give_disk(disk: DiskFile, numbers: Users, user: int) -> None:
+    """Its file, and what lies under it, which is shared."""
+    if disk.read_only or disk.cdrom:
+        numbers.share(disk.path)
+    else:
+        numbers.own(disk.path, user)
+    path, form = disk.path, disk.format
+    while form == "qcow2" and (header := read_header(path)) is not None and header.backing:
+        path, form = Path(header.backing), _format_of(Path(header.backing))
+        numbers.share(path)
+
+
+def _format_of(path: Path) -> str:
+    """Whether more may lie under a file. Only the answer "qcow2" is looked into."""
+    with path.open("rb") as file:
+        return "qcow2" if file.read(4) == b"QFI\xfb" else "raw"
