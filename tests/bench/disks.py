@@ -45,6 +45,7 @@ def start_from_images() -> Iterator[Result]:
         folder = Path(text)
         for size in samples:
             fill(folder / f"{size}.img", size)
+        os.sync()
         for index in range(ROUNDS):
             for size, seconds in samples.items():
                 seconds.append(asyncio.run(make(folder, folder / f"{size}.img", f"{size}-{index}")))
