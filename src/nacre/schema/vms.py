@@ -29,6 +29,7 @@ from nacre.schema.common import Body, Out, ProjectRef
 
 MIB = 1 << 20
 MAX_COUNT = 100
+MAX_FIRST_NUMBER = 1_000_000
 Cpus = Annotated[int, msgspec.Meta(ge=1, le=256)]
 MemoryBytes = Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)]
 Priority = Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)]
@@ -84,7 +85,7 @@ class VmCreate(VmConfig, frozen=True, kw_only=True):
     """Name or id of an instance type."""
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 1
     """So many machines at once: all of them or none."""
-    first_number: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    first_number: Annotated[int, msgspec.Meta(ge=0, le=MAX_FIRST_NUMBER)] = 1
     """The number in the first name."""
 
 

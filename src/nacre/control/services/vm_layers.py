@@ -123,6 +123,9 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any], hidden: froze
                 found.append(Difference(path=name, left=None, right=None, hidden=True))
             continue
         one, two = (dict(leaves(name, side.get(name))) for side in (left, right))
+        if not one and not two and (left.get(name) == ()) != (right.get(name) == ()):
+            # To give none of something is not the same as to say nothing of it.
+            found.append(Difference(path=name, left=left.get(name), right=right.get(name)))
         found += [
             Difference(path=path, left=one.get(path), right=two.get(path))
             for path in dict.fromkeys([*one, *two])
@@ -137,10 +140,10 @@ def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(plain, dict) and plain:
         for key, inner in cast("dict[str, Any]", plain).items():
             yield from leaves(f"{path}.{key}", inner)
-    elif isinstance(plain, list) and plain:
-        for index, inner in enumerate(cast("list[Any]", plain)):
+    elif isinstance(plain, list | tuple) and plain:
+        for index, inner in enumerate(cast("Sequence[Any]", plain)):
             yield from leaves(f"{path}[{index}]", inner)
-    elif plain is not None and plain not in ({}, []):
+    elif plain is not None and not isinstance(plain, dict | list | tuple):
         yield path, plain
 
 
