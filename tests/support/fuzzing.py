@@ -12,6 +12,10 @@ KNOWN: dict[str, list[str]] = {
     "project": ["default", "other", "*", "nowhere"],
     "vm": ["web", "db", "gone"],
     "image": ["tiny", "empty", "gone"],
+    "template": ["shop", "shop@1", "gone"],
+    "instance_type": ["small", "gone"],
+    "other": ["shop", "gone"],
+    "from_vm": ["web", "gone"],
     "user": ["ann", "gone"],
     "node": ["gone"],
     "noun": ["vm", "image", "nothing"],
@@ -27,7 +31,7 @@ def narrowed(target: Path) -> Path:
         for operation in path.values():
             for parameter in operation.get("parameters", []):
                 _narrow(parameter["name"], parameter["schema"])
-    for name in ("VmCreate", "ImageCreate"):
+    for name in ("VmCreate", "ImageCreate", "TemplateCreate", "InstanceTypeCreate"):
         for field, schema in document["components"]["schemas"][name]["properties"].items():
             _narrow(field, schema)
     target.write_bytes(msgspec.json.encode(document))
@@ -37,6 +41,10 @@ def narrowed(target: Path) -> Path:
 def _narrow(name: str, schema: dict[str, Any]) -> None:
     if name == "wait":
         schema["maximum"] = 0.05
+    elif name == "count":
+        schema["maximum"] = 3
+    elif name in KNOWN and {"type": "null"} in schema.get("anyOf", []):
+        schema["anyOf"] = [{"enum": KNOWN[name]}, {"type": "null"}]
     elif name in KNOWN and schema.get("type") == "string":
         schema.pop("default", None)
         schema["anyOf"] = [{"enum": KNOWN[name]}, {"type": "string", "minLength": 1, "pattern": "^[^/]*$"}]

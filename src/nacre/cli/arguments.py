@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from typing import NoReturn
 
 import msgspec
 
@@ -10,9 +11,11 @@ from nacre.errors import InvalidInputError
 from nacre.model.ids import looks_like_id
 from nacre.model.metadata import check_labels, check_name
 from nacre.model.placement import Taint, TaintEffect
+from nacre.model.templates import split_revision
 from nacre.model.units import MIB, format_size, parse_duration, parse_size
 from nacre.model.vms import MAX_DISK, MAX_MEMORY, MIN_DISK, MIN_MEMORY, PublishedPort, TransportProtocol
 from nacre.schema.moves import MAX_PARALLEL
+from nacre.schema.vms import MAX_COUNT, MAX_FIRST_NUMBER
 
 MAX_CPUS = 256
 SECTOR = 512
@@ -31,6 +34,13 @@ def ref(text: str, noun: str) -> str:
         raise InvalidInputError(
             error.code, f"{text!r} is neither a name nor an id of a {noun}", hint=error.hint, field=noun
         ) from error
+
+
+def revision_ref(text: str) -> str:
+    """Return a template, or a revision of one: `web@3`."""
+    name, revision = split_revision(text)
+    named = ref(name, "template")
+    return named if revision is None else f"{named}@{revision}"
 
 
 def refs(texts: Sequence[str], noun: str) -> list[str]:
@@ -169,6 +179,24 @@ def new_name(text: str) -> str:
     return check_name(text)
 
 
+def name_pattern(text: str) -> str:
+    """Return a name that a new object can have, or a pattern of such: `web-{n}`."""
+    check_name(text.replace("{n}", "1", 1))
+    return text
+
+
+def count(number: int) -> int:
+    """Return how many machines are to be created at once."""
+    check_range(number, "count", least=1, most=MAX_COUNT)
+    return number
+
+
+def first_number(number: int) -> int:
+    """Return the number in the name of the first of many."""
+    check_range(number, "first_number", least=0, most=MAX_FIRST_NUMBER)
+    return number
+
+
 def limit(number: int | None) -> int | None:
     """Return how many items are wanted."""
     if number is not None and number < 1:
@@ -179,7 +207,12 @@ def limit(number: int | None) -> int | None:
 def check_changes(changes: msgspec.Struct) -> None:
     """Raise InvalidInputError if nothing would be changed."""
     if all(value is None for value in msgspec.structs.astuple(changes)):
-        raise InvalidInputError("nothing_to_change", "nothing to change", hint="give at least one option; see --help")
+        nothing_to_change()
+
+
+def nothing_to_change() -> NoReturn:
+    """Raise InvalidInputError for a change without a change."""
+    raise InvalidInputError("nothing_to_change", "nothing to change", hint="give at least one option; see --help")
 
 
 def lifetime(text: str, *, least: int, most: int) -> int:

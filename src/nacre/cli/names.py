@@ -35,6 +35,19 @@ async def _images(nacre: "Nacre", project: str) -> Named:
     return [(image.name, image.state.value) for image in await nacre.images.all(Query(project=project, limit=MOST))]
 
 
+async def _templates(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    return [(found.name, found.description) for found in await nacre.templates.all(Query(project=project, limit=MOST))]
+
+
+async def _instance_types(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    found = await nacre.instance_types.all(Query(project=project, limit=MOST))
+    return [(one.name, one.description) for one in found]
+
+
 async def _nodes(nacre: "Nacre", project: str) -> Named:
     del project
     return [(node.name, node.state.value) for node in await nacre.nodes.all()]
@@ -103,6 +116,8 @@ def contexts(context: "CompletionContext") -> Named:
 
 vms = _ask(_vms)
 images = _ask(_images)
+templates = _ask(_templates)
+instance_types = _ask(_instance_types)
 nodes = _ask(_nodes)
 projects = _ask(_projects)
 users = _ask(_users)

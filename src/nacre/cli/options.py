@@ -9,6 +9,8 @@ from nacre.cli import names
 
 VmName = Annotated[str, Parameter(completer=names.vms, help="Name or id of a machine.")]
 ImageName = Annotated[str, Parameter(completer=names.images, help="Name or id of an image.")]
+TemplateName = Annotated[str, Parameter(completer=names.templates, help="Name or id of a template.")]
+InstanceTypeName = Annotated[str, Parameter(completer=names.instance_types, help="Name or id of an instance type.")]
 NodeName = Annotated[str, Parameter(completer=names.nodes, help="Name or id of a node.")]
 ProjectName = Annotated[str, Parameter(completer=names.projects, help="Name or id of a project.")]
 UserName = Annotated[str, Parameter(completer=names.users, help="Name or id of a user.")]

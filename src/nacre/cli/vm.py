@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, explanation, move, output, progress, vm_views
+from nacre.cli import arguments, explanation, move, names, output, preview_views, progress, vm_views
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
     AllProjects,
     ChangedLabels,
     Filters,
-    ImageName,
     Labels,
     Limit,
     Sort,
@@ -24,11 +23,11 @@ from nacre.cli.options import (
 from nacre.cli.placing import ANYWHERE, Placing, placement
 from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
-from nacre.cli.vm_verbs import Verb, act_on, settle
+from nacre.cli.vm_verbs import Verb, act_on, settle, settle_all
 from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
-from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, HaPolicy, MachineType, NicSpec, RestartPolicy
+from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy
 from nacre.schema.vms import VmCreate, VmUpdate
 
 
@@ -41,9 +40,7 @@ def _with_moves() -> App:
 
 app = _with_moves()
 
-DEFAULT_PRIORITY = 100
-
-Cpus = Annotated[int | None, Parameter(help="Virtual CPUs; otherwise the image's default.")]
+Cpus = Annotated[int | None, Parameter(help="Virtual CPUs.")]
 Memory = Annotated[
     str | None, Parameter(help="Memory, such as 512MiB; otherwise the image's default.", allow_leading_hyphen=True)
 ]
@@ -55,61 +52,98 @@ Publish = Annotated[
     tuple[str, ...],
     Parameter(negative=(), help="Lead a port of the node to the guest: [ADDRESS:]HOST:GUEST[/udp]. Repeatable."),
 ]
+NoPublish = Annotated[bool, Parameter(negative=(), help="Publish no port at all.")]
 Restart = Literal["never", "on-failure", "always"]
 StopTimeout = Annotated[str | None, Parameter(help="How long a graceful stop may take, such as 30s.")]
 
 
 @app.command
 async def create(
-    name: Annotated[str, Parameter(help="Name of the new machine, unique in its project.")],
+    name: Annotated[
+        str, Parameter(help="Name of the new machine, unique in its project; of many, a pattern such as web-{n}.")
+    ],
     /,
     *,
-    image: ImageName,
+    image: Annotated[
+        str | None, Parameter(completer=names.images, help="Name or id of an image; otherwise the template's.")
+    ] = None,
+    template: Annotated[
+        str | None,
+        Parameter(completer=names.templates, help="What it is made from: a template, or a revision such as web@3."),
+    ] = None,
+    instance_type: Annotated[
+        str | None,
+        Parameter(completer=names.instance_types, help="Its size by name; goes before what the template says."),
+    ] = None,
+    count: Annotated[int, Parameter(help="So many at once: all of them or none.")] = 1,
+    first_number: Annotated[int, Parameter(help="The number in the name of the first of many.")] = 1,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Only show what would be made, and where every value comes from.")
+    ] = False,
     cpus: Cpus = None,
     memory: Memory = None,
     disk: Disk = None,
     publish: Publish = (),
+    no_publish: NoPublish = False,
     label: Labels = (),
-    start: Annotated[bool, Parameter(help="Start it at once, or with --no-start leave it stopped.")] = True,
-    machine: Annotated[Literal["q35", "pc", "microvm"], Parameter(help="The board that is emulated.")] = "q35",
-    hypervisor: Annotated[str, Parameter(help="What runs it.")] = "qemu",
-    kernel_args: Annotated[str, Parameter(help="Added to the kernel's command line.", allow_leading_hyphen=True)] = "",
-    restart: Annotated[Restart, Parameter(help="When a node starts it again by itself.")] = "on-failure",
+    start: Annotated[bool | None, Parameter(help="Start it at once, as by default, or leave it stopped.")] = None,
+    machine: Annotated[
+        Literal["q35", "pc", "microvm"] | None, Parameter(help="The board that is emulated; by default q35.")
+    ] = None,
+    hypervisor: Annotated[str | None, Parameter(help="What runs it; by default qemu.")] = None,
+    kernel_args: Annotated[
+        str | None, Parameter(help="Added to the kernel's command line.", allow_leading_hyphen=True)
+    ] = None,
+    restart: Annotated[
+        Restart | None, Parameter(help="When a node starts it again by itself; by default on-failure.")
+    ] = None,
     stop_timeout: StopTimeout = None,
-    nic: Annotated[bool, Parameter(help="With --no-nic, no network interface.")] = True,
+    nic: Annotated[bool | None, Parameter(help="One network interface, as by default, or none.")] = None,
     placing: Placing = ANYWHERE,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
-    """Create a machine, and start it unless --no-start is given."""
+    """Create a machine or many, and start them unless --no-start is given.
+
+    What is not given comes from the instance type, then from the template, then from the image's defaults.
+    """
     timeout_s = arguments.duration(waiting.timeout, "timeout")
+    placed = placement(placing)
     body = VmCreate(
-        name=arguments.new_name(name),
-        image=arguments.ref(image, "image"),
+        name=arguments.name_pattern(name),
+        image=None if image is None else arguments.ref(image, "image"),
+        template=None if template is None else arguments.revision_ref(template),
+        instance_type=None if instance_type is None else arguments.ref(instance_type, "instance-type"),
+        count=arguments.count(count),
+        first_number=arguments.first_number(first_number),
         labels=arguments.labels(label),
         start=start,
         hypervisor=hypervisor,
-        machine=MachineType(machine),
+        machine=None if machine is None else MachineType(machine),
         cpus=arguments.cpus(cpus),
         memory_bytes=arguments.memory(memory),
         disk_bytes=arguments.disk(disk),
         kernel_args=kernel_args,
-        nics=(NicSpec(),) if nic else (),
-        publish=arguments.publish(publish),
-        restart=RestartPolicy(restart),
-        stop_timeout_s=DEFAULT_STOP_TIMEOUT_S
-        if stop_timeout is None
-        else arguments.duration(stop_timeout, "stop-timeout"),
-        placement=placement(placing),
-        ha=HaPolicy(placing.ha or HaPolicy.NONE),
-        priority=DEFAULT_PRIORITY if placing.checked_priority is None else placing.checked_priority,
-        preemptible=placing.preemptible or False,
+        nics=None if nic is None else (NicSpec(),) if nic else (),
+        publish=() if no_publish else arguments.publish(publish) or None,
+        restart=None if restart is None else RestartPolicy(restart),
+        stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
+        placement=None if placed == Placement() else placed,
+        ha=None if placing.ha is None else HaPolicy(placing.ha),
+        priority=placing.checked_priority,
+        preemptible=placing.preemptible,
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     async with session.client() as nacre:
+        if dry_run:
+            preview_views.show(session, await nacre.vms.preview(body))
+            return
         with progress.spinner(f"create {name}") as say:
-            accepted = await settle(nacre, await nacre.vms.create(body), waiting.wait, timeout_s, say)
-    output.outcome(session, [accepted], lambda done: vm_views.outcome(done, waiting.wait))
+            accepted = await nacre.vms.create(body)
+            done, failure = await settle_all(nacre, accepted, waiting.wait, timeout_s, say)
+    if done:
+        output.outcome(session, done, lambda one: vm_views.outcome(one, waiting.wait))
+    finish(failure)
 
 
 @app.command(name="list")
@@ -168,7 +202,7 @@ async def update(
     cpus: Cpus = None,
     memory: Memory = None,
     publish: Publish = (),
-    no_publish: Annotated[bool, Parameter(negative=(), help="Publish no port any more.")] = False,
+    no_publish: NoPublish = False,
     label: ChangedLabels = (),
     restart: Annotated[Restart | None, Parameter(help="When a node starts it again by itself.")] = None,
     stop_timeout: StopTimeout = None,

@@ -11,8 +11,8 @@ from nacre.cli import arguments, output, progress, vm_views
 from nacre.cli.options import Waiting
 from nacre.cli.session import Session
 from nacre.cli.verbs import finish, on_each
-from nacre.errors import NotFoundError, TimeoutExpiredError
-from nacre.schema.common import Accepted
+from nacre.errors import NacreError, NotFoundError, TimeoutExpiredError
+from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmOut
 
 if TYPE_CHECKING:
@@ -48,6 +48,20 @@ async def act_on(session: Session, names: Sequence[str], verb: Verb, waiting: Wa
     if done:
         output.outcome(session, done, lambda accepted: vm_views.outcome(accepted, waiting.wait))
     finish(failure)
+
+
+async def settle_all(
+    nacre: "Nacre", batch: AcceptedBatch[VmOut], wait: bool, timeout_s: float, say: progress.Say
+) -> tuple[list[Accepted[VmOut]], NacreError | None]:
+    """The same as `settle` for machines that were created together, and the first failure after all were told."""
+    parts = [
+        Accepted(resource=one.resource, generation=one.generation, operation=one.operation)
+        for one in (batch, *batch.more)
+    ]
+    if len(parts) == 1:
+        return [await settle(nacre, parts[0], wait, timeout_s, say)], None
+    known = {one.resource.name: one for one in parts}
+    return await on_each(list(known), lambda name: settle(nacre, known[name], wait, timeout_s, say))
 
 
 async def settle(

@@ -68,6 +68,8 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("fence", str(vm.fence) if vm.fence else ""),
         ("priority", f"{spec.priority}{', may be stopped to make room' if spec.preemptible else ''}"),
         ("image", vm.image.name),
+        ("template", str(vm.template or "")),
+        ("instance type", str(vm.instance_type or "")),
         ("hypervisor", f"{spec.hypervisor}, {spec.machine}"),
         ("cpus", str(spec.cpus)),
         ("memory", format_size(spec.memory_bytes)),

@@ -19,6 +19,7 @@ from nacre.client.moves import Moves
 from nacre.client.nodes import Nodes
 from nacre.client.operations import Operations
 from nacre.client.scheduling import Scheduler
+from nacre.client.templates import InstanceTypes, Templates
 from nacre.client.transport import ATTEMPTS, Transport
 from nacre.client.vms import Vms
 
@@ -39,6 +40,8 @@ class Nacre:
         self.failover = Failover(self._transport)
         self.images = Images(self._transport)
         self.vms = Vms(self._transport)
+        self.templates = Templates(self._transport)
+        self.instance_types = InstanceTypes(self._transport)
         self.scheduler = Scheduler(self._transport)
         self.events = Events(self._transport)
         self.operations = Operations(self._transport)

@@ -2,11 +2,13 @@
 
 from nacre.client.collection import Collection, in_project
 from nacre.client.transport import Transport
-from nacre.schema.common import Accepted, Page
+from nacre.schema.common import Accepted, AcceptedBatch, Page
 from nacre.schema.moves import MoveOut, VmMove
+from nacre.schema.templates import PreviewOut
 from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
 
 AcceptedVm = Accepted[VmOut]
+AcceptedVms = AcceptedBatch[VmOut]
 
 
 class Vms(Collection[VmOut]):
@@ -15,9 +17,13 @@ class Vms(Collection[VmOut]):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "/v1/vms", VmOut, Page[VmOut])
 
-    async def create(self, body: VmCreate, *, wait_s: float = 0) -> AcceptedVm:
-        """Create a machine."""
-        return await self._transport.change("POST", self._path, AcceptedVm, body=body, wait_s=wait_s)
+    async def create(self, body: VmCreate, *, wait_s: float = 0) -> AcceptedVms:
+        """Create a machine, or with `count` several: all of them or none."""
+        return await self._transport.change("POST", self._path, AcceptedVms, body=body, wait_s=wait_s)
+
+    async def preview(self, body: VmCreate) -> PreviewOut:
+        """Say what `create` would make, and for every field where its value comes from. Changes nothing."""
+        return await self._transport.change("POST", "/v1/preview", PreviewOut, body=body)
 
     async def update(
         self, ref: str, body: VmUpdate, *, project: str | None = None, if_match: str | None = None, wait_s: float = 0

@@ -19,7 +19,7 @@ class Role(StrEnum):
 PLATFORM = "platform"
 """The scope of a grant or token that is not bound to one project."""
 
-_PATTERN = re.compile(r"^(\*|[a-z]+):(\*|[a-z-]+)$")
+_PATTERN = re.compile(r"^(\*|[a-z-]+):(\*|[a-z-]+)$")
 
 
 def check_action_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ StreamId = NewType("StreamId", str)
 RunId = NewType("RunId", str)
 MoveId = NewType("MoveId", str)
 DrainId = NewType("DrainId", str)
+TemplateId = NewType("TemplateId", str)
+InstanceTypeId = NewType("InstanceTypeId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -36,6 +38,8 @@ PREFIXES = {
     "run": "run",
     "move": "mov",
     "drain": "drn",
+    "template": "tpl",
+    "instance-type": "ity",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -68,6 +68,12 @@ class Accepted(Out, Generic[T], frozen=True, kw_only=True):
     operation: OperationOut
 
 
+class AcceptedBatch(Accepted[T], Generic[T], frozen=True, kw_only=True):
+    """202: the same for one object or several. Further ones are in `more`, each with an operation of its own."""
+
+    more: list[Accepted[T]] = []
+
+
 class Problem(Out, frozen=True, kw_only=True):
     """RFC 9457 problem details, with a stable `code` and a `hint`."""
 

@@ -80,7 +80,7 @@ class PlanItem(VmCreate, frozen=True, kw_only=True):
     """A machine that might be created, or several of its kind."""
 
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_PLANNED)] = 1
-    """So many, named `name-1`, `name-2` and so on."""
+    """So many, named `name-1`, `name-2` and so on, or as `{n}` in the name says."""
 
 
 class PlanBody(Body, frozen=True, kw_only=True):

@@ -63,5 +63,7 @@ def _furnish(platform: Platform, folder: Path) -> None:
     content = folder / "kernel"
     content.write_bytes(kernel())
     platform.import_image("tiny", {"kernel": content})
+    platform.post("/v1/templates", {"name": "shop", "config": {"image": "tiny"}})
+    platform.post("/v1/instance-types", {"name": "small", "config": {"cpus": 1}})
     for name in ("web", "db"):
         platform.post("/v1/vms", {"name": name, "image": "tiny"})

@@ -3,6 +3,7 @@
 Made by `access` before the handler runs, handed to it as `call`. Statuses of success are here, of errors in `problems`.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -13,7 +14,7 @@ from nacre.control.api.parts import Parts
 from nacre.control.auth.principals import Caller
 from nacre.control.request import Changing, Reading, RequestContext
 from nacre.model.operations import TERMINAL
-from nacre.schema.common import Accepted
+from nacre.schema.common import Accepted, AcceptedBatch
 
 T = TypeVar("T")
 
@@ -92,10 +93,32 @@ class Call:
         accepted = await self.context.change(work, answer)
         if wait_s > 0:
             accepted = await self._settle(accepted, again, wait_s)
-        operation = accepted.operation
-        headers = {"Location": f"/v1/operations/{operation.id}", "ETag": accepted.resource.etag}
-        status = OK if wait_s > 0 and operation.state in TERMINAL else ACCEPTED
-        return Response(accepted, status_code=status, headers=headers)
+        ended = accepted.operation.state in TERMINAL
+        status = OK if wait_s > 0 and ended else ACCEPTED
+        return Response(accepted, status_code=status, headers=_of_accepted(accepted))
+
+    async def accept_batch(
+        self,
+        work: Changing[AcceptedBatch[TaggedT]],
+        answer: type[AcceptedBatch[TaggedT]],
+        again: Callable[[str], Reading[TaggedT]],
+        wait_s: float,
+    ) -> Response[AcceptedBatch[TaggedT]]:
+        """The same for a change of one object or several, for all of which it waits."""
+        batch = await self.context.change(work, answer)
+        parts: list[Accepted[TaggedT]] = [batch, *batch.more]
+        if wait_s > 0:
+            clock = asyncio.get_running_loop()
+            deadline = clock.time() + wait_s
+            # One after the other: what ends meanwhile is seen at once when its turn comes.
+            parts = [await self._settle(part, again, max(0.0, deadline - clock.time())) for part in parts]
+        first, *more = parts
+        batch = AcceptedBatch(
+            resource=first.resource, generation=first.generation, operation=first.operation, more=more
+        )
+        ended = all(part.operation.state in TERMINAL for part in parts)
+        status = OK if wait_s > 0 and ended else ACCEPTED
+        return Response(batch, status_code=status, headers=_of_accepted(batch))
 
     async def _settle(
         self, accepted: Accepted[TaggedT], again: Callable[[str], Reading[TaggedT]], wait_s: float
@@ -107,6 +130,10 @@ class Call:
             generation=accepted.generation,
             operation=operation,
         )
+
+
+def _of_accepted(accepted: Accepted[TaggedT]) -> dict[str, str]:
+    return {"Location": f"/v1/operations/{accepted.operation.id}", "ETag": accepted.resource.etag}
 
 
 def _etag(value: object) -> dict[str, str]:

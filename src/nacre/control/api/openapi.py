@@ -189,6 +189,7 @@ def _path_parameters(operation: Operation) -> list[Schema]:
 
 _PATH_TEXTS = {
     "grant": "Id of the grant.",
+    "instance_type": "Name or id of the instance type.",
     "operation": "Id of the operation.",
     "role": "Which artifact.",
     "file": "Name of the file.",

@@ -9,7 +9,7 @@ from nacre.control.api.queries import InProject, LabelledInProject, Waiting, Wai
 from nacre.control.request import Reading
 from nacre.control.services import vms
 from nacre.model.vms import Desired, Phase
-from nacre.schema.common import Accepted, Page
+from nacre.schema.common import Accepted, AcceptedBatch, Page
 from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
 
 AcceptedVm = Accepted[VmOut]
@@ -28,6 +28,10 @@ class VmFilters(LabelledInProject, frozen=True, kw_only=True):
     """Name or id of the node that they are placed on."""
     image: str | None = None
     """Name or id of the image that they boot from."""
+    template: str | None = None
+    """Name or id of the template that they were made from, of any revision; of one that is gone, its id."""
+    instance_type: str | None = None
+    """Name or id of the instance type that they were made from; of one that is gone, its id."""
 
 
 def _again(vm: str) -> Reading[VmOut]:
@@ -37,9 +41,11 @@ def _again(vm: str) -> Reading[VmOut]:
 @post("/v1/vms", opt={"action": "vm:create"}, status_code=ACCEPTED)
 async def create_vm(
     call: TheCall, data: JSONBody[VmCreate], params: NamedDependency[Waiting]
-) -> Response[Accepted[VmOut]]:
-    """Create a machine and, unless `start` is false, start it."""
-    return await call.accept(lambda tx, caller: vms.create(tx, caller, data), AcceptedVm, _again, params.wait)
+) -> Response[AcceptedBatch[VmOut]]:
+    """Create a machine and, unless `start` is false, start it. With `count`, create so many, all of them or none."""
+    return await call.accept_batch(
+        lambda tx, caller: vms.create(tx, caller, data), AcceptedBatch[VmOut], _again, params.wait
+    )
 
 
 @get("/v1/vms", opt={"action": "vm:list"})

@@ -5,7 +5,7 @@ Pure. A route may only declare an action that is in this table.
 
 from nacre.model.access import Role
 
-_VIEWED = ("project", "user", "grant", "node", "image", "vm", "move", "event", "operation")
+_VIEWED = ("project", "user", "grant", "node", "image", "vm", "template", "instance-type", "move", "event", "operation")
 
 _BY_ROLE: dict[Role, tuple[str, ...]] = {
     Role.VIEWER: (
@@ -22,6 +22,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         "project:create",  # asked on the platform, so only its editors may
         *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),
+        *(f"{noun}:{verb}" for noun in ("template", "instance-type") for verb in ("create", "update", "delete")),
     ),
     Role.ADMIN: (
         *(f"project:{verb}" for verb in ("update", "delete")),

@@ -10,14 +10,15 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.packing import Packing, pack
 from nacre.control.scheduler.placement import place
 from nacre.control.scheduler.snapshot import Fleet, Request
-from nacre.control.services import fleet, image_lookup, projects
+from nacre.control.services import fleet, image_lookup, projects, vm_sources
 from nacre.control.services.scheduling import shown_to
 from nacre.control.services.vm_advice import advice
 from nacre.control.services.vm_creation import disk_of, spec_of
+from nacre.control.services.vm_layers import names_of
 from nacre.control.store.db import Read
 from nacre.errors import InvalidInputError, NacreError
 from nacre.model.ids import ProjectId, VmId
-from nacre.model.metadata import check_labels, check_name
+from nacre.model.metadata import check_labels
 from nacre.model.placement import Decision
 from nacre.model.vms import HaPolicy, VmSpec, check_spec
 from nacre.schema.scheduling import MAX_PLANNED, PlanBody, PlanItem, PlannedVm, PlanOut, PlanTotals
@@ -52,14 +53,14 @@ async def _requests(rd: Read, caller: Caller, item: PlanItem, path: str, number:
     """What the machines of one item ask for. Their ids sort in the order of the plan and exist nowhere else."""
     try:
         project = await projects.require(rd, caller, item.project)
-        check_name(item.name if item.count == 1 else f"{item.name}-{item.count}")
-        labels = check_labels(item.labels)
-        image = await image_lookup.usable(rd, caller, item.image, project.id)
-        spec = check_spec(spec_of(item, image))
+        names = names_of(item.name, item.count, item.first_number)
+        asked = await vm_sources.asked(rd, caller, item, project.id)
+        labels = check_labels(asked.config.labels)
+        image = await image_lookup.usable(rd, caller, asked.image, project.id)
+        spec = check_spec(spec_of(asked.config, image))
     except NacreError as error:
         error.field = path if error.field is None else f"{path}.{error.field}"
         raise
-    names = [item.name] if item.count == 1 else [f"{item.name}-{each}" for each in range(1, item.count + 1)]
     return [
         _request(VmId(f"plan-{number + offset:06}"), project.id, name, labels, spec, spec.disk_bytes or disk_of(image))
         for offset, name in enumerate(names)

@@ -85,7 +85,9 @@ async def delete(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = Non
     require_match(if_match, etag_of(row.version))
     held = {noun: count for noun, count in (await store.contents(tx, row.id)).items() if count}
     if held:
-        what = " and ".join(f"{count} {noun if count > 1 else noun[:-1]}" for noun, count in sorted(held.items()))
+        what = " and ".join(
+            f"{count} {(noun if count > 1 else noun[:-1]).replace('_', ' ')}" for noun, count in sorted(held.items())
+        )
         raise ConflictError("project_not_empty", f"the project {row.name} still holds {what}", hint="delete them first")
     await store.remove(tx, row.id)
     _tell(tx, caller, row, "deleted")

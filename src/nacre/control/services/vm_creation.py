@@ -1,8 +1,20 @@
 """A new machine: what was asked, completed by the image's defaults, checked, and written with its promise."""
 
+import msgspec
+
 from nacre.control.auth.principals import Caller
-from nacre.control.services import events, images, operations, projects, vm_ports, vm_views
+from nacre.control.services import (
+    events,
+    images,
+    operations,
+    projects,
+    vm_layers,
+    vm_ports,
+    vm_sources,
+    vm_views,
+)
 from nacre.control.services.vm_intents import unplaced
+from nacre.control.services.vm_sources import Asked
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
 from nacre.control.store.images import ImageRow
@@ -10,26 +22,39 @@ from nacre.control.store.projects import ProjectRow
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import VMS
 from nacre.errors import ConflictError, InvalidInputError
-from nacre.model.ids import VmId
+from nacre.model.ids import InstanceTypeId, TemplateId, VmId
 from nacre.model.images import Role
-from nacre.model.metadata import check_labels, check_name
+from nacre.model.metadata import check_labels
+from nacre.model.templates import Origins
 from nacre.model.units import format_size
-from nacre.model.vms import DEFAULT_MEMORY, Desired, HaPolicy, Phase, VmSpec, check_spec
-from nacre.schema.common import Accepted
-from nacre.schema.vms import VmCreate, VmOut
+from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec, check_spec
+from nacre.schema.common import Accepted, AcceptedBatch
+from nacre.schema.vms import VmConfig, VmCreate, VmOut
 
 
-async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
-    """Accept a new machine. A node is chosen after the commit, so that this is quick and never waits for room."""
+async def create(tx: Tx, caller: Caller, body: VmCreate) -> AcceptedBatch[VmOut]:
+    """Accept new machines, all or none. Nodes are chosen after the commit: this is quick, and waits for no room."""
     project = await projects.require(tx, caller, body.project)
-    check_name(body.name)
-    labels = check_labels(body.labels)
-    await vm_ports.check_free(tx, caller, body.publish)
-    image = await images.resolve(tx, caller, body.image, project.id)
-    spec = check_spec(spec_of(body, image))
-    row = await _insert(tx, body, project, image, spec, labels)
-    if spec.publish:
-        await vm_ports.hold(tx, row)
+    names = vm_layers.names_of(body.name, body.count, body.first_number)
+    asked = await vm_sources.asked(tx, caller, body, project.id)
+    labels = check_labels(asked.config.labels)
+    image = await images.resolve(tx, caller, asked.image, project.id)
+    spec = check_spec(spec_of(asked.config, image))
+    made: list[Accepted[VmOut]] = []
+    for name in names:
+        await vm_ports.check_free(tx, caller, spec.publish)
+        row = await _insert(tx, name, asked, project, image, spec, labels)
+        if spec.publish:
+            await vm_ports.hold(tx, row)
+        made.append(await _accept(tx, caller, row))
+    tx.wake(VMS)
+    first, *more = made
+    return AcceptedBatch(resource=first.resource, generation=first.generation, operation=first.operation, more=more)
+
+
+async def _accept(tx: Tx, caller: Caller, row: VmRow) -> Accepted[VmOut]:
+    """Tell of a new machine and promise what is asked of it."""
+    start = row.desired is Desired.RUNNING
     events.emit(
         tx,
         type="vm.created",
@@ -38,9 +63,16 @@ async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
         object_id=row.id,
         object_name=row.name,
         project=row.project,
-        message=f"machine {row.name} was created from image {image.name}",
+        message=f"machine {row.name} was created from {_sources(row)}",
         request_id=caller.request_id,
-        details={"after": {"desired": row.desired.value, "generation": row.generation, "image": image.name}},
+        details={
+            "after": {
+                "desired": row.desired.value,
+                "generation": row.generation,
+                "image": row.image_name,
+                **msgspec.to_builtins(row.origins or {}),
+            }
+        },
     )
     operation = await operations.begin(
         tx,
@@ -51,53 +83,37 @@ async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
         project=row.project,
         generation=row.generation,
         actor=caller.actor,
-        cancellable=body.start,
+        cancellable=start,
     )
-    if not body.start:
+    if not start:
         await operations.settle(tx, row.id, generation=row.generation, ok=True)
         operation = await operations.get(tx, operation.id) or operation
-    tx.wake(VMS)
     resource = await vm_views.shown(tx, row.id)
     return Accepted(resource=resource, generation=row.generation, operation=operations.out(operation))
 
 
-def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:
+def spec_of(config: VmConfig, image: ImageRow) -> VmSpec:
     """Complete what was asked with the image's defaults, then ours. Raises InvalidInputError. Pure."""
     roles = {artifact.role for artifact in image.artifacts}
-    if body.kernel_args and Role.KERNEL not in roles:
+    if config.kernel_args and Role.KERNEL not in roles:
         raise InvalidInputError(
             "kernel_args_without_kernel",
             f"image {image.name} boots from its disk and takes no kernel_args",
             hint="leave kernel_args out, or use an image with a kernel",
             field="kernel_args",
         )
-    defaults = image.defaults
-    disk_bytes = body.disk_bytes or defaults.disk_bytes
+    asked = vm_layers.Merged(config=config, layers={})
+    spec = vm_layers.into_spec(vm_layers.with_image(asked, image.defaults).config, image=image.id)
     smallest = disk_of(image)
-    if disk_bytes is not None and disk_bytes < smallest:
+    if spec.disk_bytes is not None and spec.disk_bytes < smallest:
+        disk = format_size(spec.disk_bytes)
         raise InvalidInputError(
             "disk_too_small",
-            f"a disk of {format_size(disk_bytes)} cannot hold image {image.name}, which needs {format_size(smallest)}",
+            f"a disk of {disk} cannot hold image {image.name}, which needs {format_size(smallest)}",
             hint=f"ask for {format_size(smallest)} or more, or leave it out",
             field="disk_bytes",
         )
-    return VmSpec(
-        image=image.id,
-        hypervisor=body.hypervisor,
-        machine=body.machine,
-        cpus=body.cpus or defaults.cpus or 1,
-        memory_bytes=body.memory_bytes or defaults.memory_bytes or DEFAULT_MEMORY,
-        disk_bytes=disk_bytes,
-        kernel_args=body.kernel_args,
-        nics=body.nics,
-        publish=body.publish,
-        restart=body.restart,
-        stop_timeout_s=body.stop_timeout_s,
-        placement=body.placement,
-        ha=body.ha,
-        priority=body.priority,
-        preemptible=body.preemptible,
-    )
+    return spec
 
 
 def disk_of(image: ImageRow) -> int:
@@ -106,18 +122,21 @@ def disk_of(image: ImageRow) -> int:
 
 
 async def _insert(
-    tx: Tx, body: VmCreate, project: ProjectRow, image: ImageRow, spec: VmSpec, labels: dict[str, str]
+    tx: Tx, name: str, asked: Asked, project: ProjectRow, image: ImageRow, spec: VmSpec, labels: dict[str, str]
 ) -> VmRow:
-    now = tx.now()
+    now, origins = tx.now(), asked.origins
     row = VmRow(
         id=VmId(tx.new_id("vm")),
         project=project.id,
-        name=body.name,
+        name=name,
         labels=labels,
         spec=spec,
         image=image.id,
         image_name=image.name,
-        desired=Desired.RUNNING if body.start else Desired.STOPPED,
+        template=None if origins.template is None else TemplateId(origins.template.id),
+        instance_type=None if origins.instance_type is None else InstanceTypeId(origins.instance_type.id),
+        origins=None if origins == Origins() else origins,
+        desired=Desired.STOPPED if asked.config.start is False else Desired.RUNNING,
         generation=1,
         finalizers=[],
         ha_since=1 if spec.ha is HaPolicy.RESTART else 0,
@@ -131,7 +150,7 @@ async def _insert(
         updated_at=now,
     )
     row = unplaced(row)
-    await store.add(tx, row, taken=_name_taken(body.name, project))
+    await store.add(tx, row, taken=_name_taken(name, project))
     return row
 
 
@@ -142,3 +161,13 @@ def _name_taken(name: str, project: ProjectRow) -> ConflictError:
         hint="choose another name; the name of a deleted machine is free once the machine is gone",
         field="name",
     )
+
+
+def _sources(row: VmRow) -> str:
+    origins = row.origins or Origins()
+    words = [f"image {row.image_name}"]
+    if origins.template is not None:
+        words.append(f"template {origins.template}")
+    if origins.instance_type is not None:
+        words.append(f"instance type {origins.instance_type}")
+    return ", ".join(words)

@@ -36,6 +36,8 @@ def out(view: VmView) -> VmOut:
         conditions=conditions,
         restart_required=restart_required(view.spec, view.run),
         fence=view.fence,
+        template=None if view.origins is None else view.origins.template,
+        instance_type=None if view.origins is None else view.origins.instance_type,
         decision="" if view.decision is None else summary(view.decision)[1],
         created_at=view.created_at,
         updated_at=view.updated_at,

@@ -32,16 +32,28 @@ from sqlalchemy import (
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
+from nacre.control.store.instance_types import instance_types
 from nacre.control.store.listing import Listed, ListQuery, fetch
 from nacre.control.store.nodes import nodes
 from nacre.control.store.projects import projects
 from nacre.control.store.rows import load
+from nacre.control.store.templates import templates
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
 from nacre.model.convergence import Failure
-from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, VmId, looks_like_id
+from nacre.model.ids import (
+    ImageId,
+    InstanceTypeId,
+    MoveId,
+    NodeId,
+    ProjectId,
+    TemplateId,
+    VmId,
+    looks_like_id,
+)
 from nacre.model.nodes import LOST, NodeState
 from nacre.model.placement import Decision
+from nacre.model.templates import Origins
 from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
 
 vms = Table(
@@ -54,6 +66,9 @@ vms = Table(
     Column("spec", Model(VmSpec), nullable=False),
     Column("image", Text, ForeignKey("images.id"), nullable=False),
     Column("image_name", Text, nullable=False),
+    Column("template", Text),
+    Column("instance_type", Text),
+    Column("origins", Model(Origins)),
     Column("desired", Choice(Desired), nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("reboot_nonce", Integer, nullable=False),
@@ -84,6 +99,8 @@ vms = Table(
     UniqueConstraint("project", "name"),
     Index("ix_vms_node", "node"),
     Index("ix_vms_image", "image"),
+    Index("ix_vms_template", "template"),
+    Index("ix_vms_instance_type", "instance_type"),
 )
 
 _shown_phase: ColumnElement[Any] = case((nodes.c.state.in_(LOST), Phase.UNKNOWN.value), else_=vms.c.phase)
@@ -101,6 +118,10 @@ class VmRow:
     spec: VmSpec
     image: ImageId
     image_name: str
+    template: TemplateId | None = None
+    instance_type: InstanceTypeId | None = None
+    origins: Origins | None = None
+    """What it was made from, as it was then. The two ids before are in there too; they may be gone by now."""
     desired: Desired
     generation: int
     reboot_nonce: int = 0
@@ -214,7 +235,7 @@ async def add(tx: Tx, row: VmRow, *, taken: NacreError) -> None:
 
 async def save(tx: Tx, row: VmRow) -> None:
     """Store what may change of a machine that this transaction has locked."""
-    fixed = {"id", "project", "name", "image", "image_name", "created_at"}
+    fixed = {"id", "project", "name", "image", "image_name", "template", "instance_type", "origins", "created_at"}
     values = {name: value for name, value in vars(row).items() if name not in fixed}
     await tx.connection.execute(update(vms).where(vms.c.id == row.id).values(**values))
 
@@ -253,6 +274,15 @@ async def using(rd: Read, images: Iterable[ImageId]) -> dict[ImageId, int]:
     return {row.image: int(row.vms) for row in await rd.connection.execute(query)}
 
 
+async def made_from(rd: Read, ids: Iterable[str]) -> dict[str, int]:
+    """Return how many machines were made from each of these templates or instance types. Unused ones are left out."""
+    wanted, counts = list(ids), dict[str, int]()
+    for column in (vms.c.template, vms.c.instance_type):
+        query = select(column, func.count()).where(column.in_(wanted)).group_by(column)
+        counts |= {str(found): int(count) for found, count in await rd.connection.execute(query)}
+    return counts
+
+
 async def phases(rd: Read) -> dict[str, int]:
     """Return how many machines are in each phase, as shown."""
     shown = _shown_phase.label("shown")
@@ -270,8 +300,10 @@ async def page(rd: Read, query: ListQuery, visible: frozenset[ProjectId] | None)
 
 
 def _listed(query: ListQuery) -> Listed:
-    """Nodes and images may be given by name or id."""
-    by_id = {name: looks_like_id(query.filters.get(name, "")) for name in ("node", "image")}
+    """Nodes, images, templates and instance types may be given by name or id."""
+    by_id = {
+        name: looks_like_id(query.filters.get(name, "")) for name in ("node", "image", "template", "instance_type")
+    }
     return Listed(
         id=vms.c.id,
         sorts={"name": vms.c.name, "created_at": vms.c.created_at, "updated_at": vms.c.updated_at},
@@ -281,9 +313,18 @@ def _listed(query: ListQuery) -> Listed:
             "phase": _shown_phase,
             "node": vms.c.node if by_id["node"] else nodes.c.name,
             "image": vms.c.image if by_id["image"] else vms.c.image_name,
+            "template": vms.c.template if by_id["template"] else _name_of(templates, vms.c.template),
+            "instance_type": vms.c.instance_type
+            if by_id["instance_type"]
+            else _name_of(instance_types, vms.c.instance_type),
         },
         labels=vms.c.labels,
     )
+
+
+def _name_of(table: Table, reference: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The name of what a machine was made from, as long as it exists."""
+    return select(table.c.name).where(table.c.id == reference).scalar_subquery()
 
 
 def _views() -> Select[Any]:
