@@ -18,7 +18,7 @@ from nacre.lib.configuration import listed, split_address
 ENVIRONMENT_PREFIX = "NACRE_AGENT_"
 SYSTEM_FILE = Path("/etc/nacre/agent.toml")
 LOCAL_FILE = Path("agent.toml")
-_LISTS = frozenset({"hypervisors", "simulate_zones"})
+_LISTS = frozenset({"hypervisors", "simulate_zones", "pool_roots"})
 _TABLES = frozenset({"labels"})
 
 
@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where the node is, in the small: what fails together."""
     hypervisors: tuple[str, ...] = ("qemu",)
     """The drivers to use, best first."""
+    pool_roots: tuple[str, ...] = ()
+    """Folders in which pools of volumes may be, besides the agent's own; every other path is refused."""
     image_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20 << 30
     """How much unused images may take; images in use are always kept."""
     probe_kernel: str = ""

@@ -21,6 +21,9 @@ StreamId = NewType("StreamId", str)
 RunId = NewType("RunId", str)
 MoveId = NewType("MoveId", str)
 DrainId = NewType("DrainId", str)
+PoolId = NewType("PoolId", str)
+VolumeId = NewType("VolumeId", str)
+SnapshotId = NewType("SnapshotId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -36,6 +39,9 @@ PREFIXES = {
     "run": "run",
     "move": "mov",
     "drain": "drn",
+    "pool": "pool",
+    "volume": "vol",
+    "snapshot": "snap",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

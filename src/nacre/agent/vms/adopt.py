@@ -15,7 +15,7 @@ from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.start import run_info
 from nacre.errors import ConflictError
 from nacre.lib import processes
-from nacre.model.ids import RunId
+from nacre.model.ids import RunId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo
 
 
@@ -91,11 +91,17 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 memory_bytes=spec.memory_bytes if spec is not None else 0,
                 publish=spec.publish if spec is not None else (),
                 guarded=guest.guard is not None,
+                volumes=_attached(machine),
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)
             return guest
     raise _locked()
+
+
+def _attached(machine: Machine) -> tuple[VolumeId, ...]:
+    intent = machine.record.intent
+    return tuple(one.volume for one in intent.volumes) if intent is not None else ()
 
 
 async def _keep(machine: Machine, guest: Guest, **changes: object) -> None:

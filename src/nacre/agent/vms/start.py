@@ -39,34 +39,45 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     host.place(intent.id).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = locks.take(host.lock_file(intent.id))
     try:
-        driver = host.hypervisor(intent.spec.hypervisor)
+        host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
         disks = await _disks(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
-        _empty(host, intent)
-        run = host.new_run()
-        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
-        machine.enter(Phase.STARTING)
-        async with Undo() as undo:
-            undo.push(lambda: machine.save(starting=None))
-            starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
-            await machine.save(starting=starting)
-            if launch.lease is not None:
-                await _leased(launch.lease, host)
-            guest = await driver.start(launch)
-            undo.push(guest.kill)
-            info = run_info(intent, starting, guest, host)
-            await machine.save(
-                starting=None,
-                run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
-                ending=None,
-                reboot_nonce=intent.reboot_nonce,
-                reset_nonce=intent.reset_nonce,
-                restarts=machine.record.restarts + _is_restart(machine),
-            )
-        return guest
+        async with host.pools.held([attachment.volume for attachment in intent.volumes]):
+            disks += await host.pools.disks(intent.volumes)
+            return await _start(machine, intent, image, disks, lock, host)
     finally:
         os.close(lock)
+
+
+async def _start(
+    machine: Machine, intent: VmIntent, image: CachedImage, disks: tuple[DiskFile, ...], lock: int, host: Host
+) -> Guest:
+    """Start the process, holding the lock of the machine and those of its volumes."""
+    driver = host.hypervisor(intent.spec.hypervisor)
+    _empty(host, intent)
+    run = host.new_run()
+    launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
+    machine.enter(Phase.STARTING)
+    async with Undo() as undo:
+        undo.push(lambda: machine.save(starting=None))
+        starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
+        await machine.save(starting=starting)
+        if launch.lease is not None:
+            await _leased(launch.lease, host)
+        guest = await driver.start(launch)
+        undo.push(guest.kill)
+        info = run_info(intent, starting, guest, host)
+        await machine.save(
+            starting=None,
+            run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
+            ending=None,
+            plugging=(),
+            reboot_nonce=intent.reboot_nonce,
+            reset_nonce=intent.reset_nonce,
+            restarts=machine.record.restarts + _is_restart(machine),
+        )
+    return guest
 
 
 def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
@@ -80,6 +91,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
+        volumes=tuple(attachment.volume for attachment in intent.volumes),
     )
 
 
