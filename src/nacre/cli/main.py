@@ -34,6 +34,8 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("up", "nacre.cli.up:up", THIS_MACHINE, "Run a control plane and a node on this machine, in the foreground."),
     ("down", "nacre.cli.down:down", THIS_MACHINE, "Stop what nacre up runs."),
     ("vm", "nacre.cli.vm:app", CLOUD, "Virtual machines."),
+    ("volume", "nacre.cli.volume:app", CLOUD, "Disks that outlive machines, and their snapshots."),
+    ("pool", "nacre.cli.pool:app", CLOUD, "Storage that volumes are in."),
     ("image", "nacre.cli.image:app", CLOUD, "Images that machines boot from."),
     ("node", "nacre.cli.node:app", CLOUD, "Nodes that run machines."),
     ("failover", "nacre.cli.failover:app", CLOUD, "Lost nodes, and what of theirs is started elsewhere."),

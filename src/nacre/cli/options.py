@@ -9,6 +9,9 @@ from nacre.cli import names
 
 VmName = Annotated[str, Parameter(completer=names.vms, help="Name or id of a machine.")]
 ImageName = Annotated[str, Parameter(completer=names.images, help="Name or id of an image.")]
+VolumeName = Annotated[str, Parameter(completer=names.volumes, help="Name or id of a volume.")]
+SnapshotName = Annotated[str, Parameter(help="Name or id of a snapshot of the volume.")]
+PoolName = Annotated[str, Parameter(completer=names.pools, help="Name or id of a pool.")]
 NodeName = Annotated[str, Parameter(completer=names.nodes, help="Name or id of a node.")]
 ProjectName = Annotated[str, Parameter(completer=names.projects, help="Name or id of a project.")]
 UserName = Annotated[str, Parameter(completer=names.users, help="Name or id of a user.")]

@@ -21,6 +21,7 @@ from nacre.client.operations import Operations
 from nacre.client.scheduling import Scheduler
 from nacre.client.transport import ATTEMPTS, Transport
 from nacre.client.vms import Vms
+from nacre.client.volumes import Pools, Volumes
 
 
 class Nacre:
@@ -39,6 +40,8 @@ class Nacre:
         self.failover = Failover(self._transport)
         self.images = Images(self._transport)
         self.vms = Vms(self._transport)
+        self.pools = Pools(self._transport)
+        self.volumes = Volumes(self._transport)
         self.scheduler = Scheduler(self._transport)
         self.events = Events(self._transport)
         self.operations = Operations(self._transport)

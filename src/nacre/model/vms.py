@@ -217,6 +217,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its process is held by a guard that fences it when the node's lease ends."""
     volumes: tuple[VolumeId, ...] = ()
     """Those that its process has, or may have, open."""
+    hotplug: bool = False
+    """Whether volumes come and go while it runs."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""

@@ -12,7 +12,7 @@ import msgspec
 from nacre.errors import InvalidInputError
 from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
-from nacre.model.ids import ImageId, PoolId, ProjectId, SnapshotId, VolumeId
+from nacre.model.ids import ImageId, NodeId, PoolId, ProjectId, SnapshotId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.units import MIB
 
@@ -152,6 +152,19 @@ class VolumeAttachment(msgspec.Struct, frozen=True, kw_only=True):
     volume: VolumeId
     options: DiskOptions = DiskOptions()
     read_only: bool = False
+
+
+class Tie(msgspec.Struct, frozen=True, kw_only=True):
+    """What the volumes of a machine mean for where it can be."""
+
+    volumes: tuple[VolumeId, ...]
+    """Attached, in the order in which the guest sees them."""
+    nodes: tuple[NodeId, ...] = ()
+    """The nodes that reach all of them; empty if every node does."""
+    because: str = ""
+    """The name of one that not every node reaches."""
+    disk_bytes: int = 0
+    """What they take of the disk that a node shares with machines."""
 
 
 class VolumePhase(StrEnum):

@@ -11,6 +11,7 @@ from nacre.agent.records import Run
 from nacre.agent.vms import launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import can_plug
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.start import run_info
 from nacre.errors import ConflictError
@@ -92,6 +93,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 publish=spec.publish if spec is not None else (),
                 guarded=guest.guard is not None,
                 volumes=_attached(machine),
+                hotplug=can_plug(guest),
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

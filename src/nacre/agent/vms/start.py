@@ -21,6 +21,7 @@ from nacre.agent.storage.base import BaseDisk
 from nacre.agent.vms import launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import can_plug
 from nacre.lib import processes
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
@@ -92,6 +93,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
         volumes=tuple(attachment.volume for attachment in intent.volumes),
+        hotplug=can_plug(guest),
     )
 
 

@@ -25,12 +25,15 @@ from nacre.control.api import (
     moves,
     nodes,
     operations,
+    pools,
     problems,
     projects,
     scheduling,
     tokens,
     users,
+    vm_volumes,
     vms,
+    volumes,
 )
 from nacre.control.api.access import check_declared, guard, provide_call, provide_params
 from nacre.control.api.bodies import MAX_BODY_BYTES, StrictRequest
@@ -51,6 +54,9 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *failover.ROUTES,
     *images.ROUTES,
     *vms.ROUTES,
+    *vm_volumes.ROUTES,
+    *pools.ROUTES,
+    *volumes.ROUTES,
     *scheduling.ROUTES,
     *consoles.ROUTES,
     *events.ROUTES,

@@ -14,13 +14,16 @@ from nacre.control.store import (
     moves,
     nodes,
     operations,
+    pools,
     projects,
     published_ports,
     scheduling,
+    snapshots,
     stream_requests,
     tokens,
     users,
     vms,
+    volumes,
 )
 from nacre.control.store.db import metadata
 
@@ -39,11 +42,14 @@ __all__ = [
     "moves",
     "nodes",
     "operations",
+    "pools",
     "projects",
     "published_ports",
     "scheduling",
+    "snapshots",
     "stream_requests",
     "tokens",
     "users",
     "vms",
+    "volumes",
 ]
