@@ -6,6 +6,7 @@ where the tests may write (NACRE_REFLINK_DIR names it).
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.units import MIB
 from nacre.model.volumes import LOCAL_POOL
-from support.volumes import fill, holds, sound, strike_at
+from support.volumes import content, fill, holds, sound, strike_at
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
 
@@ -235,8 +236,7 @@ def _look(root: Path) -> tuple[object, ...]:
             if state is None:
                 seen.append(None)
                 continue
-            path = await path_of(opened(root), volume)
-            words = tuple(text for at in (0, 65536) for text in "abc" if holds(path, text, at))
+            words = content(await path_of(opened(root), volume))
             seen.append((state.size_bytes, {one.id for one in state.snapshots}, state.restore_nonce, words))
         return tuple(seen)
 
@@ -262,12 +262,14 @@ def _killed(root: Path, act, number: int) -> bool:
 @pytest.mark.parametrize("name", list(ACTS))
 def test_who_is_killed_at_any_step_leaves_old_or_new_and_nothing_else(tmp_path, name):
     act = ACTS[name]
+    first = tmp_path / "first"
+    first.mkdir()
+    asyncio.run(_prepared(opened(first)))
+    before = _look(first)
     number, killed = 1, True
     while killed:
         root = tmp_path / f"pool-{number}"
-        root.mkdir()
-        asyncio.run(_prepared(opened(root)))
-        before = _look(root)
+        shutil.copytree(first, root)
         killed = _killed(root, act, number)
         asyncio.run(opened(root).sweep())
         tidy(root)
