@@ -9,6 +9,9 @@ from nacre.agent.vms.presence import Presence
 from nacre.model.ids import VolumeId
 from nacre.protocol.messages import HeldVm
 
+_MAYBE = VolumeId("")
+"""Stands for one that the guest may have open or not: no set that is wanted has it, so that it is looked into."""
+
 
 def known(machine: Machine) -> Known:
     """Return what the planner needs to know of a machine."""
@@ -33,8 +36,7 @@ def _volumes(machine: Machine) -> frozenset[VolumeId] | None:
     record = machine.record
     if record.run is None or not can_plug(machine.guest):
         return None
-    here = frozenset(record.run.info.volumes)
-    return here ^ frozenset(record.plugging)
+    return frozenset((*record.run.info.volumes, *([_MAYBE] if record.plugging else [])))
 
 
 def held(machine: Machine) -> HeldVm:

@@ -92,6 +92,11 @@ async def released(tx: Tx, vm: VmRow) -> None:
         if volume is None or not attachment.delete_with_vm or volume.desired is Wish.ABSENT:
             continue
         by = vm.delete_requested_by
+        kept = (await snapshots.of(tx, [volume.id])).get(volume.id, [])
+        if any(one.protected for one in kept):
+            message = f"volume {volume.name} is kept although machine {vm.name} is gone: it has protected snapshots"
+            volume_changes.tell(tx, volume, "volume.kept", message, actor=SYSTEM)
+            continue
         gone = replace(volume, desired=Wish.ABSENT, delete_requested_by=by)
         message = f"volume {volume.name} is to be deleted with machine {vm.name}"
         gone = await volume_changes.write(tx, gone, "volume.delete_requested", message, actor=SYSTEM)
@@ -106,8 +111,9 @@ async def follow(tx: Tx, vm: VmRow) -> None:
         if has_let_go(vm, attachment):
             await store.detach(tx, attachment.volume)
             ended = True
-    if ended:
-        await vm_store.save(tx, await tied(tx, vm))
+    row = await vm_store.get(tx, vm.id) if ended else None
+    if row is not None:
+        await vm_store.save(tx, await tied(tx, row))
         tx.wake(VMS)
 
 
