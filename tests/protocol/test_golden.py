@@ -85,6 +85,7 @@ from nacre.protocol.messages import (
     Wake,
     Welcome,
 )
+from support.wire_volumes import ATTACHMENT, POOL_INTENT, POOL_SEEN, VOLUME, VOLUME_INTENT, VOLUME_SEEN
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("NACRE_WRITE_GOLDEN") == "1"
@@ -188,6 +189,7 @@ INTENT = NodeIntent(
             reset_nonce=2,
             force_stop=True,
             fence=4,
+            volumes=(ATTACHMENT,),
         ),
     ),
     images=(IMAGE,),
@@ -195,6 +197,8 @@ INTENT = NodeIntent(
     tenure=2,
     retired=(RetiredVm(id=VM, fence=3),),
     discard=(CopyRef(id=VM, fence=1),),
+    pools=(POOL_INTENT,),
+    volumes=(VOLUME_INTENT,),
 )
 RUN = RunInfo(
     id=RunId("run-01hzzzzzzzzzzzzzzzzzzzzzzz"),
@@ -206,6 +210,8 @@ RUN = RunInfo(
     publish=(PORT,),
     guarded=True,
     confined=True,
+    volumes=(VOLUME,),
+    hotplug=True,
     exited_at=AT + timedelta(seconds=9),
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",
@@ -246,6 +252,8 @@ FROM_AGENT: tuple[FromAgent, ...] = (
         held=(HeldVm(id=VM, name="stray", running=True, since=AT),),
         images=(IMAGE,),
         copies=(CopyObserved(id=VM, fence=1, exists=True, size_bytes=4096, since=AT),),
+        volumes=(VOLUME_SEEN,),
+        pools=(POOL_SEEN,),
     ),
     Rotate(csr_pem="-----BEGIN CERTIFICATE REQUEST-----"),
     StreamHeader(ok=False, code="vm_not_here", message="no such machine", hint="look elsewhere"),
@@ -339,4 +347,4 @@ def test_the_digest_of_a_desired_state_is_what_it_has_always_been() -> None:
     assert message.intent is not None
     assert codec.digest(message.intent) == codec.digest(INTENT)
     assert codec.digest(INTENT) != codec.digest(NodeIntent())
-    assert codec.digest(NodeIntent()) == "5168b453b8294a2d09fca0da1c64c32a"
+    assert codec.digest(NodeIntent()) == "60e1c9b255543c43c9b497b149f53f67"

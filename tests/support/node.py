@@ -22,6 +22,7 @@ from nacre.agent.images.cache import ImageCache
 from nacre.agent.records import Record, RecordStore
 from nacre.agent.storage.directory import DirectoryStorage
 from nacre.agent.vms.host import Host
+from nacre.agent.volumes.pools import Pools
 from nacre.lib import processes
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId, VmId
@@ -47,6 +48,8 @@ class Node:
             (self.root / name).mkdir(exist_ok=True)
         self.driver = self.driver or registry.load("fake", self.root / "state")
         self.records = RecordStore(self.root)
+        self.pools = Pools(self.root, clock=SystemClock())
+        self.pools.prepare()
         self.consoles = Consoles()
         self.host = self._host()
         self.executor = self._executor()
@@ -130,6 +133,7 @@ class Node:
                 self.root / "images", limit_bytes=1 << 30, fetch=self._fetch, needed=lambda: frozenset()
             ),
             "storage": DirectoryStorage(),
+            "pools": self.pools,
             "hypervisors": {"fake": self.driver},
             "cgroups": Cgroups(Layout(0, reason="not in tests")),
             "proof": AccelerationProof(()),

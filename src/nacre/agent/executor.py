@@ -15,6 +15,8 @@ from nacre.agent import planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
 from nacre.agent.failures import failure_of
+from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
@@ -24,16 +26,18 @@ from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.pause import pause, resume
+from nacre.agent.vms.plug import plug
 from nacre.agent.vms.presence import OF_GUEST, Presence
 from nacre.agent.vms.reset import reset
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
+from nacre.agent.volume_users import lend, user_of, waiting_for
 from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import ImageId, VmId
+from nacre.model.ids import ImageId, VmId, VolumeId
 from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
@@ -138,6 +142,20 @@ class Executor:
         if machine is not None and waits_for_lease(machine):
             machine.retry_at = 0.0
             self._lanes.ring(vm)
+
+    def user_of(self, volume: VolumeId) -> Guest | None:
+        """Return the guest that has a volume open; None if surely none has. Raises DriverError while nobody knows."""
+        return user_of(self._machines.values(), volume)
+
+    async def lend(self, volume: VolumeId, disk: DiskFile) -> None:
+        """Let the process that has a volume open use another file of it. Raises OSError."""
+        await lend(self._machines.values(), volume, disk, self._host)
+
+    def volume_ready(self, volume: VolumeId) -> None:
+        """A machine may have waited for this volume."""
+        for machine in waiting_for(self._machines.values(), volume):
+            machine.retry_at = 0.0
+            self._lanes.ring(machine.id)
 
     def copies(self) -> tuple[CopyObserved, ...]:
         """What there is of machines that have moved away, and of which of those that were told of there is nothing."""
@@ -268,6 +286,8 @@ class Executor:
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
             case planner.Reboot(intent=intent):
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
+            case planner.Plug(intent=intent):
+                await plug(machine, intent, self._host)
             case planner.Delete() | planner.Retire() | planner.Forget():
                 await self._let_go(machine, step)
             case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):

@@ -27,6 +27,7 @@ from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.stop import end_unseen, stop
+from nacre.agent.volumes.pools import Pools
 from nacre.errors import NacreError, UnavailableError
 from nacre.lib import logs
 from nacre.lib.clock import SystemClock
@@ -103,6 +104,7 @@ def _host(settings: Settings) -> Host:
         records=records,
         images=ImageCache(settings.data / "images", limit_bytes=0, fetch=_no_images, needed=lambda: None),
         storage=DirectoryStorage(),
+        pools=Pools(settings.data, clock=SystemClock()),
         hypervisors=drivers,
         cgroups=cgroups.Cgroups(cgroups.find()),
         proof=AccelerationProof(()),

@@ -25,6 +25,7 @@ from nacre.lib.clock import Clock
 from nacre.model.ids import ImageId, VmId
 from nacre.model.images import Role
 from nacre.model.vms import VmObserved
+from nacre.model.volumes import VolumeObserved
 from nacre.protocol import paths
 from nacre.protocol.messages import OpenStream, StreamKind
 
@@ -89,6 +90,12 @@ class Link:
     def observe(self, vms: tuple[VmObserved, ...]) -> None:
         """Tell the control plane of changed machines: at once, or when it is back. Never waits."""
         self._outbox.add(vms)
+        if self._session is not None:
+            self._session.nudge()
+
+    def observe_volume(self, volume: VolumeObserved) -> None:
+        """Tell the control plane of a changed volume: at once, or when it is back. Never waits."""
+        self._outbox.add_volume(volume)
         if self._session is not None:
             self._session.nudge()
 

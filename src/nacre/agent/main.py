@@ -41,11 +41,15 @@ from nacre.agent.simulation.fleet import Fleet
 from nacre.agent.simulation.options import HELP as SIMULATION_HELP
 from nacre.agent.storage.directory import DirectoryStorage
 from nacre.agent.vms.host import Host
+from nacre.agent.volume_executor import VolumeExecutor
+from nacre.agent.volumes.pools import Pools
 from nacre.errors import InvalidInputError, NacreError, UnavailableError
 from nacre.lib import logs
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId
 from nacre.model.images import Role
+from nacre.model.vms import VmObserved
+from nacre.model.volumes import VolumeObserved
 
 SECRET_SETTINGS = frozenset({"join"})
 """Not taken from the command line, where every user of the machine can read it."""
@@ -139,7 +143,7 @@ class Agent:
             settings.data / "images",
             limit_bytes=settings.image_cache_bytes,
             fetch=self._fetch,
-            needed=lambda: self._executor.needed_images(),  # noqa: PLW0108  # it is made further down
+            needed=self._needed_images,
         )
         self._metrics = Metrics(
             self._observer,
@@ -147,13 +151,24 @@ class Agent:
             cache_bytes=self._images.size,
             safety=self._safety,
         )
+        self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots)
         self._executor = Executor(
             self._host(),
             self._consoles,
-            told=self._observer.changed,
+            told=self._vm_changed,
             forgotten=self._observer.forget,
             counted=self._metrics.step,
             copied=lambda: self._reporting.report_wanted.set(),  # noqa: PLW0108  # it is made further down
+        )
+        self._volumes = VolumeExecutor(
+            self._pools,
+            self._images,
+            self._executor,
+            clock=self._clock,
+            random=self._random,
+            told=self._volume_changed,
+            forgotten=lambda _volume: self._reporting.report_wanted.set(),
+            counted=self._metrics.step,
         )
         self._lease = Lease(settings.run, self._clock, came=self._executor.leased)
         self._reporting = Reporting(
@@ -166,6 +181,7 @@ class Agent:
             hypervisors=self._drivers,
             clock=self._clock,
             lease=self._lease,
+            volumes=self._volumes,
         )
 
     async def run(self) -> None:
@@ -182,6 +198,7 @@ class Agent:
 
     async def _work(self) -> None:
         try:
+            await self._volumes.begin()
             await self._executor.begin()
             self._reporting.restore()
             self._prove()
@@ -191,6 +208,7 @@ class Agent:
                 group.create_task(self._report(), name="report")
         finally:
             await self._proof.close()
+            await self._volumes.close()
             await self._executor.close()
             self._consoles.close()
 
@@ -211,6 +229,20 @@ class Agent:
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S * (0.75 + 0.5 * self._random()))
             self._executor.look_again()
+            self._volumes.look_again()
+
+    def _vm_changed(self, vm: VmObserved) -> None:
+        self._observer.changed(vm)
+        if vm.run is not None:
+            self._volumes.look(vm.run.volumes)
+
+    def _volume_changed(self, volume: VolumeObserved) -> None:
+        if self._link is not None:
+            self._link.observe_volume(volume)
+
+    def _needed_images(self) -> frozenset[ImageId] | None:
+        needed = self._executor.needed_images()
+        return None if needed is None else needed | self._volumes.images()
 
     async def _report(self) -> None:
         while True:
@@ -254,6 +286,7 @@ class Agent:
             records=self._records,
             images=self._images,
             storage=DirectoryStorage(),
+            pools=self._pools,
             hypervisors=self._drivers,
             cgroups=cgroups.Cgroups(layout),
             proof=self._proof,
@@ -267,9 +300,10 @@ def _users(settings: Settings) -> Users | None:
     """Return whom hypervisors run as; None if as the agent. Raises InvalidInputError if that is forbidden."""
     if settings.confine is Confine.NEVER:
         return None
-    why = users.obstacle(settings.data, settings.run_base)
+    why = users.obstacle(settings.data, settings.run_base, *map(Path, settings.pool_roots))
     if not why:
-        return Users(settings.users, (settings.data, settings.run_base))
+        pools = tuple(Path(root) for root in settings.pool_roots)
+        return Users(settings.users, (settings.data, settings.run_base, *pools))
     if settings.confine is Confine.ALWAYS:
         raise InvalidInputError(
             "cannot_confine",

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nacre.model.ids import ImageId, VmId
+from nacre.model.ids import ImageId, VmId, VolumeId
 from nacre.model.vms import CopyObserved, VmObserved
+from nacre.model.volumes import PoolObserved, VolumeObserved
 from nacre.protocol.messages import HeldVm, Observed
 
 MAX_BATCHES = 256
@@ -24,6 +25,8 @@ class Report:
     held: tuple[HeldVm, ...] = ()
     images: tuple[ImageId, ...] = ()
     copies: tuple[CopyObserved, ...] = ()
+    volumes: tuple[VolumeObserved, ...] = ()
+    pools: tuple[PoolObserved, ...] = ()
 
 
 class Outbox:
@@ -32,6 +35,7 @@ class Outbox:
     def __init__(self) -> None:
         self._sequence = 0
         self._batches: deque[dict[VmId, VmObserved]] = deque(maxlen=MAX_BATCHES)
+        self._volumes: dict[VolumeId, VolumeObserved] = {}
         self._complete_wanted = False
         self._unstored: Observed | None = None
         self._is_out = False
@@ -42,6 +46,10 @@ class Outbox:
             if not self._batches or vm.id in self._batches[-1]:
                 self._batches.append({})
             self._batches[-1][vm.id] = vm
+
+    def add_volume(self, volume: VolumeObserved) -> None:
+        """Take facts of a volume. Only the newest are told: the way it went says nothing more."""
+        self._volumes[volume.id] = volume
 
     def want_complete(self) -> None:
         """Send a complete report after what waits."""
@@ -69,12 +77,14 @@ class Outbox:
             self._is_out = False
 
     def _made(self, digest: str, report: Callable[[], Report]) -> Observed | None:
-        if not self._batches and not self._complete_wanted:
+        if not self._batches and not self._volumes and not self._complete_wanted:
             return None
         self._sequence += 1
-        if self._batches:
-            vms = tuple(self._batches.popleft().values())
-            return Observed(sequence=self._sequence, digest=digest, complete=False, vms=vms)
+        if self._batches or self._volumes:
+            vms = tuple(self._batches.popleft().values()) if self._batches else ()
+            volumes = tuple(self._volumes.values())
+            self._volumes.clear()
+            return Observed(sequence=self._sequence, digest=digest, complete=False, vms=vms, volumes=volumes)
         self._complete_wanted = False
         now = report()
         return Observed(
@@ -85,4 +95,6 @@ class Outbox:
             held=now.held,
             images=now.images,
             copies=now.copies,
+            volumes=now.volumes,
+            pools=now.pools,
         )

@@ -19,6 +19,7 @@ from nacre.agent.steps import (
     Forget,
     Nothing,
     Pause,
+    Plug,
     Reboot,
     RecordNonces,
     Reset,
@@ -31,7 +32,7 @@ from nacre.agent.steps import (
 )
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import VmId
+from nacre.model.ids import VmId, VolumeId
 from nacre.model.vms import Desired, ExitReason, RestartPolicy, VmIntent
 from nacre.protocol.messages import NodeIntent
 
@@ -56,6 +57,8 @@ class Known:
     failure: FailureClass | None = None
     retry_at: float = 0.0
     """Not before this time (monotonic) is tried again what failed or crashed."""
+    volumes: frozenset[VolumeId] | None = None
+    """Those that the guest has open; None for one that takes none while it runs."""
     frozen: bool = False
     """Its guard holds it still: it hears nothing, and can only be ended."""
 
@@ -276,9 +279,15 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
     if intent.reset_nonce > known.reset_nonce:
         return _at(known, now, Reset(intent.reset_nonce))
     wanted = Presence.PAUSED if intent.desired is Desired.PAUSED else Presence.RUNNING
+    if known.presence is wanted and known.volumes is not None and known.volumes != _volumes(intent):
+        return _at(known, now, Plug(intent))
     if known.presence in {wanted, Presence.STARTING}:
         return NOTHING
     return _at(known, now, Pause() if known.presence is Presence.RUNNING else Resume())
+
+
+def _volumes(intent: VmIntent) -> frozenset[VolumeId]:
+    return frozenset(attachment.volume for attachment in intent.volumes)
 
 
 def _stays_down(intent: VmIntent, known: Known) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from nacre.agent.consoles import Consoles
@@ -20,14 +21,27 @@ from nacre.agent.outbox import Report
 from nacre.agent.records import Desired, RecordStore
 from nacre.agent.settings import Settings
 from nacre.agent.streams import Duplex
+from nacre.agent.volume_executor import VolumeExecutor
 from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
 from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.model.vms import CopyRef, RetiredVm
+from nacre.model.volumes import PoolObserved
 from nacre.protocol.messages import DesiredState, HeldVm, NodeIntent, StreamKind
 
 log = structlog.get_logger()
+
+_WORTH_TELLING = 100
+
+
+def news(before: tuple[PoolObserved, ...], now: tuple[PoolObserved, ...]) -> bool:
+    """Whether something about pools is worth telling. How full they are is when it has changed by a hundredth. Pure."""
+    bare = [tuple(msgspec.structs.replace(pool, used_bytes=0) for pool in some) for some in (before, now)]
+    if bare[0] != bare[1]:
+        return True
+    pairs = zip(before, now, strict=True)
+    return any(abs(old.used_bytes - new.used_bytes) * _WORTH_TELLING > new.capacity_bytes for old, new in pairs)
 
 
 class Reporting:
@@ -45,6 +59,7 @@ class Reporting:
         hypervisors: dict[str, Hypervisor],
         clock: Clock,
         lease: Lease | None = None,
+        volumes: VolumeExecutor | None = None,
         root: Path = Path("/"),
         running: Running = running_interfaces,
     ) -> None:
@@ -57,6 +72,8 @@ class Reporting:
         self._consoles = consoles
         self._hypervisors = hypervisors
         self._lease = lease
+        self._volumes = volumes
+        self._pools: tuple[PoolObserved, ...] = ()
         self._conditions = Conditions(clock)
         self._inventory = inventory.HostInventory(clock, root)
         self._network = NetworkWatch(root, running)
@@ -95,6 +112,11 @@ class Reporting:
         """What is in use on this host now."""
         self._usage = await in_thread(inventory.usage, self._settings.data)
         self._off_network = await in_thread(self._network_trouble)
+        if self._volumes is not None:
+            pools = await self._volumes.pools()
+            if news(self._pools, pools):
+                self._pools = pools
+                self.report_wanted.set()
         return self._usage
 
     def conditions(self) -> tuple[Condition, ...]:
@@ -107,7 +129,7 @@ class Reporting:
                 usage=self._usage,
                 hypervisors=self._facts.hypervisors,
                 network=self._off_network,
-                refused=len(self._executor.refused),
+                refused=len(self._executor.refused) + (len(self._volumes.refused) if self._volumes else 0),
                 tenures=self._lease.went_back if self._lease is not None else None,
             )
         )
@@ -123,6 +145,8 @@ class Reporting:
             held=self._executor.held(),
             images=self._images.cached(),
             copies=self._executor.copies(),
+            volumes=self._volumes.observed() if self._volumes is not None else (),
+            pools=self._pools,
         )
 
     async def on_desired(self, state: DesiredState) -> None:
@@ -143,6 +167,8 @@ class Reporting:
         """Work towards a desired state that is on disk, with the leases that it takes written first."""
         if self._lease is not None:
             self._lease.told(intent)
+        if self._volumes is not None:
+            self._volumes.want(intent)
         self._executor.want(intent)
         void = (intent.retired, intent.discard)
         if void != self._void:

@@ -25,7 +25,7 @@ LOCAL_FILE = Path("agent.toml")
 _USERS = re.compile(r"(\d{1,10})-(\d{1,10})", re.ASCII)
 _LEAST_USER = 1000
 _LAST_USER = (1 << 32) - 2
-_LISTS = frozenset({"hypervisors", "simulate_zones"})
+_LISTS = frozenset({"hypervisors", "simulate_zones", "pool_roots"})
 _TABLES = frozenset({"labels"})
 
 
@@ -70,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether each machine's hypervisor runs as a user of its own: `auto` where that can be done, `always`, `never`."""
     confine_users: str = "900000-965535"
     """Numbers of users and groups, which must be free on the host, for `confine`."""
+    pool_roots: tuple[str, ...] = ()
+    """Folders in which pools of volumes may be, besides the agent's own; every other path is refused."""
     image_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20 << 30
     """How much unused images may take; images in use are always kept."""
     probe_kernel: str = ""

@@ -4,8 +4,13 @@ from nacre.agent.hypervisors import guarding
 from nacre.agent.planner import Known
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import can_plug
 from nacre.agent.vms.presence import Presence
+from nacre.model.ids import VolumeId
 from nacre.protocol.messages import HeldVm
+
+_MAYBE = VolumeId("")
+"""Stands for one that the guest may have open or not: no set that is wanted has it, so that it is looked into."""
 
 
 def known(machine: Machine) -> Known:
@@ -21,8 +26,17 @@ def known(machine: Machine) -> Known:
         ended_under=run.ended_under if run is not None else 0,
         failure=machine.failure.failure_class if machine.failure is not None else None,
         retry_at=machine.retry_at,
+        volumes=_volumes(machine),
         frozen=machine.frozen,
     )
+
+
+def _volumes(machine: Machine) -> frozenset[VolumeId] | None:
+    """Return the volumes that the guest has open; one that it may have open counts as another set than is wanted."""
+    record = machine.record
+    if record.run is None or not can_plug(machine.guest):
+        return None
+    return frozenset((*record.run.info.volumes, *([_MAYBE] if record.plugging else [])))
 
 
 def held(machine: Machine) -> HeldVm:

@@ -69,6 +69,13 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Plug:
+    """Give it the volumes that it should have, and take back the others."""
+
+    intent: VmIntent
+
+
+@dataclass(frozen=True)
 class Delete:
     """Leave nothing of it but a tombstone."""
 
@@ -111,6 +118,7 @@ Step = (
     | Reset
     | Pause
     | Resume
+    | Plug
     | Delete
     | RecordNonces
     | Retire

@@ -91,6 +91,11 @@ def disk(text: str | None) -> int | None:
     return None if text is None else _size(text, "disk", MIN_DISK, MAX_DISK, SECTOR)
 
 
+def volume_size(text: str | None) -> int | None:
+    """Return the size of a volume in bytes. Raises InvalidInputError."""
+    return None if text is None else _size(text, "size", MIN_DISK, MAX_DISK, 512)
+
+
 def duration(text: str, field: str) -> float:
     """Return seconds."""
     if text.startswith("-"):

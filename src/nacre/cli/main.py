@@ -36,6 +36,8 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("vm", "nacre.cli.vm:app", CLOUD, "Virtual machines."),
     ("template", "nacre.cli.template:app", CLOUD, "Templates, which machines are made from."),
     ("instance-type", "nacre.cli.instance_type:app", CLOUD, "Instance types, which are named sizes of machines."),
+    ("volume", "nacre.cli.volume:app", CLOUD, "Disks that outlive machines, and their snapshots."),
+    ("pool", "nacre.cli.pool:app", CLOUD, "Storage that volumes are in."),
     ("image", "nacre.cli.image:app", CLOUD, "Images that machines boot from."),
     ("node", "nacre.cli.node:app", CLOUD, "Nodes that run machines."),
     ("failover", "nacre.cli.failover:app", CLOUD, "Lost nodes, and what of theirs is started elsewhere."),

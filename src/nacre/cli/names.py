@@ -48,6 +48,17 @@ async def _instance_types(nacre: "Nacre", project: str) -> Named:
     return [(one.name, one.description) for one in found]
 
 
+async def _volumes(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    return [(one.name, one.phase.value) for one in await nacre.volumes.all(Query(project=project, limit=MOST))]
+
+
+async def _pools(nacre: "Nacre", project: str) -> Named:
+    del project
+    return [(pool.name, pool.path) for pool in await nacre.pools.all()]
+
+
 async def _nodes(nacre: "Nacre", project: str) -> Named:
     del project
     return [(node.name, node.state.value) for node in await nacre.nodes.all()]
@@ -118,6 +129,8 @@ vms = _ask(_vms)
 images = _ask(_images)
 templates = _ask(_templates)
 instance_types = _ask(_instance_types)
+volumes = _ask(_volumes)
+pools = _ask(_pools)
 nodes = _ask(_nodes)
 projects = _ask(_projects)
 users = _ask(_users)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, explanation, move, names, output, preview_views, progress, vm_views
+from nacre.cli import arguments, explanation, move, names, output, preview_views, progress, vm_views, vm_volumes
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
@@ -35,6 +35,9 @@ def _with_moves() -> App:
     made = App(name="vm", help="Virtual machines.")
     made.command(move.move)
     made.command(move.moves)
+    made.command(vm_volumes.attach)
+    made.command(vm_volumes.detach)
+    made.command(vm_volumes.volumes)
     return made
 
 

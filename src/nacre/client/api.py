@@ -22,6 +22,7 @@ from nacre.client.scheduling import Scheduler
 from nacre.client.templates import InstanceTypes, Templates
 from nacre.client.transport import ATTEMPTS, Transport
 from nacre.client.vms import Vms
+from nacre.client.volumes import Pools, Volumes
 
 
 class Nacre:
@@ -42,6 +43,8 @@ class Nacre:
         self.vms = Vms(self._transport)
         self.templates = Templates(self._transport)
         self.instance_types = InstanceTypes(self._transport)
+        self.pools = Pools(self._transport)
+        self.volumes = Volumes(self._transport)
         self.scheduler = Scheduler(self._transport)
         self.events = Events(self._transport)
         self.operations = Operations(self._transport)

@@ -1,11 +1,12 @@
 """Virtual machines through the API."""
 
-from nacre.client.collection import Collection, in_project
+from nacre.client.collection import Collection, in_project, segment
 from nacre.client.transport import Transport
 from nacre.schema.common import Accepted, AcceptedBatch, Page
 from nacre.schema.moves import MoveOut, VmMove
 from nacre.schema.templates import PreviewOut
 from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
+from nacre.schema.volumes import AttachmentOut, VolumeAttach
 
 AcceptedVm = Accepted[VmOut]
 AcceptedVms = AcceptedBatch[VmOut]
@@ -81,6 +82,24 @@ class Vms(Collection[VmOut]):
         return await self._transport.change(
             "POST", self.at(ref, "move"), MoveOut, body=body, params=in_project(project)
         )
+
+    async def attach(
+        self, ref: str, body: VolumeAttach, *, project: str | None = None, wait_s: float = 0
+    ) -> AcceptedVm:
+        """Attach a volume to a machine."""
+        return await self._transport.change(
+            "POST", self.at(ref, "volumes"), AcceptedVm, body=body, params=in_project(project), wait_s=wait_s
+        )
+
+    async def detach(self, ref: str, volume: str, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Take a volume back from a machine."""
+        path = self.at(ref, "volumes", segment(volume))
+        return await self._transport.change("DELETE", path, AcceptedVm, params=in_project(project), wait_s=wait_s)
+
+    async def volumes(self, ref: str, *, project: str | None = None) -> list[AttachmentOut]:
+        """Return the volumes of a machine."""
+        found = await self._transport.read(self.at(ref, "volumes"), Page[AttachmentOut], params=in_project(project))
+        return found.items
 
     async def log(self, ref: str, *, tail_bytes: int | None = None, project: str | None = None) -> bytes:
         """Return what the serial console printed, or the last `tail_bytes` of it."""

@@ -23,6 +23,9 @@ MoveId = NewType("MoveId", str)
 DrainId = NewType("DrainId", str)
 TemplateId = NewType("TemplateId", str)
 InstanceTypeId = NewType("InstanceTypeId", str)
+PoolId = NewType("PoolId", str)
+VolumeId = NewType("VolumeId", str)
+SnapshotId = NewType("SnapshotId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -40,6 +43,9 @@ PREFIXES = {
     "drain": "drn",
     "template": "tpl",
     "instance-type": "ity",
+    "pool": "pool",
+    "volume": "vol",
+    "snapshot": "snap",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -12,10 +12,11 @@ import msgspec
 
 from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
-from nacre.model.ids import ImageId, ProjectId, RunId, VmId
+from nacre.model.ids import ImageId, ProjectId, RunId, VmId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
 from nacre.model.units import MIB
+from nacre.model.volumes import VolumeAttachment
 
 MIN_MEMORY = 64 * MIB
 MAX_MEMORY = 16 << 40
@@ -152,6 +153,8 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Switch off without asking the guest."""
     fence: int = 0
     """The fencing token of this placement: every placement of a machine has a higher one than all before."""
+    volumes: tuple[VolumeAttachment, ...] = ()
+    """Its disks besides the root disk, in the order in which the guest sees them."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +217,10 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its process is held by a guard that fences it when the node's lease ends."""
     confined: bool = False
     """Whether its process runs as a user of its own, which may use this machine's files only."""
+    volumes: tuple[VolumeId, ...] = ()
+    """Those that its process has, or may have, open."""
+    hotplug: bool = False
+    """Whether volumes come and go while it runs."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""
@@ -251,8 +258,11 @@ def satisfies(desired: Desired, phase: Phase) -> bool:
             return phase is Phase.ABSENT
 
 
-def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
-    """Name the fields of `spec` that take effect only when the machine is next started."""
+def restart_required(spec: VmSpec, run: RunInfo | None, volumes: frozenset[VolumeId] | None = None) -> tuple[str, ...]:
+    """Name the fields of `spec` that take effect only when the machine is next started.
+
+    `volumes` are those that are attached to it, None if that is not asked: `volumes` is named while others are open.
+    """
     if run is None or run.exited_at is not None:
         return ()
     pairs = {
@@ -263,6 +273,8 @@ def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
     changed = [name for name, (wanted, has) in pairs.items() if wanted != has]
     if spec.ha is HaPolicy.RESTART and not run.guarded:
         changed.append("ha")
+    if volumes is not None and volumes != frozenset(run.volumes):
+        changed.append("volumes")
     return tuple(changed)
 
 

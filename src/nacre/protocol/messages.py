@@ -13,6 +13,7 @@ from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import Role
 from nacre.model.nodes import Condition, NodeFacts, Usage
 from nacre.model.vms import CopyObserved, CopyRef, RetiredVm, VmIntent, VmObserved
+from nacre.model.volumes import PoolIntent, PoolObserved, VolumeIntent, VolumeObserved
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
@@ -133,6 +134,10 @@ class NodeIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Machines that have moved away and that the node has not said it has let go of."""
     discard: tuple[CopyRef, ...] = ()
     """Copies whose disks are to be deleted."""
+    pools: tuple[PoolIntent, ...] = ()
+    """Pools that the node may use, besides its own."""
+    volumes: tuple[VolumeIntent, ...] = ()
+    """Volumes that live on this node, or are used on it."""
 
 
 class DesiredState(Message, frozen=True, kw_only=True, tag="desired"):
@@ -163,6 +168,10 @@ class Observed(Message, frozen=True, kw_only=True, tag="observed"):
     images: tuple[ImageId, ...] = ()
     copies: tuple[CopyObserved, ...] = ()
     """With `complete`: every copy that the node keeps, and what it was told to retire and has nothing of."""
+    volumes: tuple[VolumeObserved, ...] = ()
+    """With `complete` all there are, otherwise those that changed."""
+    pools: tuple[PoolObserved, ...] = ()
+    """With `complete`: every pool that the node was told of, and its own."""
 
 
 class ObservedAck(Message, frozen=True, kw_only=True, tag="observed-ack"):

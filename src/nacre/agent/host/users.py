@@ -81,6 +81,11 @@ class Users:
         self._lead(path)
         os.chown(path, user, user, follow_symlinks=False)
 
+    def reclaim(self, path: Path) -> None:
+        """Take a file back from the machine that owned it alone until now. Blocks. Raises OSError."""
+        if self._range.first < path.stat().st_uid <= self._range.last:
+            os.chown(path, os.geteuid(), -1, follow_symlinks=False)
+
     def enter(self, folder: Path, user: int) -> None:
         """Let a machine reach files of its own in a folder, which stays ours. Blocks. Raises OSError."""
         self._lead(folder)

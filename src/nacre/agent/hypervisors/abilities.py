@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nacre.agent.hypervisors.base import Guest
-from nacre.agent.hypervisors.launch import Disk, Launch, Nic
+from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic
 from nacre.model.capabilities import Offer
 from nacre.model.hardware import RateLimits
 
@@ -96,6 +96,22 @@ class CanResizeDisks(Protocol):
 
     async def resize_disk(self, disk: str, size_bytes: int) -> None:
         """Grow a disk, and tell the guest. May be repeated."""
+        ...
+
+
+@runtime_checkable
+class CanSnapshotDisks(Protocol):
+    """Ability of a guest: what it writes to a disk goes to another file from one moment to the next."""
+
+    async def switch_disk(self, disk: str, layer: DiskFile) -> None:
+        """Go on with `layer`, an empty overlay of what the disk writes now, which stays as it is. May be repeated."""
+        ...
+
+    async def merge_disk(self, disk: str, layer: Path) -> None:
+        """Take a layer under a disk into the one above it, so that it is not needed any more. May be repeated.
+
+        The lowest one cannot go.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
-"""What every storage driver is. Called by `agent/vms`, with directories that belong to the agent.
+"""What every storage driver is: of machines' own disks (`Storage`), and of pools of volumes (`VolumeStore`).
 
-A driver makes and removes disks. It never starts anything and never touches what it did not make.
+Called by `agent/vms` and `agent/volumes`. A driver makes and removes disks. It never starts anything and never touches
+what it did not make.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from nacre.agent.hypervisors.launch import DiskFile
+from nacre.model.ids import PoolId, SnapshotId, VolumeId
 from nacre.model.images import Format
+from nacre.model.volumes import PoolObserved, SnapshotObserved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,4 +36,104 @@ class Storage(Protocol):
 
     async def remove(self, directory: Path, disk: str) -> None:
         """Remove a disk and what an interrupted `ensure` left of it. May be repeated."""
+        ...
+
+
+class Writer(Protocol):
+    """Who writes to a volume now: a guest that runs. Each may be repeated."""
+
+    async def switch(self, layer: DiskFile) -> None:
+        """Have the guest go on with `layer`, an empty one on top of what it writes now."""
+        ...
+
+    async def merge(self, layer: Path) -> None:
+        """Have the layer on top of `layer` take it in, so that it is not needed any more."""
+        ...
+
+    async def grow(self, size_bytes: int) -> None:
+        """Have the guest see a larger disk."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeState:
+    """A volume as it lies in its pool."""
+
+    size_bytes: int
+    used_bytes: int
+    snapshots: tuple[SnapshotObserved, ...] = ()
+    restore_nonce: int = 0
+    unfinished: bool = False
+    """A guest was being told to write elsewhere when the agent ended: `VolumeStore.finish` first."""
+    mergeable: bool = False
+    """There are layers that nobody needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneOf:
+    """What a new volume is a clone of: a volume as it is now, or as a snapshot keeps it."""
+
+    volume: VolumeId
+    snapshot: SnapshotId | None = None
+    full: bool = False
+
+
+class VolumeStore(Protocol):
+    """A pool, as a driver sees it: volumes that belong to nobody's machine.
+
+    Whoever calls sees to it that only one call at a time is about a volume, and passes the one who writes to it, if
+    there is one. Each call may be repeated; killed at any moment it leaves what was or what was asked for, and what
+    else it leaves goes with the next `sweep`. All raise DriverError.
+    """
+
+    async def probe(self, pool: PoolId) -> PoolObserved:
+        """Say what the pool can do here, how large it is and how full."""
+        ...
+
+    async def sweep(self) -> None:
+        """Remove what was left by whoever was killed."""
+        ...
+
+    async def look(self, volume: VolumeId) -> VolumeState | None:
+        """Return a volume as it is; None if there is none."""
+        ...
+
+    async def disk(self, volume: VolumeId) -> DiskFile:
+        """Return what a hypervisor opens."""
+        ...
+
+    async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:
+        """Make a volume, blank or from an image, which is copied unless `keep_base` says that it stays."""
+        ...
+
+    async def clone(self, volume: VolumeId, of: CloneOf, writer: Writer | None) -> None:
+        """Make a volume from another one of this pool, to which `writer` writes."""
+        ...
+
+    async def grow(self, volume: VolumeId, size_bytes: int, writer: Writer | None) -> None:
+        """Make a volume larger."""
+        ...
+
+    async def snapshot(self, volume: VolumeId, snapshot: SnapshotId, writer: Writer | None) -> None:
+        """Keep a volume as it is now."""
+        ...
+
+    async def drop(self, volume: VolumeId, snapshot: SnapshotId) -> None:
+        """Forget a snapshot. The volume and its other snapshots stay as they are."""
+        ...
+
+    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int) -> None:
+        """Put a volume that nobody uses back to a snapshot, and note that `nonce` is done."""
+        ...
+
+    async def finish(self, volume: VolumeId, writer: Writer | None) -> None:
+        """Carry through what was begun on a guest when the agent ended."""
+        ...
+
+    async def merge(self, volume: VolumeId, writer: Writer | None) -> None:
+        """Merge one layer that nobody needs into another, if there is any."""
+        ...
+
+    async def delete(self, volume: VolumeId) -> None:
+        """Leave nothing of a volume and its snapshots. Clones stay."""
         ...

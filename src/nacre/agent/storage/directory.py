@@ -3,23 +3,21 @@
 Made by qemu-img under another name, written to the platter, and renamed: a file with the right name is a whole disk.
 """
 
-import asyncio
 import os
-import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.storage import qemu_img
 from nacre.agent.storage.base import BaseDisk
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Format
 from nacre.model.units import format_size
 
-_TIME_LIMIT_S = 120.0
 _MAGIC = b"QFI\xfb"
-_FORMATS = {Format.RAW: "raw", Format.QCOW2: "qcow2", Format.VMDK: "vmdk", Format.VHD: "vpc"}
+FORMATS = {Format.RAW: "raw", Format.QCOW2: "qcow2", Format.VMDK: "vmdk", Format.VHD: "vpc"}
 
 
 @dataclass(frozen=True)
@@ -63,50 +61,21 @@ class DirectoryStorage:
         partial.unlink(missing_ok=True)
         words = ["create", "-q", "-f", "qcow2"]
         if base is not None:
-            words += ["-b", str(base.path), "-F", _FORMATS[base.format]]
+            words += ["-b", str(base.path), "-F", FORMATS[base.format]]
         elif size_bytes is None:
             raise ValueError("a disk without a base needs a size")
         words.append(str(partial))
         if size_bytes is not None:
             words.append(str(size_bytes))
         try:
-            _check_size(base, size_bytes)
+            check_size(base, size_bytes)
             await self._run(*words)
-            _settle(partial, path)
+            settle(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 
     async def _run(self, *words: str) -> None:
-        program = shutil.which(self._qemu_img)
-        if program is None:
-            raise DriverError(
-                "storage_unavailable",
-                "qemu-img is not installed on the node",
-                hint="install it (Debian, Ubuntu: apt-get install qemu-utils; macOS: brew install qemu)",
-                failure_class=FailureClass.BLOCKED,
-            )
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(_TIME_LIMIT_S):
-                _, errors = await process.communicate()
-        except TimeoutError as error:
-            raise DriverError(
-                "storage_slow",
-                f"qemu-img {words[0]} took longer than {_TIME_LIMIT_S:.0f} s",
-                hint="look at the node's storage; it is tried again",
-            ) from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            raise _failure(words[0], errors.decode(errors="replace"))
+        await qemu_img.run(self._qemu_img, *words)
 
 
 def read_header(path: Path) -> Header | None:
@@ -128,10 +97,11 @@ def read_header(path: Path) -> Header | None:
         return None
 
 
-def _check_size(base: BaseDisk | None, size_bytes: int | None) -> None:
+def check_size(base: BaseDisk | None, size_bytes: int | None) -> None:
+    """Raise DriverError if a disk of this size cannot hold the image."""
     if base is None or size_bytes is None:
         return
-    has = _virtual_size(base)
+    has = virtual_size(base)
     if size_bytes < has:
         raise DriverError(
             "disk_smaller_than_image",
@@ -141,7 +111,7 @@ def _check_size(base: BaseDisk | None, size_bytes: int | None) -> None:
         )
 
 
-def _virtual_size(base: BaseDisk) -> int:
+def virtual_size(base: BaseDisk) -> int:
     """The size that a guest sees of an image; 0 for formats whose head is not worth reading here."""
     try:
         if base.format is Format.RAW:
@@ -152,37 +122,20 @@ def _virtual_size(base: BaseDisk) -> int:
     return header.size_bytes if header else 0
 
 
-def _settle(partial: Path, path: Path) -> None:
+def settle(partial: Path, path: Path) -> None:
     """Give a finished file its name so that it stays, whatever happens to the host."""
-    _sync(partial)
+    sync(partial)
     partial.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file or a folder durable."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _failure(verb: str, text: str) -> DriverError:
-    if "No space left" in text:
-        return DriverError(
-            "storage_full",
-            "the node's storage is full",
-            hint="free space on the node or add a disk; it is tried again by itself",
-        )
-    if "lock" in text:
-        return DriverError(
-            "disk_in_use", "another process uses the disk", hint="stop the machine first; it is tried again by itself"
-        )
-    return DriverError(
-        "storage_failed",
-        f"qemu-img {verb} failed on the node",
-        hint="look at the node's storage and at the image; it is tried again by itself",
-    )
 
 
 def _path(directory: Path, disk: str) -> Path:

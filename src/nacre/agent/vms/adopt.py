@@ -13,11 +13,12 @@ from nacre.agent.records import Run
 from nacre.agent.vms import launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import can_plug
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.start import run_info
 from nacre.errors import ConflictError
 from nacre.lib import processes
-from nacre.model.ids import RunId
+from nacre.model.ids import RunId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo
 
 
@@ -94,11 +95,18 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 publish=spec.publish if spec is not None else (),
                 guarded=guest.guard is not None,
                 confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
+                volumes=_attached(machine),
+                hotplug=can_plug(guest),
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)
             return guest
     raise _locked()
+
+
+def _attached(machine: Machine) -> tuple[VolumeId, ...]:
+    intent = machine.record.intent
+    return tuple(one.volume for one in intent.volumes) if intent is not None else ()
 
 
 async def _keep(machine: Machine, guest: Guest, **changes: object) -> None:

@@ -59,15 +59,20 @@ def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
 
 
 def _give_disk(disk: DiskFile, numbers: Users, user: int) -> None:
-    """Its file, and what lies under it, which is shared."""
+    """Its file, and what lies under it: layers that no other disk has too are the machine's, all others are shared."""
     if disk.read_only or disk.cdrom:
         numbers.share(disk.path)
     else:
         numbers.own(disk.path, user)
     path, form = disk.path, disk.format
     while form == "qcow2" and (header := read_header(path)) is not None and header.backing:
-        path, form = Path(header.backing), _format_of(Path(header.backing))
-        numbers.share(path)
+        below = path.parent / header.backing
+        if below.parent == path.parent and below.stat().st_nlink == 1 and not disk.read_only:
+            numbers.own(below, user)
+        else:
+            numbers.reclaim(below)
+            numbers.share(below)
+        path, form = below, _format_of(below)
 
 
 def _format_of(path: Path) -> str:

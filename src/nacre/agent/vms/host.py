@@ -14,6 +14,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.records import RecordStore
 from nacre.agent.storage.base import Storage
+from nacre.agent.volumes.pools import Pools
 from nacre.lib.clock import Clock
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import RunId, VmId, make_id
@@ -36,6 +37,7 @@ class Host:
     records: RecordStore
     images: ImageCache
     storage: Storage
+    pools: Pools
     hypervisors: Mapping[str, Hypervisor]
     cgroups: Cgroups
     proof: Proof

@@ -21,6 +21,7 @@ from nacre.agent.storage.base import BaseDisk
 from nacre.agent.vms import confining, launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import can_plug
 from nacre.lib import processes
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
@@ -39,35 +40,46 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     host.place(intent.id).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = locks.take(host.lock_file(intent.id))
     try:
-        driver = host.hypervisor(intent.spec.hypervisor)
+        host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
         disks = await _disks(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
-        _empty(host, intent)
-        run = host.new_run()
-        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
-        launch = await confining.confined(machine, launch, driver, host)
-        machine.enter(Phase.STARTING)
-        async with Undo() as undo:
-            undo.push(lambda: machine.save(starting=None))
-            starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
-            await machine.save(starting=starting)
-            if launch.lease is not None:
-                await _leased(launch.lease, host)
-            guest = await driver.start(launch)
-            undo.push(guest.kill)
-            info = run_info(intent, starting, guest, host)
-            await machine.save(
-                starting=None,
-                run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
-                ending=None,
-                reboot_nonce=intent.reboot_nonce,
-                reset_nonce=intent.reset_nonce,
-                restarts=machine.record.restarts + _is_restart(machine),
-            )
-        return guest
+        async with host.pools.held([attachment.volume for attachment in intent.volumes]):
+            disks += await host.pools.disks(intent.volumes)
+            return await _start(machine, intent, image, disks, lock, host)
     finally:
         os.close(lock)
+
+
+async def _start(
+    machine: Machine, intent: VmIntent, image: CachedImage, disks: tuple[DiskFile, ...], lock: int, host: Host
+) -> Guest:
+    """Start the process, holding the lock of the machine and those of its volumes."""
+    driver = host.hypervisor(intent.spec.hypervisor)
+    _empty(host, intent)
+    run = host.new_run()
+    launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
+    launch = await confining.confined(machine, launch, driver, host)
+    machine.enter(Phase.STARTING)
+    async with Undo() as undo:
+        undo.push(lambda: machine.save(starting=None))
+        starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
+        await machine.save(starting=starting)
+        if launch.lease is not None:
+            await _leased(launch.lease, host)
+        guest = await driver.start(launch)
+        undo.push(guest.kill)
+        info = run_info(intent, starting, guest, host)
+        await machine.save(
+            starting=None,
+            run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
+            ending=None,
+            plugging=(),
+            reboot_nonce=intent.reboot_nonce,
+            reset_nonce=intent.reset_nonce,
+            restarts=machine.record.restarts + _is_restart(machine),
+        )
+    return guest
 
 
 def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
@@ -82,6 +94,8 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
         confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
+        volumes=tuple(attachment.volume for attachment in intent.volumes),
+        hotplug=can_plug(guest),
     )
 
 

@@ -26,13 +26,16 @@ from nacre.control.api import (
     moves,
     nodes,
     operations,
+    pools,
     problems,
     projects,
     scheduling,
     templates,
     tokens,
     users,
+    vm_volumes,
     vms,
+    volumes,
 )
 from nacre.control.api.access import check_declared, guard, provide_call, provide_params
 from nacre.control.api.bodies import MAX_BODY_BYTES, StrictRequest
@@ -55,6 +58,9 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *vms.ROUTES,
     *templates.ROUTES,
     *instance_types.ROUTES,
+    *vm_volumes.ROUTES,
+    *pools.ROUTES,
+    *volumes.ROUTES,
     *scheduling.ROUTES,
     *consoles.ROUTES,
     *events.ROUTES,

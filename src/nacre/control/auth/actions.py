@@ -5,7 +5,21 @@ Pure. A route may only declare an action that is in this table.
 
 from nacre.model.access import Role
 
-_VIEWED = ("project", "user", "grant", "node", "image", "vm", "template", "instance-type", "move", "event", "operation")
+_VIEWED = (
+    "project",
+    "user",
+    "grant",
+    "node",
+    "image",
+    "vm",
+    "template",
+    "instance-type",
+    "volume",
+    "pool",
+    "move",
+    "event",
+    "operation",
+)
 
 _BY_ROLE: dict[Role, tuple[str, ...]] = {
     Role.VIEWER: (
@@ -16,11 +30,14 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
     Role.OPERATOR: (
         *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move", "console", "log")),
         "operation:cancel",
+        *(f"volume:{verb}" for verb in ("snapshot", "restore")),
         "move:abort",
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
         *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan")),
+        *(f"volume:{verb}" for verb in ("create", "update", "delete", "protect")),
+        *(f"vm:{verb}" for verb in ("attach", "detach")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),
         *(f"{noun}:{verb}" for noun in ("template", "instance-type") for verb in ("create", "update", "delete")),
     ),
@@ -29,6 +46,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         *(f"user:{verb}" for verb in ("create", "update", "delete")),
         *(f"grant:{verb}" for verb in ("create", "delete")),
         "failover:confirm",
+        *(f"pool:{verb}" for verb in ("create", "delete")),
         *(f"scheduler:{verb}" for verb in ("update", "rebalance")),
         *(f"token:{verb}" for verb in ("view", "list", "create", "delete")),
         *(f"node:{verb}" for verb in ("update", "delete", "cordon", "drain", "evacuate", "discard", "enrol")),

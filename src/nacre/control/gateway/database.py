@@ -98,7 +98,7 @@ class DatabaseLedger:
     async def artifact(self, node: NodeId, image: ImageId, role: Role) -> Path:
         """Return a file of an image that a machine of this node boots from."""
         async with self._db.read() as rd:
-            wanted = {vm.image.id for vm in (await desired.load(rd, node)).vms}
+            wanted = set((await desired.load(rd, node)).images)
             path = await images.artifact_path(rd, self._depot, image, role) if image in wanted else None
         if path is None:
             raise NotFoundError(

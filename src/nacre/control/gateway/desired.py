@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from nacre.control.gateway import volume_intents
+from nacre.control.gateway.volume_intents import NOTHING, NodeStorage
 from nacre.control.services import images
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
 from nacre.control.store import copies, nodes, vms
@@ -14,6 +16,7 @@ from nacre.control.store.vms import VmRow
 from nacre.model.ids import ImageId, NodeId
 from nacre.model.images import ImageManifest
 from nacre.model.vms import CopyRef, CopyState, Desired, RetiredVm, VmIntent
+from nacre.model.volumes import VolumeAttachment
 from nacre.protocol.messages import NodeIntent
 
 
@@ -35,7 +38,9 @@ async def load_all(rd: Read, among: Collection[NodeId]) -> dict[NodeId, NodeInte
     owners = await nodes.terms(rd, among)
     rows = _by_node(await vms.on_nodes(rd, among))
     left = _by_node(await copies.on_nodes(rd, among))
-    manifests = await images.manifests(rd, {row.image for some in rows.values() for row in some})
+    storage = await volume_intents.load(rd, among, [row.id for some in rows.values() for row in some])
+    needed = {row.image for some in rows.values() for row in some} | storage.images()
+    manifests = await images.manifests(rd, needed)
     return {
         node: build(
             rows.get(node, ()),
@@ -43,6 +48,7 @@ async def load_all(rd: Read, among: Collection[NodeId]) -> dict[NodeId, NodeInte
             left.get(node, ()),
             tenure=owners[node].tenure if node in owners else 0,
             allowed=node in owners and _allowed(owners[node], rd.now()),
+            storage=storage.of(node, manifests),
         )
         for node in among
     }
@@ -55,6 +61,7 @@ def build(
     *,
     tenure: int = 0,
     allowed: bool,
+    storage: NodeStorage = NOTHING,
 ) -> NodeIntent:
     """Return the intent for the machines placed on a node, in a stable order.
 
@@ -63,10 +70,13 @@ def build(
     """
     ordered = sorted(rows, key=lambda row: row.id)
     absent = [row for row in ordered if row.desired is Desired.ABSENT]
-    asked_for = bool(absent) and all(row.delete_requested_by is not None for row in absent)
+    askers = [*(row.delete_requested_by for row in absent), *storage.delete_requested_by]
+    asked_for = bool(askers) and all(by is not None for by in askers)
     return NodeIntent(
-        vms=tuple(_intent(row, manifests.get(row.image)) for row in ordered),
-        images=tuple(sorted({row.image for row in ordered if row.desired is not Desired.ABSENT})),
+        vms=tuple(_intent(row, manifests.get(row.image), storage.attached.get(row.id, ())) for row in ordered),
+        images=tuple(sorted({row.image for row in ordered if row.desired is not Desired.ABSENT} | storage.images)),
+        pools=storage.pools,
+        volumes=storage.volumes,
         teardown_allowed=allowed or asked_for,
         tenure=tenure,
         retired=tuple(RetiredVm(id=copy.vm, fence=copy.fence) for copy in left if copy.state is CopyState.RETIRING),
@@ -87,7 +97,7 @@ def _by_node(rows: Iterable[P]) -> dict[NodeId, list[P]]:
     return found
 
 
-def _intent(row: VmRow, manifest: ImageManifest | None) -> VmIntent:
+def _intent(row: VmRow, manifest: ImageManifest | None, attached: tuple[VolumeAttachment, ...] = ()) -> VmIntent:
     return VmIntent(
         id=row.id,
         project=row.project,
@@ -100,4 +110,5 @@ def _intent(row: VmRow, manifest: ImageManifest | None) -> VmIntent:
         reset_nonce=row.reset_nonce,
         force_stop=row.force_stop,
         fence=row.fence,
+        volumes=attached,
     )

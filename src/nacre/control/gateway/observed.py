@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nacre.control.services import copies, node_signs, vm_facts
+from nacre.control.services import copies, node_signs, pools, vm_facts, volume_facts
 from nacre.control.store import copies as copy_store
 from nacre.control.store import vms
 from nacre.control.store.db import Database, Tx
@@ -66,6 +66,10 @@ async def _store(tx: Tx, report: Report, before: Accepted, *, is_host: bool, is_
         await vm_facts.observe(tx, report.node, facts.vms, complete=facts.complete, node_name=before.name)
     if is_keeper or facts.copies:
         await copies.follow(tx, report.node, facts)
+    if facts.volumes:
+        await volume_facts.observe(tx, report.node, facts.volumes, node_name=before.name)
+    if facts.pools:
+        await pools.follow(tx, report.node, facts.pools)
     settled = before.held is None and before.teardown_allowed_at is None
     if facts.held or (facts.complete and not settled):
         await node_signs.synced(tx, report.node, facts.held)

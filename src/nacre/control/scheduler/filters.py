@@ -129,6 +129,8 @@ def _dynamic(request: Request, fleet: Fleet, by_facts: Mask) -> Iterator[tuple[M
         yield fleet.disk_share < fleet.policy.disk_headroom, lambda rows: _no_headroom(fleet, rows)
     if request.exclude:
         yield _excluded(request, fleet), lambda rows: _all(reasons.EXCLUDED, rows)
+    if request.within:
+        yield _out_of_reach(request, fleet), lambda rows: _all(reasons.no_reach(request), rows)
     if request.publish:
         yield _port_taken(request, fleet), lambda rows: _port_reasons(request, fleet, rows)
     for objection in relations.objections(request, fleet, by_facts):
@@ -161,6 +163,15 @@ def _excluded(request: Request, fleet: Fleet) -> Mask:
         if row is not None:
             ruled_out[row] = True
     return ruled_out
+
+
+def _out_of_reach(request: Request, fleet: Fleet) -> Mask:
+    far = fleet.alive.copy()
+    for node in request.within:
+        row = fleet.row(node)
+        if row is not None:
+            far[row] = False
+    return far
 
 
 def _port_taken(request: Request, fleet: Fleet) -> Mask:

@@ -222,13 +222,25 @@ def choice(request: Request, node: NodeRoom) -> Reason | None:
     return None
 
 
+def reach(request: Request, node: NodeRoom) -> Reason | None:
+    """The node reaches the machine's volumes."""
+    if request.within and node.id not in request.within:
+        return no_reach(request)
+    return None
+
+
+def no_reach(request: Request) -> Reason:
+    """Say that a node does not reach a volume."""
+    return Reason(code="volume_elsewhere", message=f"volume {request.volume} is not on the node")
+
+
 def fits(request: Request, room: NodeRoom, policy: Policy, *, restless: bool = False) -> tuple[Reason, ...]:
     """Return everything that speaks against one node; nothing means that it can take the machine.
 
     For checking a decision again under the lock of the node. It knows nothing of other machines: affinity and spread
     are not in it, see `filters.against` for those. With `restless`, coming and going does not speak against it.
     """
-    asked = (*(check for check in STATIC if check is not steady or not restless), choice, ports)
+    asked = (*(check for check in STATIC if check is not steady or not restless), choice, reach, ports)
     return tuple(reason for check in asked if (reason := check(request, room)) is not None) + lacks(
         request, room, policy
     )

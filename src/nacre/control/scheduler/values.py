@@ -40,6 +40,10 @@ class Request:
     """The one node that is looked at, for a target that somebody chose."""
     architecture: str = ""
     """As the kernel calls it, `x86_64`; empty takes any."""
+    within: frozenset[NodeId] = frozenset()
+    """The nodes that reach its volumes; empty if all do."""
+    volume: str = ""
+    """The volume that keeps it to those nodes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

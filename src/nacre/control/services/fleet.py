@@ -292,5 +292,7 @@ def _resident(row: PlacedRow, target: NodeId | None, *, movable: bool = False) -
         ha=row.spec.ha is HaPolicy.RESTART,
         priority=row.spec.priority,
         preemptible=row.spec.preemptible,
+        within=frozenset(row.tie.nodes) if row.tie is not None else frozenset(),
+        volume=row.tie.because if row.tie is not None else "",
     )
     return replace(resident, request=request)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from nacre.control.services import copies
+from nacre.control.services import copies, volume_snapshots
 from nacre.control.store import drains, enrolments, events, moves, operations, stream_requests, tokens
 from nacre.control.store.db import Tx
 
@@ -29,6 +29,8 @@ class Forgotten:
     drains: int
     copies: int
     """Disks that machines left behind, which their nodes are now told to delete."""
+    snapshots: int
+    """Of volumes, whose time was over."""
 
     @property
     def any(self) -> bool:
@@ -48,4 +50,5 @@ async def tidy(tx: Tx, keep: Keep) -> Forgotten:
         moves=await moves.forget(tx, now - keep.operations),
         drains=await drains.forget(tx, now - keep.operations),
         copies=await copies.expire(tx),
+        snapshots=await volume_snapshots.expire(tx),
     )

@@ -7,7 +7,7 @@ given up (see `failover_rules`); of all others nobody but a person can know, who
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from nacre.control.services import copies, events, operations, relocation
+from nacre.control.services import copies, events, operations, relocation, volume_attachments
 from nacre.control.services.failover_rules import guarded, taken_from, wait_s
 from nacre.control.store import nodes, vms
 from nacre.control.store.db import Tx
@@ -69,6 +69,7 @@ def stays(node: NodeRow, machines: Sequence[VmRow], now: datetime, *, confirm_de
 
 async def _deleted(tx: Tx, vm: VmRow, actor: Actor, request_id: str) -> None:
     await copies.discard_of(tx, vm.id)
+    await volume_attachments.released(tx, vm)
     await vms.remove(tx, vm.id)
     await operations.settle(tx, vm.id, generation=vm.generation, ok=True)
     events.emit(

@@ -9,7 +9,7 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
-from nacre.control.services import drains, moves, node_loss, node_views
+from nacre.control.services import drains, moves, node_loss, node_views, volume_attachments
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.move_steps import HEARD
 from nacre.control.services.node_changes import settled_labels
@@ -196,6 +196,7 @@ async def remove(
         await drains.stop(tx, row, running, DrainState.ABORTED, message="the node was removed", actor=caller.actor)
     await moves.node_removed(tx, row.id)
     await copies.forget_node(tx, row.id)
+    await volume_attachments.node_removed(tx, row.id, row.name, force=force)
     await certificates.revoke(tx, row.id)
     await store.remove(tx, row.id)
     tell(tx, row, "node.deleted", f"node {row.name} was removed", actor=caller.actor, request_id=caller.request_id)

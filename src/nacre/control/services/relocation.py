@@ -8,7 +8,7 @@ this knows that nothing of the old placement runs: the node has said so, or its 
 from dataclasses import replace
 from datetime import timedelta
 
-from nacre.control.services import events, vm_ports, vm_room
+from nacre.control.services import events, vm_ports, vm_room, volume_attachments
 from nacre.control.store import copies
 from nacre.control.store import vms as store
 from nacre.control.store.copies import CopyRow
@@ -67,6 +67,8 @@ async def detach(
     )
     await store.save(tx, moved)
     await vm_ports.hold(tx, moved)
+    if to is not None and moved.tie is not None:
+        await volume_attachments.placed(tx, {moved.id: to})
     events.emit(
         tx,
         type="vm.moved",

@@ -26,6 +26,7 @@ _HINTS = {
     "anti_affinity": "add nodes, zones or regions, or make being apart a preference",
     "kept_away": "add nodes, zones or regions, or change the rule of the machine that keeps it away",
     "spread": "add room in the emptiest place, or allow more skew",
+    "volume_elsewhere": "wait for the node that has the volume, detach it, or clone it into a shared pool",
     "excluded": "name another node, or leave the choice to the scheduler",
 }
 

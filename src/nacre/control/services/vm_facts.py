@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from nacre.control.services import events, operations, vm_ports, vm_room, vm_views
+from nacre.control.services import events, operations, vm_ports, vm_room, vm_views, volume_attachments
 from nacre.control.services.vm_judgement import Told, absent, forgotten, judge
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
@@ -48,9 +48,12 @@ async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: V
         return
     gone = absent(after)
     if gone:
+        await volume_attachments.released(tx, after)
         await store.remove(tx, after.id)
     else:
         await _store(tx, before, after)
+    if not gone and after.tie is not None:
+        await volume_attachments.follow(tx, after)
     for event in told:
         _tell(tx, actor, after, event)
     if gone:

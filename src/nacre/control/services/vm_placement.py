@@ -23,7 +23,7 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.placement import place as decide
 from nacre.control.scheduler.snapshot import NodeRoom, Request, Resident
-from nacre.control.services import events, operations, vm_groups, vm_room
+from nacre.control.services import events, operations, vm_groups, vm_room, volume_attachments
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_advice import hint_of
 from nacre.control.store import placements, published_ports
@@ -263,6 +263,8 @@ async def _write(tx: Tx, kept: Sequence[Decided], rooms: dict[NodeId, NodeRoom])
         )
         tx.wake(node_topic(node))
     await placements.place(tx, written)
+    tied = {one.waiting.row.id: one.decision.node for one in kept if one.waiting.row.tie is not None}
+    await volume_attachments.placed(tx, {vm: node for vm, node in tied.items() if node is not None})
     await published_ports.bind_all(tx, ports)
 
 

@@ -48,6 +48,8 @@ def request_of(row: VmRow) -> Request:
         ha=row.spec.ha is HaPolicy.RESTART,
         priority=row.spec.priority,
         preemptible=row.spec.preemptible,
+        within=frozenset(row.tie.nodes) if row.tie is not None else frozenset(),
+        volume=row.tie.because if row.tie is not None else "",
     )
 
 

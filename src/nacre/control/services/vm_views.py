@@ -6,7 +6,7 @@ from nacre.control.store import vms as store
 from nacre.control.store.db import Read
 from nacre.control.store.vms import VmRow, VmView
 from nacre.model.convergence import Conditions, derive
-from nacre.model.ids import VmId
+from nacre.model.ids import VmId, VolumeId
 from nacre.model.nodes import LOST
 from nacre.model.vms import Phase, restart_required, satisfies
 from nacre.schema.common import ProjectRef
@@ -34,7 +34,7 @@ def out(view: VmView) -> VmOut:
         node=None if view.node is None else NodeRef(id=view.node, name=view.node_name or ""),
         run=view.run,
         conditions=conditions,
-        restart_required=restart_required(view.spec, view.run),
+        restart_required=restart_required(view.spec, view.run, _wanted(view)),
         fence=view.fence,
         template=None if view.origins is None else view.origins.template,
         instance_type=None if view.origins is None else view.origins.instance_type,
@@ -47,11 +47,17 @@ def out(view: VmView) -> VmOut:
 
 def conditions_of(row: VmRow, *, reachable: bool = True) -> Conditions:
     """Return how far a machine is from what was asked."""
+    run = row.run if row.run is not None and row.run.exited_at is None else None
+    plugged = run is None or not run.hotplug or frozenset(run.volumes) == _wanted(row)
     nonces = row.applied_reboot_nonce >= row.reboot_nonce and row.applied_reset_nonce >= row.reset_nonce
     return derive(
         generation=row.generation,
         observed_generation=row.observed_generation,
-        satisfied=reachable and nonces and satisfies(row.desired, row.phase),
+        satisfied=reachable and nonces and plugged and satisfies(row.desired, row.phase),
         phase=row.phase if reachable else Phase.UNKNOWN,
         failure=row.failure,
     )
+
+
+def _wanted(row: VmRow) -> frozenset[VolumeId]:
+    return frozenset(row.tie.volumes) if row.tie is not None else frozenset()

@@ -10,7 +10,18 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import copies, events, moves, operations, projects, vm_intents, vm_ports, vm_room, vm_views
+from nacre.control.services import (
+    copies,
+    events,
+    moves,
+    operations,
+    projects,
+    vm_intents,
+    vm_ports,
+    vm_room,
+    vm_views,
+    volume_attachments,
+)
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.services.vm_creation import create
@@ -33,6 +44,7 @@ ALL_PROJECTS = "*"
 _CANCELLABLE = frozenset({"vm.create", "vm.start"})
 
 __all__ = [
+    "accept",
     "cancel",
     "create",
     "delete",
@@ -94,7 +106,7 @@ async def start(
 ) -> Accepted[VmOut]:
     """Let it run. On a machine that has failed this is a new try."""
     row = await _locked(tx, caller, ref, project, if_match)
-    return await _accept(tx, caller, row, vm_intents.start(row), "start")
+    return await accept(tx, caller, row, vm_intents.start(row), "start")
 
 
 async def stop(
@@ -109,7 +121,7 @@ async def stop(
     """Let it be off: its guest is asked first, unless `force`."""
     row = await _locked(tx, caller, ref, project, if_match)
     force = body is not None and body.force
-    return await _accept(tx, caller, row, vm_intents.stop(row, force=force), "stop", {"force": force})
+    return await accept(tx, caller, row, vm_intents.stop(row, force=force), "stop", {"force": force})
 
 
 async def pause(
@@ -117,7 +129,7 @@ async def pause(
 ) -> Accepted[VmOut]:
     """Stop its CPUs; memory stays."""
     row = await _locked(tx, caller, ref, project, if_match)
-    return await _accept(tx, caller, row, vm_intents.pause(row), "pause")
+    return await accept(tx, caller, row, vm_intents.pause(row), "pause")
 
 
 async def resume(
@@ -125,7 +137,7 @@ async def resume(
 ) -> Accepted[VmOut]:
     """Let its CPUs run again."""
     row = await _locked(tx, caller, ref, project, if_match)
-    return await _accept(tx, caller, row, vm_intents.resume(row), "resume")
+    return await accept(tx, caller, row, vm_intents.resume(row), "resume")
 
 
 async def reboot(
@@ -133,7 +145,7 @@ async def reboot(
 ) -> Accepted[VmOut]:
     """Ask the guest to shut down, then start it again."""
     row = await _locked(tx, caller, ref, project, if_match)
-    return await _accept(tx, caller, row, vm_intents.reboot(row), "reboot")
+    return await accept(tx, caller, row, vm_intents.reboot(row), "reboot")
 
 
 async def reset(
@@ -141,7 +153,7 @@ async def reset(
 ) -> Accepted[VmOut]:
     """Press its reset button."""
     row = await _locked(tx, caller, ref, project, if_match)
-    return await _accept(tx, caller, row, vm_intents.reset(row), "reset")
+    return await accept(tx, caller, row, vm_intents.reset(row), "reset")
 
 
 async def delete(
@@ -150,10 +162,11 @@ async def delete(
     """Delete it with its disk. Its row goes when its node has let go of it; at once if it never had one."""
     row = await _locked(tx, caller, ref, project, if_match)
     changed = await moves.with_deletion(tx, vm_intents.delete(row, caller.actor.name))
-    accepted = await _accept(tx, caller, row, changed, "delete")
+    accepted = await accept(tx, caller, row, changed, "delete")
     await copies.discard_of(tx, row.id)
     if row.node is not None:
         return accepted
+    await volume_attachments.released(tx, row)
     await store.remove(tx, row.id)
     await operations.settle(tx, row.id, generation=accepted.generation, ok=True)
     events.emit(
@@ -203,7 +216,7 @@ async def update(
     if body.publish is not None:
         await vm_ports.check_free(tx, caller, spec.publish, row)
     await vm_room.check(tx, row, changed)
-    accepted = await _accept(tx, caller, row, changed, "update", _differences(row, changed))
+    accepted = await accept(tx, caller, row, changed, "update", _differences(row, changed))
     if body.publish is not None:
         await vm_ports.hold(tx, changed)
     tx.wake(VMS)  # there may be room for those who wait
@@ -286,7 +299,7 @@ class _MovedMeanwhileError(Exception):
     """A machine is on another node than it was a moment ago."""
 
 
-async def _accept(
+async def accept(
     tx: Tx, caller: Caller, before: VmRow, after: VmRow, verb: str, details: dict[str, Any] | None = None
 ) -> Accepted[VmOut]:
     """Write new intent and promise it."""
@@ -319,6 +332,13 @@ _PAST: dict[str, str] = {
     "reset": "reset_requested",
     "delete": "delete_requested",
     "update": "updated",
+    "attach": "volume_attached",
+    "detach": "volume_detach_requested",
+}
+_SAID: dict[str, str] = {
+    "update": "machine {name} was updated",
+    "attach": "a volume was attached to machine {name}",
+    "detach": "a volume is to be taken back from machine {name}",
 }
 
 
@@ -342,9 +362,7 @@ async def _write(
         object_id=row.id,
         object_name=row.name,
         project=row.project,
-        message=f"{verb} of machine {row.name} was asked for"
-        if verb != "update"
-        else f"machine {row.name} was updated",
+        message=_SAID.get(verb, f"{verb} of machine {{name}} was asked for").format(name=row.name),
         request_id=caller.request_id,
         details=intent,
     )

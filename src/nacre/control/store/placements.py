@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, or_, select, text, union_all, update
+from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, literal, or_, select, text, union_all, update
 
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.members import is_one_of
@@ -17,12 +17,14 @@ from nacre.control.store.moves import moves
 from nacre.control.store.nodes import nodes
 from nacre.control.store.rows import load
 from nacre.control.store.vms import VmRow, vms
+from nacre.control.store.volumes import attachments, volumes
 from nacre.model.convergence import Failure
 from nacre.model.ids import MoveId, NodeId, ProjectId, VmId
 from nacre.model.moves import MoveState
 from nacre.model.nodes import Usage
 from nacre.model.placement import Decision
 from nacre.model.vms import Desired, VmSpec
+from nacre.model.volumes import LOCAL_POOL, Tie
 
 CHUNK = 500
 """Ids in one query."""
@@ -57,6 +59,7 @@ class PlacedRow:
     reserved_cpus: int
     reserved_memory_bytes: int
     reserved_disk_bytes: int
+    tie: Tie | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +119,22 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
         .where(moves.c.target.is_not(None), moves.c.state == MoveState.STOPPING, moves.c.ended_at.is_(None))
     )
     nominated = select(vms.c.nominated.label("node"), *_reserved()).where(_WANTS_A_NODE, vms.c.nominated.is_not(None))
+    loose = select(
+        volumes.c.node.label("node"),
+        literal(0).label("cpus"),
+        literal(0).label("memory_bytes"),
+        volumes.c.size_bytes.label("disk_bytes"),
+    ).where(
+        volumes.c.node.is_not(None),
+        volumes.c.pool == LOCAL_POOL,
+        ~exists().where(attachments.c.volume == volumes.c.id),  # those of machines are counted with them
+    )
     if on is not None:
+        loose = loose.where(is_one_of(rd, volumes.c.node, on))
         here = here.where(is_one_of(rd, vms.c.node, on))
         coming = coming.where(is_one_of(rd, moves.c.target, on))
         nominated = nominated.where(is_one_of(rd, vms.c.nominated, on))
-    every = union_all(here, coming, nominated).subquery()
+    every = union_all(here, coming, nominated, loose).subquery()
     query = select(
         every.c.node,
         func.sum(every.c.cpus).label("cpus"),

@@ -77,7 +77,8 @@ async def remove(tx: Tx, project: ProjectId) -> None:
 async def contents(rd: Read, project: ProjectId) -> dict[str, int]:
     """Count what a project holds, by noun."""
     counts: dict[str, int] = {}
-    for noun in ("vms", "images", "templates", "instance_types"):  # by name, because their modules import this one
+    # By name, because their modules import this one.
+    for noun in ("vms", "images", "templates", "instance_types", "volumes"):
         table = metadata.tables[noun]
         query = select(func.count()).select_from(table).where(table.c.project == project)
         counts[noun] = (await rd.connection.execute(query)).scalar_one()

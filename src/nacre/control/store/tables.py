@@ -15,14 +15,17 @@ from nacre.control.store import (
     moves,
     nodes,
     operations,
+    pools,
     projects,
     published_ports,
     scheduling,
+    snapshots,
     stream_requests,
     templates,
     tokens,
     users,
     vms,
+    volumes,
 )
 from nacre.control.store.db import metadata
 
@@ -42,12 +45,15 @@ __all__ = [
     "moves",
     "nodes",
     "operations",
+    "pools",
     "projects",
     "published_ports",
     "scheduling",
+    "snapshots",
     "stream_requests",
     "templates",
     "tokens",
     "users",
     "vms",
+    "volumes",
 ]

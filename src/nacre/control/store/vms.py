@@ -55,6 +55,7 @@ from nacre.model.nodes import LOST, NodeState
 from nacre.model.placement import Decision
 from nacre.model.templates import Origins
 from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
+from nacre.model.volumes import Tie
 
 vms = Table(
     "vms",
@@ -83,6 +84,7 @@ vms = Table(
     Column("priority", Integer, nullable=False),
     Column("decision", Model(Decision)),
     Column("nominated", Text),
+    Column("tie", Model(Tie)),
     Column("reserved_cpus", Integer, nullable=False),
     Column("reserved_memory_bytes", BigInteger, nullable=False),
     Column("reserved_disk_bytes", BigInteger, nullable=False),
@@ -143,6 +145,8 @@ class VmRow:
     """Why it is where it is, or nowhere yet."""
     nominated: NodeId | None = None
     """Where room is being made for it while it waits, and kept from all others."""
+    tie: Tie | None = None
+    """What its volumes mean for where it can be; None if it has none."""
     reserved_cpus: int
     reserved_memory_bytes: int
     reserved_disk_bytes: int

@@ -73,6 +73,23 @@ class Node(Kebab, frozen=True, kw_only=True):
     drv: str
     ro: bool
     image: Image
+    file: str = ""
+    """What it is stored in, as QEMU writes names: a path, or `json:` and an object."""
+    backing_file: str = msgspec.field(name="backing_file", default="")
+
+
+class Inserted(Kebab, frozen=True, kw_only=True):
+    """Of `query-block`."""
+
+    node_name: str = ""
+    file: str = ""
+
+
+class Drive(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `query-block`."""
+
+    qdev: str = ""
+    inserted: Inserted | None = None
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):

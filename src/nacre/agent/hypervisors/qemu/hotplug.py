@@ -7,7 +7,7 @@ import asyncio
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Nic
-from nacre.agent.hypervisors.qemu import answers, taps
+from nacre.agent.hypervisors.qemu import answers, layering, taps
 from nacre.agent.hypervisors.qemu.command_line import disks, nics
 from nacre.agent.hypervisors.qemu.command_line.places import chardev_of, device_of, group_of, limits_of, node_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
@@ -109,6 +109,8 @@ async def _unplug(talk: Talk, name: str, what: str, timeout: float) -> None:
 
 async def _clear_disk(talk: Talk, disk: str) -> None:
     """Take away what a disk without a device has left."""
+    for layer in await layering.clear(talk, disk):
+        await _delete_node(talk, layer)
     if node_of(disk) in await talk.nodes():
         await _delete_node(talk, node_of(disk))
     if limits_of(disk) in await talk.objects():

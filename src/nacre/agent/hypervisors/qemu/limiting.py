@@ -1,9 +1,9 @@
 """Sizes and limits of the disks of a running guest. Called by `guest`."""
 
-from nacre.agent.hypervisors.qemu import answers
+from nacre.agent.hypervisors.qemu import answers, layering
 from nacre.agent.hypervisors.qemu.command_line import limits
 from nacre.agent.hypervisors.qemu.command_line.nics import no_limits
-from nacre.agent.hypervisors.qemu.command_line.places import device_of, limits_of, node_of
+from nacre.agent.hypervisors.qemu.command_line.places import device_of, limits_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.talk import Talk
 from nacre.model.hardware import NO_LIMITS, RateLimits
@@ -48,7 +48,7 @@ async def resize_disk(talk: Talk, disk: str, size_bytes: int) -> None:
 async def _node(talk: Talk, disk: str) -> answers.Node:
     if device_of(disk) not in await talk.devices():
         raise refused("disk_unknown", f"the running machine has no disk {disk}", "connect it first")
-    node = (await talk.nodes()).get(node_of(disk))
+    node = await layering.written(talk, disk)
     if node is None:
         raise refused(
             "disk_served_elsewhere",

@@ -19,8 +19,8 @@ from nacre.agent.hypervisors.abilities import (
 )
 from nacre.agent.hypervisors.base import Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Disk, Launch, Nic
-from nacre.agent.hypervisors.qemu import checkpoints, counting, hotplug, limiting, moving, sizing
+from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic
+from nacre.agent.hypervisors.qemu import checkpoints, counting, hotplug, layering, limiting, moving, sizing
 from nacre.agent.hypervisors.qemu.command_line import DISPLAY_SOCKET, GUEST_SOCKET
 from nacre.agent.hypervisors.qemu.command_line import shape as shapes
 from nacre.agent.hypervisors.qemu.qmp import Qmp
@@ -100,6 +100,16 @@ class LiveGuest:
         """Grow a disk, and tell the guest."""
         async with self._changing:
             await limiting.resize_disk(self._talk, disk, size_bytes)
+
+    async def switch_disk(self, disk: str, layer: DiskFile) -> None:
+        """Go on with an overlay of what a disk writes now."""
+        async with self._changing:
+            await layering.switch(self._talk, disk, layer)
+
+    async def merge_disk(self, disk: str, layer: Path) -> None:  # noqa: ARG002  # a file says which disk
+        """Take a layer under a disk into the one above it."""
+        async with self._changing:
+            await layering.merge(self._talk, layer)
 
     async def limit_disk(self, disk: str, limits: RateLimits) -> None:
         """Replace what may go through a disk."""

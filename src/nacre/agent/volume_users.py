@@ -1,0 +1,58 @@
+"""Which machine has a volume open, as the records and guests of machines say. Used by the executor. Decides nothing."""
+
+from collections.abc import Iterable
+
+from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.vms import confining
+from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import open_volumes
+from nacre.agent.vms.presence import Presence
+from nacre.agent.volumes.pools import NOT_READY
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import VolumeId
+
+
+def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
+    """Return the guest that has a volume open, None if surely none has. Raises DriverError while nobody knows."""
+    for machine in machines:
+        if volume in open_volumes(machine) and machine.presence is not Presence.NONE:
+            if machine.guest is None or machine.presence is Presence.LEAVING or machine.frozen:
+                raise _uncertain()
+            return machine.guest
+        begun = machine.record.starting is not None or machine.record.intent is None
+        if begun and machine.presence is Presence.UNKNOWN and _may_open(machine, volume):
+            raise _uncertain()
+    return None
+
+
+def waiting_for(machines: Iterable[Machine], volume: VolumeId) -> list[Machine]:
+    """Return the machines that would have gone on but for this volume."""
+    return [
+        machine
+        for machine in machines
+        if machine.failure is not None and machine.failure.code == NOT_READY and _may_open(machine, volume)
+    ]
+
+
+def _may_open(machine: Machine, volume: VolumeId) -> bool:
+    intent = machine.record.intent
+    return intent is None or any(one.volume == volume for one in intent.volumes)
+
+
+def _uncertain() -> DriverError:
+    return DriverError(
+        "volume_user_unknown",
+        "the machine that has the volume open does not answer yet",
+        hint="it goes on by itself when the machine does, or is off",
+        failure_class=FailureClass.WAITING,
+    )
+
+
+async def lend(machines: Iterable[Machine], volume: VolumeId, disk: DiskFile, host: Host) -> None:
+    """Let the process that has a volume open use another file of it. Raises OSError."""
+    for machine in machines:
+        if volume in open_volumes(machine):
+            await confining.lend(machine, disk, host)

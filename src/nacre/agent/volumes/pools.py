@@ -1,0 +1,143 @@
+"""The pools that this node can reach, and their volumes as disks of machines. Wired by `main`, used by the recipes.
+
+Holds the lock of each volume: who changes a volume, or hands it to a machine that is being started, has it alone.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.storage.base import VolumeStore
+from nacre.agent.storage.volumes import DirectoryVolumes
+from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
+from nacre.lib.clock import Clock
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import PoolId, VolumeId
+from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolObserved, VolumeAttachment, serial_of
+
+NOT_READY = "volume_not_ready"
+
+
+class Pools:
+    """All pools of one node."""
+
+    def __init__(self, data: Path, *, clock: Clock, roots: Sequence[str] = ()) -> None:
+        """`roots` are the folders of this node in which pools of its operator's may be, besides the agent's own."""
+        self.records = VolumeRecords(data)
+        self.known: dict[VolumeId, VolumeRecord] = {}
+        """What is on record. Changed by the executor only."""
+        self._data = data
+        self._clock = clock
+        self._roots = tuple(Path(root) for root in roots)
+        self._told: dict[PoolId, PoolIntent] = {}
+        self._local = DirectoryVolumes(data / "volumes", clock=clock)
+        self._stores: dict[PoolIntent, VolumeStore] = {}
+        self._locks: dict[VolumeId, asyncio.Lock] = {}
+
+    def prepare(self) -> None:
+        """Make the folder of the node's own pool and read the records. Blocks."""
+        (self._data / "volumes").mkdir(mode=0o700, exist_ok=True)
+        self.known = self.records.load_all()
+
+    def want(self, pools: Sequence[PoolIntent]) -> None:
+        """Use these pools from now on, besides the node's own."""
+        self._told = {pool.id: pool for pool in pools}
+
+    def is_shared(self, pool: PoolId) -> bool:
+        """Whether other nodes see the pool's volumes."""
+        return pool in self._told and self._told[pool].shared
+
+    def store(self, pool: PoolId) -> VolumeStore:
+        """Return a pool's driver. Raises DriverError if the pool cannot be used here."""
+        if pool == LOCAL_POOL:
+            return self._local
+        told = self._told.get(pool)
+        if told is None:
+            raise DriverError(
+                "pool_unknown",
+                "this node is not part of the volume's pool",
+                hint="add the node to the pool, or use a volume of another pool",
+                failure_class=FailureClass.WAITING,
+            )
+        refusal = self._refusal(told)
+        if refusal is not None:
+            raise DriverError(
+                "pool_unavailable",
+                f"pool {told.name} is not available on the node: {refusal[0]}",
+                hint=refusal[1],
+                failure_class=FailureClass.BLOCKED,
+            )
+        if told not in self._stores:
+            self._stores[told] = DirectoryVolumes(Path(told.path), clock=self._clock, shared=told.shared)
+        return self._stores[told]
+
+    async def observed(self) -> tuple[PoolObserved, ...]:
+        """Return how all pools stand."""
+        found = [await self._local.probe(LOCAL_POOL)]
+        for pool in self._told.values():
+            refusal = self._refusal(pool)
+            if refusal is not None:
+                found.append(PoolObserved(id=pool.id, available=False, reason=refusal[0], hint=refusal[1]))
+            else:
+                found.append(await self.store(pool.id).probe(pool.id))
+        return tuple(found)
+
+    async def sweep(self) -> None:
+        """Remove what was left in pools of this node alone by whoever was killed."""
+        await self._local.sweep()
+
+    @asynccontextmanager
+    async def held(self, volumes: Collection[VolumeId]) -> AsyncGenerator[None]:
+        """Have these volumes alone, always taken in the same order."""
+        async with AsyncExitStack() as stack:
+            for volume in sorted(set(volumes)):
+                await stack.enter_async_context(self._locks.setdefault(volume, asyncio.Lock()))
+            yield
+
+    async def disks(self, attachments: Sequence[VolumeAttachment]) -> tuple[DiskFile, ...]:
+        """Return volumes as a machine's disks. Their locks are held. Raises DriverError (`volume_not_ready`)."""
+        return tuple([await self._disk(attachment) for attachment in attachments])
+
+    async def _disk(self, attachment: VolumeAttachment) -> DiskFile:
+        record = self.known.get(attachment.volume)
+        if record is None or not record.made or record.deleted:
+            raise _not_ready(attachment.volume if record is None else record.intent.name)
+        store = self.store(record.intent.pool)
+        state = await store.look(record.id)
+        if state is not None and state.unfinished:
+            raise _not_ready(record.intent.name)
+        options = attachment.options
+        if not options.serial:
+            options = msgspec.structs.replace(options, serial=serial_of(record.id))
+        return replace(await store.disk(record.id), read_only=attachment.read_only, options=options)
+
+    def _refusal(self, pool: PoolIntent) -> tuple[str, str] | None:
+        """Say why a pool is not used here, and what to do."""
+        path = Path(pool.path)
+        if not any(path == root or path.is_relative_to(root) for root in self._roots):
+            return (
+                "its folder is not among those that the node's agent may use",
+                f"add {pool.path} to `pool_roots` in the agent's configuration on the node",
+            )
+        if not path.is_dir():
+            return "its folder is not there", "make the folder on the node, or mount what should be there"
+        if not any(
+            path.resolve() == root.resolve() or path.resolve().is_relative_to(root.resolve()) for root in self._roots
+        ):
+            return "its folder leads elsewhere", "use a folder that is not a link out of `pool_roots`"
+        return None
+
+
+def _not_ready(name: str) -> DriverError:
+    return DriverError(
+        NOT_READY,
+        f"volume {name} is not ready on the node yet",
+        hint="look at the volume: `nacre volume show` says what it waits for",
+        failure_class=FailureClass.WAITING,
+    )

@@ -1,0 +1,77 @@
+"""One volume as the agent knows it: its record, how it lies in its pool, and what went wrong. Held by the executor."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import msgspec
+
+from nacre.agent.failures import failure_of
+from nacre.agent.storage.base import VolumeState
+from nacre.agent.volumes.records import VolumeRecord
+from nacre.errors import NacreError
+from nacre.lib.backoff import Backoff
+from nacre.lib.clock import Clock
+from nacre.model.convergence import Failure, FailureClass
+from nacre.model.volumes import VolumeObserved, VolumePhase, Wish
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+
+class Volume:
+    """One volume. Nothing is decided here."""
+
+    def __init__(self, record: VolumeRecord, clock: Clock, random: Callable[[], float]) -> None:
+        self.record = record
+        self.state: VolumeState | None = None
+        self.failure: Failure | None = None
+        self.retry_at = 0.0
+        self._clock = clock
+        self._pauses = Backoff(first=FIRST_PAUSE_S, cap=LONGEST_PAUSE_S, random=random)
+
+    def forgive(self) -> None:
+        """A newer intent is a fresh start, and so is success."""
+        self.failure = None
+        self.retry_at = 0.0
+        self._pauses.reset()
+
+    def failed(self, error: NacreError | OSError, *, may_give_up: bool) -> Failure:
+        """Make a fact of what went wrong, and note when it is tried again."""
+        before = self.failure
+        delay = self._pauses.next()
+        self.retry_at = self._clock.monotonic() + delay
+        now = self._clock.now()
+        failure = failure_of(
+            error,
+            generation=self.record.intent.generation,
+            at=before.at if before is not None else now,
+            attempts=self._pauses.attempts,
+            may_give_up=may_give_up,
+        )
+        if failure.failure_class is not FailureClass.PERMANENT:
+            failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))
+        self.failure = failure
+        return failure
+
+    def observed(self) -> VolumeObserved:
+        """Return what there is to tell."""
+        state, record = self.state, self.record
+        seen = VolumeObserved(
+            id=record.id, generation=record.intent.generation, phase=self._phase(), failure=self.failure
+        )
+        if state is None:
+            return seen
+        return msgspec.structs.replace(
+            seen,
+            size_bytes=state.size_bytes,
+            used_bytes=state.used_bytes,
+            restore_nonce=state.restore_nonce,
+            snapshots=state.snapshots,
+        )
+
+    def _phase(self) -> VolumePhase:
+        if self.record.deleted:
+            return VolumePhase.ABSENT
+        if self.record.intent.desired is Wish.ABSENT:
+            return VolumePhase.DELETING
+        return VolumePhase.READY if self.state is not None and self.record.made else VolumePhase.CREATING

@@ -1,0 +1,116 @@
+"""`nacre pool …`: where volumes are."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from nacre.cli import arguments, output
+from nacre.cli.options import Filters, PoolName, Sort, Yes
+from nacre.cli.output import Column, age, moment
+from nacre.cli.session import Here
+from nacre.cli.verbs import confirm, finish, on_each
+from nacre.model.units import format_size
+from nacre.schema.volumes import PoolCreate, PoolOnNode, PoolOut
+
+app = App(name="pool", help="Pools of storage, in which volumes are.")
+
+COLUMNS: list[Column[PoolOut]] = [
+    Column("NAME", lambda pool: pool.name),
+    Column("KIND", lambda pool: pool.kind.value),
+    Column("SHARED", lambda pool: "yes" if pool.shared else "no"),
+    Column("PATH", lambda pool: pool.path or "(the agent's folder)"),
+    Column("NODES", lambda pool: str(sum(one.available for one in pool.nodes))),
+    Column("VOLUMES", lambda pool: str(pool.volumes)),
+    Column("PROMISED", lambda pool: format_size(pool.promised_bytes)),
+    Column("AGE", lambda pool: "-" if not pool.path else age(pool.created_at)),
+]
+
+
+@app.command
+async def create(
+    name: Annotated[str, Parameter(help="Name of the new pool.")],
+    path: Annotated[str, Parameter(help="Absolute path of its folder on the nodes.")],
+    /,
+    *,
+    shared: Annotated[
+        bool, Parameter(negative=(), help="All of its nodes see the same folder, such as a mounted NFS.")
+    ] = False,
+    node: Annotated[
+        tuple[str, ...], Parameter(name="--node", negative=(), help="Name or id of a node that has it. Repeatable.")
+    ] = (),
+    session: Here,
+) -> None:
+    """Create a pool. Its nodes must allow the path in `pool_roots` of their agents."""
+    body = PoolCreate(name=arguments.new_name(name), path=path, shared=shared, nodes=node)
+    async with session.client() as nacre:
+        made = await nacre.pools.create(body)
+    output.outcome(session, [made], lambda pool: f"{pool.name}: created ({pool.id})")
+
+
+@app.command(name="list")
+async def list_(*, filter_: Filters = (), sort: Sort = None, session: Here) -> None:
+    """List pools."""
+    from nacre.client.collection import Query
+
+    query = Query(filters=arguments.filters(filter_), sort=sort)
+    async with session.client() as nacre:
+        found = await nacre.pools.all(query)
+    output.items(session, found, COLUMNS, empty="no pools")
+
+
+@app.command
+async def show(*names: PoolName, session: Here) -> None:
+    """Show pools, and what each of their nodes says of them."""
+    wanted = arguments.refs(names, "pool")
+    async with session.client() as nacre:
+        found, failure = await on_each(wanted, nacre.pools.show)
+    if found:
+        output.details(session, found, facts)
+    finish(failure)
+
+
+@app.command
+async def delete(*names: PoolName, yes: Yes = False, session: Here) -> None:
+    """Forget pools without volumes. Their folders stay."""
+    wanted = arguments.refs(names, "pool")
+    confirm(session, f"delete {', '.join(wanted)}?", yes=yes)
+    async with session.client() as nacre:
+
+        async def one(ref: str) -> str:
+            await nacre.pools.delete(ref)
+            return ref
+
+        done, failure = await on_each(wanted, one)
+    if done:
+        output.outcome(session, done, lambda ref: f"{ref}: deleted")
+    finish(failure)
+
+
+def facts(pool: PoolOut) -> list[tuple[str, str]]:
+    """Return everything about a pool."""
+    return [
+        ("name", pool.name),
+        ("id", pool.id),
+        ("kind", pool.kind.value),
+        ("path", pool.path or "the agent's own folder on each node"),
+        ("shared", "yes" if pool.shared else "no"),
+        ("volumes", f"{pool.volumes}, {format_size(pool.promised_bytes)} in all"),
+        ("nodes", "\n".join(_on(one) for one in pool.nodes)),
+        ("changed", moment(pool.updated_at) if pool.path else ""),
+    ]
+
+
+def _on(one: PoolOnNode) -> str:
+    if not one.available:
+        return f"{one.node.name}: not available: {one.reason}; {one.hint}"
+    can = one.capabilities
+    words = [
+        ("snapshots", can.snapshots),
+        ("live snapshots", can.live_snapshots),
+        ("live grow", can.live_grow),
+        ("reflink", can.reflink),
+        ("encryption", can.encryption),
+    ]
+    said = ", ".join(word if has else f"no {word}" for word, has in words)
+    used = f"{format_size(one.used_bytes)} of {format_size(one.capacity_bytes)} used"
+    return f"{one.node.name}: {used}; clones by {can.clone}; {said}"

@@ -1,0 +1,165 @@
+"""Pools: where volumes are. Made and deleted by operators; what they are like is what nodes say."""
+
+from nacre.control.auth import policy
+from nacre.control.auth.principals import PLATFORM, Caller
+from nacre.control.services import events
+from nacre.control.services.listing import ListQuery
+from nacre.control.services.node_find import find
+from nacre.control.services.preconditions import etag_of, require_match
+from nacre.control.store import nodes, volumes
+from nacre.control.store import pools as store
+from nacre.control.store.db import Read, Tx
+from nacre.control.store.pools import PoolRow
+from nacre.control.wake import node_topic
+from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError
+from nacre.model.ids import NodeId, PoolId
+from nacre.model.metadata import check_name
+from nacre.model.units import format_size
+from nacre.model.volumes import PoolObserved, check_path
+from nacre.schema.common import Page
+from nacre.schema.vms import NodeRef
+from nacre.schema.volumes import PoolCreate, PoolOnNode, PoolOut
+
+
+async def create(tx: Tx, caller: Caller, body: PoolCreate) -> PoolOut:
+    """Make a pool. Its nodes say whether they can use it. Needs a role on the platform."""
+    policy.require(caller, PLATFORM)
+    chosen = [(await find(tx, caller, ref)).id for ref in body.nodes]
+    if len(set(chosen)) != len(chosen):
+        raise InvalidInputError("node_twice", "a node is named twice", hint="name each node once", field="nodes")
+    now = tx.now()
+    row = PoolRow(
+        id=PoolId(tx.new_id("pool")),
+        name=check_name(body.name),
+        kind=body.kind,
+        path=check_path(body.path),
+        shared=body.shared,
+        nodes=sorted(chosen),
+        version=1,
+        created_at=now,
+        updated_at=now,
+    )
+    taken = ConflictError(
+        "pool_exists", f"there is a pool {row.name} already", hint="choose another name", field="name"
+    )
+    await store.add(tx, row, taken=taken)
+    await _tell(tx, caller, row, "created")
+    return await _out(tx, row)
+
+
+async def show(rd: Read, caller: Caller, ref: str) -> PoolOut:
+    """Return a pool, by name or id."""
+    policy.require(caller, PLATFORM, missing=missing(ref))
+    return await _out(rd, await resolve(rd, ref))
+
+
+async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[PoolOut]:
+    """Return the pools."""
+    policy.require(caller, PLATFORM)
+    rows, following = await store.page(rd, query)
+    return Page(items=[await _out(rd, row) for row in rows], next=following)
+
+
+async def delete(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = None) -> None:
+    """Forget a pool without volumes; its folder stays. Raises ConflictError otherwise."""
+    policy.require(caller, PLATFORM, missing=missing(ref))
+    row = await resolve(tx, ref, lock=True)
+    require_match(if_match, etag_of(row.version))
+    if row.is_local:
+        raise ConflictError("pool_built_in", "every node has the pool local", hint="leave it; it takes nothing")
+    held = await volumes.in_pool(tx, row.id)
+    if held:
+        raise ConflictError(
+            "pool_not_empty", f"pool {row.name} has {held} volumes", hint="delete them first: `nacre volume list`"
+        )
+    await store.remove(tx, row.id)
+    await _tell(tx, caller, row, "deleted")
+
+
+async def resolve(rd: Read, ref: str, *, lock: bool = False) -> PoolRow:
+    """Return the pool with this name or id. Raises NotFoundError. Asks no policy."""
+    row = await store.get(rd, ref, lock=lock)
+    if row is None:
+        raise missing(ref)
+    return row
+
+
+def missing(ref: str) -> NotFoundError:
+    """Return the error for a pool that is not there."""
+    return NotFoundError(
+        "pool_not_found", f"there is no pool {ref}", hint="list them with `nacre pool list`", field="pool"
+    )
+
+
+async def check_room(tx: Tx, pool: PoolRow, node: NodeId | None, more_bytes: int) -> None:
+    """Raise ExhaustedError if volumes of a pool may not be given so much more on a node, or (None) on any.
+
+    Of the local pool, which shares its disk with machines, the scheduler's accounts decide once there is a node.
+    """
+    said = (await store.reports(tx, [pool.id])).get(pool.id, {})
+    fit = [one for one in said if pool.is_on(one) and (node is None or pool.shared or one == node)]
+    if not fit:
+        return  # nobody has told yet: the node decides
+    free = 0
+    for one in fit:
+        promised = await volumes.promised(tx, pool.id, None if pool.shared else one)
+        free = max(free, said[one].capacity_bytes - promised, 0)
+    if free < more_bytes:
+        raise ExhaustedError(
+            "pool_full",
+            f"pool {pool.name} has {format_size(free)} left to promise, and {format_size(more_bytes)} are asked for",
+            hint="ask for less, delete volumes that are not needed, or use another pool",
+            field="size_bytes",
+        )
+
+
+async def follow(tx: Tx, node: NodeId, seen: tuple[PoolObserved, ...]) -> None:
+    """Store what a node says of its pools."""
+    await store.report(tx, node, seen)
+
+
+async def _out(rd: Read, row: PoolRow) -> PoolOut:
+    said = (await store.reports(rd, [row.id])).get(row.id, {})
+    names = {one.id: one.name for one in await nodes.every(rd, list(said))} if said else {}
+    return PoolOut(
+        id=row.id,
+        name=row.name,
+        kind=row.kind,
+        path=row.path,
+        shared=row.shared,
+        nodes=tuple(
+            PoolOnNode(
+                node=NodeRef(id=node, name=names.get(node, "")),
+                available=one.available,
+                reason=one.reason,
+                hint=one.hint,
+                capacity_bytes=one.capacity_bytes,
+                used_bytes=one.used_bytes,
+                capabilities=one.capabilities,
+            )
+            for node, one in sorted(said.items(), key=lambda pair: names.get(pair[0], ""))
+            if row.is_on(node)
+        ),
+        volumes=await volumes.in_pool(rd, row.id),
+        promised_bytes=await volumes.promised(rd, row.id, None),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        etag=etag_of(row.version),
+    )
+
+
+async def _tell(tx: Tx, caller: Caller, row: PoolRow, verb: str) -> None:
+    events.emit(
+        tx,
+        type=f"pool.{verb}",
+        actor=caller.actor,
+        noun="pool",
+        object_id=row.id,
+        object_name=row.name,
+        project=None,
+        message=f"{caller.actor.name} {verb} the pool {row.name}",
+        request_id=caller.request_id,
+        details={"path": row.path, "shared": row.shared},
+    )
+    for node in row.nodes or [one.id for one in await nodes.every(tx)]:
+        tx.wake(node_topic(node))

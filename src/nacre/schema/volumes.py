@@ -1,0 +1,239 @@
+"""Bodies of /v1/pools, /v1/volumes and what is attached to machines."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from nacre.model.convergence import Conditions
+from nacre.model.hardware import DiskOptions
+from nacre.model.ids import ImageId, PoolId, SnapshotId, VmId, VolumeId
+from nacre.model.volumes import (
+    PoolCapabilities,
+    PoolKind,
+    SnapshotPhase,
+    SourceKind,
+    VolumeBytes,
+    VolumePhase,
+    Wish,
+)
+from nacre.schema.common import Body, Out, ProjectRef
+from nacre.schema.vms import NodeRef
+
+
+class PoolCreate(Body, frozen=True, kw_only=True):
+    """A new pool: a folder that nodes have."""
+
+    name: str
+    """Unique on the platform."""
+    kind: PoolKind = PoolKind.DIRECTORY
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    """Absolute path of the folder on the nodes. Their agents must allow it in `pool_roots`."""
+    shared: bool = False
+    """The folder is the same on all of its nodes, such as a mounted NFS or CephFS."""
+    nodes: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    """Names or ids of the nodes that have it; none means all."""
+
+
+class PoolOnNode(Out, frozen=True, kw_only=True):
+    """A pool as one node finds it."""
+
+    node: NodeRef
+    available: bool
+    reason: str
+    """Why it is not available there."""
+    hint: str
+    capacity_bytes: int
+    used_bytes: int
+    """By anyone, as the file system says."""
+    capabilities: PoolCapabilities
+
+
+class PoolOut(Out, frozen=True, kw_only=True):
+    """A pool, and how it is where it is."""
+
+    id: PoolId
+    name: str
+    kind: PoolKind
+    path: str
+    """Empty for the pool that every node has in its agent's folder."""
+    shared: bool
+    nodes: tuple[PoolOnNode, ...]
+    """The nodes that have told of it."""
+    volumes: int
+    """How many volumes are in it."""
+    promised_bytes: int
+    """What its volumes may grow to."""
+    created_at: datetime
+    updated_at: datetime
+    etag: str
+
+
+class VolumeCreate(Body, frozen=True, kw_only=True):
+    """A new volume: blank, or from one of an image, a volume and a snapshot."""
+
+    name: str
+    project: str = "default"
+    labels: dict[str, str] = {}
+    pool: str = "local"
+    """Name or id of the pool. A clone is in the pool of what it is made from."""
+    size_bytes: VolumeBytes | None = None
+    """Needed for a blank one; otherwise that of what it is made from, or more."""
+    image: str | None = None
+    """Name or id of an image whose disk it starts as."""
+    volume: str | None = None
+    """Name or id of a volume of the same project that it is a clone of, as that is when the clone is made."""
+    snapshot: str | None = None
+    """Name or id of a snapshot of `volume`, to clone that instead."""
+    full: bool = False
+    """Copy every byte, so that nothing is shared with what it was made from."""
+
+
+class VolumeClone(Body, frozen=True, kw_only=True):
+    """A clone of a volume."""
+
+    name: str
+    """Name of the clone, unique in its project."""
+    snapshot: str | None = None
+    """Name or id of a snapshot of the volume, to clone that instead of what is in it now."""
+    labels: dict[str, str] = {}
+    full: bool = False
+    """Copy every byte, so that nothing is shared."""
+
+
+class VolumeUpdate(Body, frozen=True, kw_only=True):
+    """Fields to change; the rest stays."""
+
+    labels: dict[str, str] | None = None
+    size_bytes: VolumeBytes | None = None
+    """Larger than it is. A machine that uses the volume sees it grow."""
+
+
+class VolumeRestore(Body, frozen=True, kw_only=True):
+    """What to put a volume back to."""
+
+    snapshot: str
+    """Name or id of one of its snapshots."""
+
+
+class SnapshotCreate(Body, frozen=True, kw_only=True):
+    """A new snapshot: the volume as it is when a node takes it."""
+
+    name: str
+    """Unique among the snapshots of the volume."""
+    expires_at: datetime | None = None
+    """Deleted at this time, unless protected."""
+    protected: bool = False
+    """Neither deleted nor expired until that is taken back."""
+
+
+class SnapshotUpdate(Body, frozen=True, kw_only=True):
+    """Fields to change; the rest stays."""
+
+    expires_at: datetime | None = None
+    """Deleted at this time, unless protected."""
+    keep: bool = False
+    """Take back `expires_at`: it does not expire."""
+    protected: bool | None = None
+
+
+class VolumeAttach(Body, frozen=True, kw_only=True):
+    """A volume as a disk of a machine."""
+
+    volume: str
+    """Name or id of a volume of the machine's project, not attached to any."""
+    options: DiskOptions = DiskOptions()
+    """How it is connected."""
+    read_only: bool = False
+    """The machine cannot write to it."""
+    delete_with_vm: bool = False
+    """Deleted together with the machine; else it is kept."""
+
+
+class VolumeRef(Out, frozen=True, kw_only=True):
+    """A volume."""
+
+    id: VolumeId
+    name: str
+
+
+class VmRef(Out, frozen=True, kw_only=True):
+    """A machine."""
+
+    id: VmId
+    name: str
+
+
+class PoolRef(Out, frozen=True, kw_only=True):
+    """A pool."""
+
+    id: PoolId
+    name: str
+
+
+class SourceOut(Out, frozen=True, kw_only=True):
+    """What a volume was made from. That may be gone by now."""
+
+    kind: SourceKind
+    image: ImageId | None
+    volume: VolumeId | None
+    snapshot: SnapshotId | None
+
+
+class VolumeOut(Out, frozen=True, kw_only=True):
+    """A volume: what was asked, what is, and how far apart they are."""
+
+    id: VolumeId
+    name: str
+    project: ProjectRef
+    labels: dict[str, str]
+    pool: PoolRef
+    node: NodeRef | None
+    """Where it lies. Null until it is first attached to a machine that has a node; then it is made."""
+    size_bytes: int
+    """As asked for."""
+    actual_size_bytes: int
+    """As the node has it; 0 before it is made."""
+    used_bytes: int
+    """What its files take, those included that clones share."""
+    source: SourceOut
+    desired: Wish
+    phase: VolumePhase
+    vm: VmRef | None
+    """The machine that it is attached to."""
+    conditions: Conditions
+    created_at: datetime
+    updated_at: datetime
+    etag: str
+
+
+class SnapshotOut(Out, frozen=True, kw_only=True):
+    """A snapshot of a volume."""
+
+    id: SnapshotId
+    name: str
+    volume: VolumeRef
+    phase: SnapshotPhase
+    size_bytes: int
+    """Of the volume when it was taken."""
+    taken_at: datetime | None
+    expires_at: datetime | None
+    protected: bool
+    created_by: str
+    created_at: datetime
+
+
+class AttachmentOut(Out, frozen=True, kw_only=True):
+    """A volume as a disk of a machine."""
+
+    volume: VolumeRef
+    vm: VmRef
+    serial: str
+    """What the guest reads as the disk's serial number: `/dev/disk/by-id/virtio-<serial>` in most."""
+    options: DiskOptions
+    read_only: bool
+    delete_with_vm: bool
+    open: bool
+    """The running machine has it."""
+    leaving: bool
+    """It is being taken back from the running machine."""

@@ -1,0 +1,292 @@
+"""Volumes as callers and nodes see them: created, attached, snapshotted, refused, reported."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from nacre.control.gateway import desired, observed
+from nacre.control.services import pools, volume_plugs, volume_snapshots, volumes
+from nacre.control.services.listing import ListQuery
+from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError
+from nacre.model.ids import SnapshotId, VolumeId
+from nacre.model.units import GIB
+from nacre.model.volumes import (
+    LOCAL_POOL,
+    PoolObserved,
+    SnapshotObserved,
+    VolumeIntent,
+    VolumeObserved,
+    VolumePhase,
+    Wish,
+)
+from nacre.protocol.messages import Observed
+from nacre.schema.volumes import (
+    PoolCreate,
+    SnapshotCreate,
+    SnapshotUpdate,
+    VolumeAttach,
+    VolumeClone,
+    VolumeCreate,
+    VolumeRestore,
+    VolumeUpdate,
+)
+from support.cloud import by, cloud
+
+pytestmark = pytest.mark.anyio
+
+
+class Store:
+    """What callers do with volumes, and an agent that makes it so."""
+
+    def __init__(self, made):
+        self.cloud = made
+        self.db = made.db
+        self.has: dict[VolumeId, VolumeObserved] = {}
+        self.sequence = 1000
+
+    async def ask(self, action, service, *args, **kwargs):
+        async with self.db.write() as tx:
+            return await service(tx, by(action), *args, **kwargs)
+
+    async def create(self, name="data", **fields):
+        fields = fields or {"size_bytes": GIB}
+        return await self.ask("volume:create", volumes.create, VolumeCreate(name=name, **fields))
+
+    async def show(self, ref="data"):
+        async with self.db.read() as rd:
+            return await volumes.show(rd, by("volume:view"), ref)
+
+    async def attach(self, vm="web", volume="data", **fields):
+        return await self.ask("vm:attach", volume_plugs.attach, vm, VolumeAttach(volume=volume, **fields))
+
+    async def detach(self, vm="web", volume="data"):
+        return await self.ask("vm:detach", volume_plugs.detach, vm, volume)
+
+    async def snapshot(self, name="early", **fields):
+        body = SnapshotCreate(name=name, **fields)
+        return await self.ask("volume:snapshot", volume_snapshots.create, "data", body)
+
+    async def intents(self, agent=None):
+        async with self.db.read() as rd:
+            found = await desired.load(rd, (agent or self.cloud.agents[0]).node)
+        return {one.id: one for one in found.volumes}
+
+    async def sync(self, agent=None, **changes):
+        """Have the agent make all volumes as they should be, and report it."""
+        agent = agent or self.cloud.agents[0]
+        done = tuple(self.done(one, **changes) for one in (await self.intents(agent)).values())
+        agent.sequence += 1
+        message = Observed(sequence=agent.sequence, digest="", complete=False, volumes=done)
+        await observed.apply(self.db, agent.node, message, instance=agent.instance)
+
+    def done(self, intent: VolumeIntent, **changes):
+        now = self.db.clock.now()
+        kept = tuple(
+            SnapshotObserved(id=SnapshotId(one.id), size_bytes=intent.size_bytes, taken_at=now)
+            for one in intent.snapshots
+            if one.desired is Wish.PRESENT
+        )
+        seen = VolumeObserved(
+            id=intent.id,
+            generation=intent.generation,
+            phase=VolumePhase.ABSENT if intent.desired is Wish.ABSENT else VolumePhase.READY,
+            size_bytes=intent.size_bytes,
+            restore_nonce=intent.restore.nonce if intent.restore else 0,
+            snapshots=kept,
+        )
+        return msgspec.structs.replace(seen, **changes)
+
+
+@pytest.fixture
+async def store(database):
+    return Store(await cloud(database))
+
+
+@pytest.fixture
+async def attached(store):
+    """A volume of a running machine, made."""
+    await store.cloud.running("web")
+    await store.create()
+    await store.attach()
+    await store.sync()
+    return store
+
+
+async def refusal(kind, action):
+    with pytest.raises(kind) as caught:
+        await action
+    assert caught.value.hint
+    return caught.value.code
+
+
+async def test_a_new_volume_waits_until_it_is_needed(store):
+    accepted = await store.create()
+    assert accepted.operation.state == "succeeded"
+    assert (accepted.resource.phase, accepted.resource.node) == (VolumePhase.PENDING, None)
+    assert accepted.resource.conditions.converged
+    assert await refusal(ConflictError, store.create()) == "volume_name_taken"
+    gone = await store.ask("volume:delete", volumes.delete, "data")
+    assert gone.operation.state == "succeeded"
+    assert await refusal(NotFoundError, store.show()) == "volume_not_found"
+
+
+async def test_a_blank_volume_needs_a_size(store):
+    assert await refusal(InvalidInputError, store.create("x", pool="local")) == "size_needed"
+
+
+async def test_a_volume_is_on_the_node_of_its_machine(attached):
+    seen = await attached.show()
+    assert seen.node is not None
+    assert (seen.phase, seen.vm.name) == (VolumePhase.READY, "web")
+    intents = await attached.cloud.agent.intents()
+    (vm,) = intents.values()
+    assert [one.volume for one in vm.volumes] == [seen.id]
+
+
+async def test_a_volume_is_attached_once(attached):
+    await attached.cloud.create("other")
+    assert await refusal(ConflictError, attached.attach("other")) == "volume_attached"
+
+
+async def test_a_volume_is_free_once_its_machine_has_let_go(attached):
+    await attached.detach()
+    assert (await attached.show()).vm is not None
+    await attached.cloud.converge()
+    assert (await attached.show()).vm is None
+
+
+async def test_a_machine_goes_where_its_volume_is(database):
+    store = Store(await cloud(database, node_count=2))
+    await store.cloud.running("web")
+    await store.create()
+    await store.attach()
+    home = (await store.show()).node
+    await store.detach()
+    await store.cloud.verb("stop")
+    await store.cloud.converge()
+    for number in range(4):
+        name = f"next-{number}"
+        await store.cloud.create(name, start=False)
+        await store.attach(name)
+        await store.cloud.verb("start", name)
+        await store.cloud.converge()
+        assert (await store.cloud.vm(name)).node == home
+        await store.cloud.verb("delete", name)
+        await store.cloud.converge()
+        assert (await store.show()).vm is None
+
+
+async def test_a_volume_is_kept_or_deleted_with_its_machine_as_was_said(attached):
+    await attached.create("scratch")
+    await attached.attach(volume="scratch", delete_with_vm=True)
+    await attached.sync()
+    await attached.cloud.verb("delete")
+    await attached.cloud.converge()
+    assert (await attached.show()).vm is None
+    assert (await attached.show("scratch")).desired is Wish.ABSENT
+    await attached.sync()
+    assert await refusal(NotFoundError, attached.show("scratch")) == "volume_not_found"
+
+
+async def test_what_stands_in_the_way_of_a_deletion_is_said(attached):
+    asked = lambda: attached.ask("volume:delete", volumes.delete, "data")  # noqa: E731
+    assert await refusal(ConflictError, asked()) == "volume_attached"
+    await attached.snapshot(protected=True)
+    await attached.detach()
+    await attached.cloud.converge()
+    await attached.sync()
+    assert await refusal(ConflictError, asked()) == "volume_has_snapshots"
+    drop = lambda: attached.ask("volume:snapshot", volume_snapshots.delete, "data", "early")  # noqa: E731
+    assert await refusal(ConflictError, drop()) == "snapshot_protected"
+    body = SnapshotUpdate(protected=False)
+    await attached.ask("volume:protect", volume_snapshots.update, "data", "early", body)
+    await drop()
+    await attached.sync()
+    accepted = await asked()
+    await attached.sync()
+    assert await refusal(NotFoundError, attached.show()) == "volume_not_found"
+    assert accepted.operation.type == "volume.delete"
+
+
+async def test_a_volume_is_put_back_only_while_nobody_uses_it(attached):
+    await attached.snapshot()
+    body = VolumeRestore(snapshot="early")
+    asked = lambda: attached.ask("volume:restore", volume_snapshots.restore, "data", body)  # noqa: E731
+    assert await refusal(ConflictError, asked()) == "snapshot_pending"
+    await attached.sync()
+    assert await refusal(ConflictError, asked()) == "volume_in_use"
+    await attached.cloud.verb("stop")
+    await attached.cloud.converge()
+    accepted = await asked()
+    (intent,) = (await attached.intents()).values()
+    assert intent.restore.nonce == 1
+    assert not accepted.resource.conditions.converged
+    await attached.sync()
+    assert (await attached.show()).conditions.converged
+
+
+async def test_a_clone_is_made_where_its_origin_is(attached):
+    accepted = await attached.ask("volume:create", volumes.clone, "data", VolumeClone(name="copy"))
+    assert accepted.resource.node == (await attached.show()).node
+    assert (await attached.intents())[accepted.resource.id].source.volume == (await attached.show()).id
+    await attached.sync()
+    assert (await attached.show("copy")).phase is VolumePhase.READY
+
+
+async def test_a_volume_that_was_never_made_cannot_be_cloned_or_kept(store):
+    await store.create()
+    asked = store.ask("volume:create", volumes.clone, "data", VolumeClone(name="copy"))
+    assert await refusal(ConflictError, asked) == "volume_not_made"
+    assert await refusal(ConflictError, store.snapshot()) == "volume_not_made"
+
+
+async def test_a_volume_grows_and_does_not_shrink(attached):
+    grow = lambda size: attached.ask("volume:update", volumes.update, "data", VolumeUpdate(size_bytes=size))  # noqa: E731
+    await grow(2 * GIB)
+    await attached.sync()
+    assert (await attached.show()).actual_size_bytes == 2 * GIB
+    assert await refusal(InvalidInputError, grow(GIB)) == "volume_shrink"
+    assert await refusal(ExhaustedError, grow(10_000 * GIB)) == "pool_full"
+
+
+async def test_a_snapshot_expires_unless_it_is_protected(attached):
+    now = attached.db.clock.now()
+    for name, protected in (("goes", False), ("stays", True)):
+        await attached.snapshot(name, expires_at=now + timedelta(seconds=1), protected=protected)
+    await attached.sync()
+    async with attached.db.write() as tx:
+        assert await volume_snapshots.expire(tx) == 0
+    attached.db.clock.advance(60)
+    async with attached.db.write() as tx:
+        assert await volume_snapshots.expire(tx) == 1
+    await attached.sync()
+    async with attached.db.read() as rd:
+        left = await volume_snapshots.list_(rd, by("volume:view"), "data", ListQuery())
+    assert [one.name for one in left.items] == ["stays"]
+
+
+async def test_a_full_pool_refuses(store):
+    await store.ask("pool:create", pools.create, PoolCreate(name="small", path="/srv/small"))
+    async with store.db.read() as rd:
+        made = await pools.show(rd, by("pool:view"), "small")
+    said = PoolObserved(id=made.id, available=True, capacity_bytes=3 * GIB, used_bytes=0)
+    async with store.db.write() as tx:
+        await pools.follow(tx, store.cloud.agent.node, (said,))
+    await store.create("one", pool="small", size_bytes=GIB)
+    assert await refusal(ExhaustedError, store.create("two", pool="small", size_bytes=4 * GIB)) == "pool_full"
+
+
+async def test_pools_are_told_to_their_nodes_and_go_when_they_are_empty(store):
+    await store.ask("pool:create", pools.create, PoolCreate(name="fast", path="/srv/fast/"))
+    async with store.db.read() as rd:
+        (told,) = (await desired.load(rd, store.cloud.agent.node)).pools
+    assert (told.name, told.path) == ("fast", "/srv/fast")
+    await store.create("one", pool="fast", size_bytes=GIB)
+    gone = lambda ref: store.ask("pool:delete", pools.delete, ref)  # noqa: E731
+    assert await refusal(ConflictError, gone("fast")) == "pool_not_empty"
+    await store.ask("volume:delete", volumes.delete, "one")
+    await gone("fast")
+    assert await refusal(ConflictError, gone(LOCAL_POOL)) == "pool_built_in"
+    bad = store.ask("pool:create", pools.create, PoolCreate(name="bad", path="/srv/../etc"))
+    assert await refusal(InvalidInputError, bad) == "invalid_pool_path"
