@@ -29,7 +29,7 @@ def test_a_guest_boots_with_what_template_type_and_request_say(cloud: Platform) 
         "image": "tiny",
         "cpus": 2,
         "memory_bytes": 512 * MIB,
-        "kernel_args": "nacre.from=template",
+        "kernel_args": "loglevel=7 nacre.from=template",
         "publish": [{"host_port": port, "guest_port": 80}],
         "labels": {"app": "shop"},
     }
@@ -46,7 +46,7 @@ def test_a_guest_boots_with_what_template_type_and_request_say(cloud: Platform) 
     assert "nacre.from=template" in cloud.log("web"), "the kernel tells its command line"
 
     cloud.request("PATCH", "/v1/templates/shop", json={"config": {"kernel_args": "nacre.from=revision2"}})
-    assert cloud.vm("web")["spec"]["kernel_args"] == "nacre.from=template"
+    assert cloud.vm("web")["spec"]["kernel_args"] == "loglevel=7 nacre.from=template"
     cloud.post("/v1/templates", {"name": "like-web", "from_vm": "web", "config": {"publish": []}})
     pair = cloud.post("/v1/vms", {"name": "more-{n}", "template": "like-web", "count": 2}, wait=60)
     made = [pair, *pair["more"]]
