@@ -15,6 +15,7 @@ from nacre.agent.planner import (
     Forget,
     Known,
     Pause,
+    Plug,
     Reboot,
     RecordNonces,
     Reset,
@@ -30,8 +31,9 @@ from nacre.agent.planner import (
 )
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import VmId
+from nacre.model.ids import VmId, VolumeId
 from nacre.model.vms import Desired, ExitReason, RestartPolicy, VmIntent
+from nacre.model.volumes import VolumeAttachment
 from nacre.protocol.messages import NodeIntent
 from support.intents import newer, node_intent, vm_id, vm_intent
 
@@ -162,6 +164,21 @@ def test_numbers_of_reboots_and_resets_are_acted_on_once():
     assert decide(again, known(again, Presence.RUNNING), 0) == NOTHING
     button = newer(RUNS, reset_nonce=3)
     assert decide(button, known(button, Presence.RUNNING, reset_nonce=1), 0) == Reset(3)
+
+
+DATA = VolumeId("vol-00000000000000000000000001")
+WITH_DATA = msgspec.structs.replace(RUNS, volumes=(VolumeAttachment(volume=DATA),))
+
+
+def test_a_running_machine_is_given_its_volumes_and_gives_back_others():
+    assert step(WITH_DATA, Presence.RUNNING, volumes=frozenset()) == Plug(WITH_DATA)
+    assert step(WITH_DATA, Presence.RUNNING, volumes=frozenset({DATA})) == NOTHING
+    assert step(RUNS, Presence.RUNNING, volumes=frozenset({DATA})) == Plug(RUNS)
+    assert step(RUNS, Presence.STARTING, volumes=frozenset({DATA})) == NOTHING
+
+
+def test_a_machine_that_takes_no_volumes_while_it_runs_is_left_as_it_is():
+    assert step(WITH_DATA, Presence.RUNNING, volumes=None) == NOTHING
 
 
 def test_a_reboot_goes_on_even_if_the_guest_powered_itself_off_meanwhile():

@@ -272,7 +272,7 @@ async def test_a_full_pool_refuses(store):
         made = await pools.show(rd, by("pool:view"), "small")
     said = PoolObserved(id=made.id, available=True, capacity_bytes=3 * GIB, used_bytes=0)
     async with store.db.write() as tx:
-        await pools.follow(tx, store.cloud.agent.node, (said,))
+        await pools.follow(tx, {store.cloud.agent.node: (said,)})
     await store.create("one", pool="small", size_bytes=GIB)
     assert await refusal(ExhaustedError, store.create("two", pool="small", size_bytes=4 * GIB)) == "pool_full"
 

@@ -6,6 +6,7 @@ Made by `fleet`. What the link asks of it (`link.Handler`) is answered from memo
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
 from functools import cache
 
 from nacre.agent.consoles import Stored
@@ -17,6 +18,7 @@ from nacre.agent.identity import IdentityFiles
 from nacre.agent.link import Link
 from nacre.agent.observer import Observer
 from nacre.agent.outbox import Report
+from nacre.agent.simulation import volumes as storage
 from nacre.agent.simulation.lease import SimulatedLease
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.agent.simulation.options import Options
@@ -28,7 +30,7 @@ from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.model.units import GIB
 from nacre.model.vms import MachineType
 from nacre.protocol.join import Join
-from nacre.protocol.messages import DesiredState, HeldVm, StreamKind
+from nacre.protocol.messages import DesiredState, HeldVm, NodeIntent, StreamKind
 
 _FROST_S = 0.5
 """How often it is looked whether the lease has ended."""
@@ -62,6 +64,7 @@ class SimulatedNode:
         self._digest = ""
         self._held: tuple[HeldVm, ...] = ()
         self._link: Link | None = None
+        self._intent = NodeIntent()
 
     @property
     def is_up(self) -> bool:
@@ -125,19 +128,29 @@ class SimulatedNode:
 
     def report(self) -> Report:
         """Everything that is here."""
-        return Report(vms=self._observer.all(), held=self._machines.held(), copies=self._machines.copies())
+        told = self._intent
+        plain = Report(vms=self._observer.all(), held=self._machines.held(), copies=self._machines.copies())
+        if not told.volumes and not told.pools:
+            return plain
+        return replace(
+            plain,
+            volumes=storage.volumes(told, self._clock.now()),
+            pools=storage.pools(told, self._facts.capacity.disk_bytes),
+        )
 
     async def on_desired(self, state: DesiredState) -> None:
         """Take the desired state."""
         if state.intent is None:
             return
         self._digest = state.digest
+        storage_is_news = (state.intent.volumes, state.intent.pools) != (self._intent.volumes, self._intent.pools)
+        self._intent = state.intent
         self._lease.told(state.intent)
         self._machines.want(state.intent)
         if self._lease.is_needed and self._frost is None:
             self._look_at_lease()
         held = self._machines.held()
-        if held != self._held or state.intent.retired or state.intent.discard:
+        if held != self._held or state.intent.retired or state.intent.discard or storage_is_news:
             self._held = held
             if self._link is not None:
                 self._link.report()

@@ -52,6 +52,7 @@ async def _each_once(tx: Tx, reports: Sequence[Report]) -> list[bool]:
     whole = [report.node for report in reports if report.facts.complete]
     hosts = await vms.hosts(tx, whole) if whole else set[NodeId]()
     keepers = await copy_store.counts(tx, whole) if whole else {}
+    await pools.follow(tx, {one.node: one.facts.pools for one in reports if one.facts.pools and one.node in accepted})
     for report in sorted(reports, key=lambda report: report.node):
         before = accepted.get(report.node)
         if before is not None:
@@ -68,8 +69,6 @@ async def _store(tx: Tx, report: Report, before: Accepted, *, is_host: bool, is_
         await copies.follow(tx, report.node, facts)
     if facts.volumes:
         await volume_facts.observe(tx, report.node, facts.volumes, node_name=before.name)
-    if facts.pools:
-        await pools.follow(tx, report.node, facts.pools)
     settled = before.held is None and before.teardown_allowed_at is None
     if facts.held or (facts.complete and not settled):
         await node_signs.synced(tx, report.node, facts.held)

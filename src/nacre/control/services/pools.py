@@ -1,5 +1,7 @@
 """Pools: where volumes are. Made and deleted by operators; what they are like is what nodes say."""
 
+from collections.abc import Mapping
+
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
 from nacre.control.services import events
@@ -113,9 +115,12 @@ async def check_room(tx: Tx, pool: PoolRow, node: NodeId | None, more_bytes: int
         )
 
 
-async def follow(tx: Tx, node: NodeId, seen: tuple[PoolObserved, ...]) -> None:
-    """Store what a node says of its pools."""
-    await store.report(tx, node, seen)
+async def follow(tx: Tx, seen: Mapping[NodeId, tuple[PoolObserved, ...]]) -> None:
+    """Store what nodes say of their pools. What they have said before, as most do, costs one question for all."""
+    before = await store.said(tx, list(seen)) if seen else {}
+    for node, now in sorted(seen.items()):
+        if before.get(node, ()) != tuple(sorted(now, key=lambda one: one.id)):
+            await store.report(tx, node, now)
 
 
 async def _out(rd: Read, row: PoolRow) -> PoolOut:

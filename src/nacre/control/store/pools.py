@@ -132,6 +132,15 @@ async def forget_node(tx: Tx, node: NodeId) -> None:
     await tx.connection.execute(delete(pool_reports).where(pool_reports.c.node == node))
 
 
+async def said(rd: Read, among: Collection[NodeId]) -> dict[NodeId, tuple[PoolObserved, ...]]:
+    """Return what these nodes have said, in the order of the pools."""
+    query = select(pool_reports).where(is_one_of(rd, pool_reports.c.node, among)).order_by(pool_reports.c.pool)
+    found: dict[NodeId, tuple[PoolObserved, ...]] = {}
+    for row in await rd.connection.execute(query):
+        found[row.node] = (*found.get(row.node, ()), row.seen)
+    return found
+
+
 async def report(tx: Tx, node: NodeId, seen: Sequence[PoolObserved]) -> None:
     """Replace what a node says. What it says of pools that are gone is dropped."""
     known = {row.id for row in await every(tx)}
