@@ -1,4 +1,4 @@
-"""Images: what a machine boots from. A set of artifacts (disk, kernel, initrd), each with a checksum.
+"""Images: what a machine boots from. A set of artifacts (disk, kernel, initrd, ISO), each with a checksum.
 
 Used by every layer. Pure.
 """
@@ -21,6 +21,7 @@ class Role(StrEnum):
     DISK = "disk"
     KERNEL = "kernel"
     INITRD = "initrd"
+    ISO = "iso"  # a medium to start from, such as an installer
 
 
 class Format(StrEnum):
@@ -113,10 +114,17 @@ def check_roles(roles: list[Role]) -> None:
         raise InvalidInputError(
             "initrd_without_kernel", "an initrd needs a kernel", hint="give the kernel too", field="artifacts"
         )
-    if Role.KERNEL not in roles and Role.DISK not in roles:
+    if Role.ISO in roles and Role.KERNEL in roles:
+        raise InvalidInputError(
+            "kernel_with_iso",
+            "an image starts from a kernel or from a medium, not from both",
+            hint="leave out the kernel, or the ISO",
+            field="artifacts",
+        )
+    if not {Role.KERNEL, Role.DISK, Role.ISO} & set(roles):
         raise InvalidInputError(
             "nothing_to_boot",
-            "an image needs a disk or a kernel",
+            "an image needs a disk, a kernel or an ISO",
             hint="give at least one of them",
             field="artifacts",
         )

@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from nacre.errors import ConflictError
+from nacre.model.capabilities import Offered
 
 
 class NodeState(StrEnum):
@@ -114,6 +115,9 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str = ""
     machines: tuple[str, ...] = ()
     abilities: tuple[str, ...] = ()
+    """What its driver can do beyond starting and stopping machines."""
+    offer: tuple[Offered, ...] | None = None
+    """What it can do for machines and, for what it cannot, why. Null from agents that do not say."""
 
 
 class NumaNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,22 @@ from typing import Annotated
 
 import msgspec
 
-from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
+from nacre.model.hardware import (
+    MAX_DISKS,
+    MAX_NICS,
+    BootOptions,
+    CpuOptions,
+    DeviceOptions,
+    DiskOptions,
+    LimitGroup,
+    MemoryOptions,
+    NicOptions,
+    NumaCell,
+)
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId
 from nacre.model.images import ImageManifest
-from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
+from nacre.model.placement import MAX_PRIORITY, Placement
 from nacre.model.units import MIB
 
 MIN_MEMORY = 64 * MIB
@@ -107,6 +118,13 @@ class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     network: NetworkKind = NetworkKind.USER
     mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
     """Derived from the machine's id and the NIC's place when not given."""
+    options: NicOptions = NicOptions()
+    """How it is connected."""
+
+
+Numa = Annotated[tuple[NumaCell, ...], msgspec.Meta(max_length=64)]
+LimitGroups = Annotated[tuple[LimitGroup, ...], msgspec.Meta(max_length=MAX_DISKS)]
+Nics = Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=MAX_NICS)]
 
 
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,7 +139,7 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Size of the root disk. None takes the image's own size, and no disk if the image has none."""
     kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     """Added to the image's kernel command line; only for images with a kernel."""
-    nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=8)] = (NicSpec(),)
+    nics: Nics = (NicSpec(),)
     publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
@@ -132,6 +150,20 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority; it then waits for room itself."""
+    cpu: CpuOptions = CpuOptions()
+    """How the CPUs are, besides how many."""
+    memory: MemoryOptions = MemoryOptions()
+    """How the memory is, besides how much."""
+    numa: Numa = ()
+    """Memory nodes of the guest. None: it has one."""
+    root_disk: DiskOptions = DiskOptions()
+    """How the root disk is connected."""
+    limit_groups: LimitGroups = ()
+    """Limits that disks share."""
+    devices: DeviceOptions = DeviceOptions()
+    """Consoles and small devices."""
+    boot: BootOptions = BootOptions()
+    """What it starts from if its image has no kernel."""
 
 
 class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +231,35 @@ class ExitReason(StrEnum):
     FENCED = "fenced"  # its node could not renew its lease in time
 
 
+class InForce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine that runs has of its configuration. What has its default is left out where it is written."""
+
+    least_cpus: int
+    """CPUs that it started with: it cannot have fewer while it runs."""
+    least_memory_bytes: int
+    """Memory that it started with."""
+    disk_bytes: int | None = None
+    """Size of the root disk as it was asked for. None: as the image has it."""
+    nics: tuple[NicSpec, ...] = ()
+    """Its network interfaces."""
+    cpu: CpuOptions = CpuOptions()
+    """How the CPUs are."""
+    memory: MemoryOptions = MemoryOptions()
+    """How the memory is."""
+    numa: tuple[NumaCell, ...] = ()
+    """Memory nodes of the guest."""
+    root_disk: DiskOptions = DiskOptions()
+    """How the root disk is connected."""
+    limit_groups: tuple[LimitGroup, ...] = ()
+    """Limits that disks share."""
+    devices: DeviceOptions = DeviceOptions()
+    """Consoles and small devices."""
+    boot: BootOptions = BootOptions()
+    """What it has started from."""
+    refused: tuple[str, ...] = ()
+    """Fields that were to be changed while it runs and that its hypervisor cannot change."""
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One life of a machine's process, from start to exit."""
 
@@ -212,6 +273,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     publish: tuple[PublishedPort, ...] = ()
     guarded: bool = False
     """Whether its process is held by a guard that fences it when the node's lease ends."""
+    config: InForce | None = None
+    """What it has of its machine's configuration. Not from agents that changed nothing of machines that run."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""
@@ -247,67 +310,6 @@ def satisfies(desired: Desired, phase: Phase) -> bool:
             return phase in {Phase.STOPPED, Phase.PENDING}
         case Desired.ABSENT:
             return phase is Phase.ABSENT
-
-
-def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
-    """Name the fields of `spec` that take effect only when the machine is next started."""
-    if run is None or run.exited_at is not None:
-        return ()
-    pairs = {
-        "cpus": (spec.cpus, run.cpus),
-        "memory_bytes": (spec.memory_bytes, run.memory_bytes),
-        "publish": (spec.publish, run.publish),
-    }
-    changed = [name for name, (wanted, has) in pairs.items() if wanted != has]
-    if spec.ha is HaPolicy.RESTART and not run.guarded:
-        changed.append("ha")
-    return tuple(changed)
-
-
-def check_spec(spec: VmSpec) -> VmSpec:
-    """Return `spec` if its parts fit together. Raises InvalidInputError or UnsupportedError naming the field."""
-    for index, port in enumerate(spec.publish):
-        field = f"publish[{index}]"
-        try:
-            address = ip_address(port.host_address)
-        except ValueError as error:
-            raise InvalidInputError(
-                "invalid_address",
-                f"{port.host_address!r} is not an IP address",
-                hint="publish on an address of the node: 127.0.0.1 for local use, 0.0.0.0 for every address",
-                field=f"{field}.host_address",
-            ) from error
-        if address.version == 6:
-            raise UnsupportedError(
-                "ipv6_publish_unsupported",
-                f"{port.host_address} is an IPv6 address, and QEMU's user-mode network publishes on IPv4 only",
-                hint="publish on an IPv4 address of the node, or put a proxy in front of it",
-                field=f"{field}.host_address",
-            )
-        clash = next((p for p in spec.publish[:index] if ports_overlap(p, port)), None)
-        if clash is not None:
-            raise InvalidInputError(
-                "port_published_twice",
-                f"{port} and {clash} use the same port",
-                hint="change one of them",
-                field=field,
-            )
-    if spec.publish and not spec.nics:
-        raise InvalidInputError(
-            "publish_without_nic",
-            "ports are published but there is no NIC",
-            hint="add a user-mode NIC",
-            field="publish",
-        )
-    if "\n" in spec.kernel_args or "\0" in spec.kernel_args:
-        raise InvalidInputError(
-            "invalid_kernel_args",
-            "kernel_args has a line break",
-            hint="write it on one line",
-            field="kernel_args",
-        )
-    check_placement(spec.placement)
-    return spec
 
 
 def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:

@@ -2,7 +2,8 @@
 
 1: first version. Since: leases (`Renew`, `Renewed`), which an agent uses only if `Welcome` says how long they last,
    and in the desired state tenure, retired and discard, which an older agent does not see and never gets: what needs
-   them is placed only on nodes that advertise the ability `guard`.
+   them is placed only on nodes that advertise the ability `guard`; the whole configuration of machines in `VmSpec`,
+   what of it is in force in `RunInfo.config`, and what hypervisors offer in `HypervisorInfo.offer`.
 """
 
 from nacre.errors import UnsupportedError

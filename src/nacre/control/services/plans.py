@@ -19,7 +19,8 @@ from nacre.errors import InvalidInputError, NacreError
 from nacre.model.ids import ProjectId, VmId
 from nacre.model.metadata import check_labels, check_name
 from nacre.model.placement import Decision
-from nacre.model.vms import HaPolicy, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import HaPolicy, VmSpec
 from nacre.schema.scheduling import MAX_PLANNED, PlanBody, PlanItem, PlannedVm, PlanOut, PlanTotals
 from nacre.schema.vms import NodeRef
 

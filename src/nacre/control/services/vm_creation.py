@@ -14,7 +14,8 @@ from nacre.model.ids import VmId
 from nacre.model.images import Role
 from nacre.model.metadata import check_labels, check_name
 from nacre.model.units import format_size
-from nacre.model.vms import DEFAULT_MEMORY, Desired, HaPolicy, Phase, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import DEFAULT_MEMORY, Desired, HaPolicy, Phase, VmSpec
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmCreate, VmOut
 
@@ -97,6 +98,13 @@ def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:
         ha=body.ha,
         priority=body.priority,
         preemptible=body.preemptible,
+        cpu=body.cpu,
+        memory=body.memory,
+        numa=body.numa,
+        root_disk=body.root_disk,
+        limit_groups=body.limit_groups,
+        devices=body.devices,
+        boot=body.boot,
     )
 
 

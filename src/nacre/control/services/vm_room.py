@@ -11,14 +11,15 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import NOTHING, Promised
 from nacre.control.store.vms import VmRow
-from nacre.errors import ExhaustedError
+from nacre.errors import ExhaustedError, InvalidInputError
 from nacre.model.ids import NodeId, VmId
 from nacre.model.nodes import ConditionKind
 from nacre.model.placement import Policy
+from nacre.model.units import format_size
 from nacre.model.vms import HaPolicy
 
 UNKNOWN_RELIABILITY = 0.5
-_GROWTH = frozenset({"not_enough_memory", "not_enough_cpus"})
+_GROWTH = {"not_enough_memory": "memory_bytes", "not_enough_cpus": "cpus", "not_enough_disk": "disk_bytes"}
 
 
 def reserve(row: VmRow) -> VmRow:
@@ -28,7 +29,20 @@ def reserve(row: VmRow) -> VmRow:
         row,
         reserved_cpus=max(row.spec.cpus, run.cpus if run is not None else 0),
         reserved_memory_bytes=max(row.spec.memory_bytes, run.memory_bytes if run is not None else 0),
+        reserved_disk_bytes=max(row.spec.disk_bytes or 0, row.reserved_disk_bytes),
     )
+
+
+def check_disk_grows(row: VmRow, disk_bytes: int | None) -> None:
+    """Raise InvalidInputError for a root disk that would become smaller than it is."""
+    if disk_bytes is not None and disk_bytes < row.reserved_disk_bytes:
+        has, asked = format_size(row.reserved_disk_bytes), format_size(disk_bytes)
+        raise InvalidInputError(
+            "disk_shrinks",
+            f"the disk of {row.name} has {has} and cannot become smaller ({asked})",
+            hint="make another machine with a smaller disk and copy what is needed",
+            field="disk_bytes",
+        )
 
 
 def request_of(row: VmRow) -> Request:
@@ -111,12 +125,19 @@ async def taken_ports(rd: Read, among: Collection[NodeId] | None = None) -> dict
 
 async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
     """Raise ExhaustedError if a placed machine that grows does not fit on its node, whose row must be locked."""
-    grows = after.reserved_cpus > before.reserved_cpus or after.reserved_memory_bytes > before.reserved_memory_bytes
+    grows = (
+        after.reserved_cpus > before.reserved_cpus
+        or after.reserved_memory_bytes > before.reserved_memory_bytes
+        or after.reserved_disk_bytes > before.reserved_disk_bytes
+    )
     if before.node is None or not grows:
         return
     (room,) = await rooms(tx, [before.node])
     without = replace(
-        room, cpus=room.cpus - before.reserved_cpus, memory_bytes=room.memory_bytes - before.reserved_memory_bytes
+        room,
+        cpus=room.cpus - before.reserved_cpus,
+        memory_bytes=room.memory_bytes - before.reserved_memory_bytes,
+        disk_bytes=room.disk_bytes - before.reserved_disk_bytes,
     )
     for reason in fits(request_of(after), without, await policy(tx)):
         if reason.code in _GROWTH:
@@ -124,7 +145,7 @@ async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
                 reason.code,
                 f"the node of {after.name} has no room: {reason.message}",
                 hint="ask for less, or delete machines that are not needed",
-                field="memory_bytes" if reason.code == "not_enough_memory" else "cpus",
+                field=_GROWTH[reason.code],
             )
 
 

@@ -24,7 +24,8 @@ from nacre.control.wake import VMS, node_topic
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.ids import looks_like_id
 from nacre.model.metadata import check_labels
-from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec
 from nacre.schema.common import Accepted, Page
 from nacre.schema.vms import VmOut, VmStop, VmUpdate
 
@@ -190,6 +191,7 @@ async def update(
     require_match(if_match, etag_of(row.generation))
     if row.desired is Desired.ABSENT:
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
+    vm_room.check_disk_grows(row, body.disk_bytes)
     spec = check_spec(_merged(row.spec, body))
     changed = vm_room.reserve(
         replace(
@@ -226,17 +228,7 @@ async def cancel(tx: Tx, caller: Caller, operation: OperationRow) -> None:
 
 
 def _merged(spec: VmSpec, body: VmUpdate) -> VmSpec:
-    names = (
-        "cpus",
-        "memory_bytes",
-        "publish",
-        "restart",
-        "stop_timeout_s",
-        "placement",
-        "ha",
-        "priority",
-        "preemptible",
-    )
+    names = (name for name in body.__struct_fields__ if name != "labels")
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
     return msgspec.structs.replace(spec, **given)
 
