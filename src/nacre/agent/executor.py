@@ -19,6 +19,7 @@ from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
 from nacre.agent.vms.adopt import adopt
+from nacre.agent.vms.change import change
 from nacre.agent.vms.copies import Copies
 from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
@@ -34,6 +35,7 @@ from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, VmId
+from nacre.model.vm_changes import forgiven
 from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
@@ -270,8 +272,8 @@ class Executor:
                 await self._let_go(machine, step)
             case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
                 machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
-            case planner.Pause() | planner.Resume() | planner.Reset():
-                await _press(machine, step)
+            case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
+                await _press(machine, step, self._host)
             case planner.Nothing() | planner.RetryAt() | planner.Discard():
                 pass
 
@@ -357,7 +359,12 @@ class Executor:
 def _accept(machine: Machine, intent: VmIntent) -> None:
     """Take note of a newer intent. It becomes durable with the step that follows, or when there is none."""
     first = machine.record.intent is None
-    nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce} if first else {}
+    nonces: dict[str, object] = {}
+    if first:
+        nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce}
+    run = machine.record.run
+    if run is not None:
+        nonces["run"] = msgspec.structs.replace(run, info=forgiven(run.info))
     machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
     machine.forgive()
 
@@ -370,7 +377,9 @@ def _past(machine: Machine) -> None:
         machine.recovered()
 
 
-async def _press(machine: Machine, step: planner.Pause | planner.Resume | planner.Reset) -> None:
+async def _press(
+    machine: Machine, step: planner.Pause | planner.Resume | planner.Reset | planner.Change, host: Host
+) -> None:
     """Do something to a running guest and see what it did."""
     guest = machine.guest
     if guest is None:
@@ -382,6 +391,8 @@ async def _press(machine: Machine, step: planner.Pause | planner.Resume | planne
             await resume(guest)
         case planner.Reset(nonce=nonce):
             await reset(machine, guest, nonce)
+        case planner.Change(intent=intent):
+            await change(machine, guest, intent.spec, host)
     state = await guest.state()
     if machine.guest is guest:
         machine.presence = OF_GUEST[state]

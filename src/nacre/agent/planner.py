@@ -14,6 +14,7 @@ from nacre.agent.steps import (
     NOTHING,
     Accept,
     Adopt,
+    Change,
     Delete,
     Discard,
     Forget,
@@ -32,7 +33,8 @@ from nacre.agent.steps import (
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId
-from nacre.model.vms import Desired, ExitReason, RestartPolicy, VmIntent
+from nacre.model.vm_changes import pending
+from nacre.model.vms import Desired, ExitReason, RestartPolicy, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
 
 FREE_TEARDOWNS = 3
@@ -58,6 +60,8 @@ class Known:
     """Not before this time (monotonic) is tried again what failed or crashed."""
     frozen: bool = False
     """Its guard holds it still: it hears nothing, and can only be ended."""
+    run: RunInfo | None = None
+    """What the newest life has of its configuration."""
 
     @property
     def generation(self) -> int:
@@ -217,7 +221,7 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
     `retiring` says that the placement which it is about has ended.
     """
     if retiring:
-        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume)
+        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change)
     if told is None:
         return False
     match step:
@@ -228,6 +232,8 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
             return told.desired is not Desired.STOPPED or told.force_stop
         case Reboot():
             return told.desired in {Desired.STOPPED, Desired.ABSENT}
+        case Change(intent=intent):
+            return told.desired is not Desired.RUNNING or told.spec != intent.spec
         case Adopt():
             return told.desired is Desired.ABSENT
         case _:
@@ -276,6 +282,8 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
     if intent.reset_nonce > known.reset_nonce:
         return _at(known, now, Reset(intent.reset_nonce))
     wanted = Presence.PAUSED if intent.desired is Desired.PAUSED else Presence.RUNNING
+    if known.presence is Presence.RUNNING and wanted is Presence.RUNNING and pending(intent.spec, known.run):
+        return _at(known, now, Change(intent))
     if known.presence in {wanted, Presence.STARTING}:
         return NOTHING
     return _at(known, now, Pause() if known.presence is Presence.RUNNING else Resume())

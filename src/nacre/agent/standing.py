@@ -22,6 +22,7 @@ def known(machine: Machine) -> Known:
         failure=machine.failure.failure_class if machine.failure is not None else None,
         retry_at=machine.retry_at,
         frozen=machine.frozen,
+        run=run.info if run is not None else None,
     )
 
 

@@ -69,6 +69,13 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Have what runs be as its configuration says, as far as that can be done while it runs."""
+
+    intent: VmIntent
+
+
+@dataclass(frozen=True)
 class Delete:
     """Leave nothing of it but a tombstone."""
 
@@ -111,6 +118,7 @@ Step = (
     | Reset
     | Pause
     | Resume
+    | Change
     | Delete
     | RecordNonces
     | Retire

@@ -13,17 +13,19 @@ import msgspec
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.base import Guest, Hypervisor
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.storage.base import BaseDisk
-from nacre.agent.vms import launching
+from nacre.agent.vms import firmware, launching, tpm
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib import processes
+from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
+from nacre.model.vm_changes import in_force
 from nacre.model.vms import ExitReason, Phase, RunInfo, VmIntent
 
 LEASE_PATIENCE_S = 1.0
@@ -45,9 +47,10 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
         await host.proof.settle(image.path(Role.KERNEL))
         _empty(host, intent)
         run = host.new_run()
-        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
         machine.enter(Phase.STARTING)
         async with Undo() as undo:
+            ready = await _ready(intent, driver, host, undo)
+            launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host, ready=ready)
             undo.push(lambda: machine.save(starting=None))
             starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
             await machine.save(starting=starting)
@@ -69,6 +72,15 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
         os.close(lock)
 
 
+async def _ready(intent: VmIntent, driver: Hypervisor, host: Host, undo: Undo) -> launching.Ready:
+    """Make ready what a machine has besides disks. Raises DriverError and OSError."""
+    files = await in_thread(firmware.files, intent.spec.boot, driver, host.place(intent.id))
+    if not intent.spec.devices.tpm:
+        return launching.Ready(firmware=files)
+    undo.push(lambda: tpm.end(intent.id, host))
+    return launching.Ready(firmware=files, tpm_socket=await tpm.start(intent.id, host))
+
+
 def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
     """Describe the life that has begun."""
     return RunInfo(
@@ -80,6 +92,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
+        config=in_force(intent.spec),
     )
 
 
