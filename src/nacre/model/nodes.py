@@ -117,7 +117,7 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     abilities: tuple[str, ...] = ()
     """What its driver can do beyond starting and stopping machines."""
     offer: tuple[Offered, ...] | None = None
-    """What it can do for machines and, for what it cannot, why. Null from agents that do not say."""
+    """What it can do for machines and, for what it cannot, why. Null in lists, and from agents that do not say."""
 
 
 class NumaNode(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,12 +11,11 @@ from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.hardware import HUGE_PAGES, NO_LIMITS, Firmware, Graphics
 from nacre.model.placement import check_placement
 from nacre.model.units import MIB, format_size
-from nacre.model.vms import MachineType, NetworkKind, VmSpec, ports_overlap
+from nacre.model.vms import DEFAULT_HYPERVISOR, MachineType, NetworkKind, VmSpec, ports_overlap
 
 BLOCK = 128 * MIB
 """Guests take memory that is added while they run in blocks of this size."""
 _MOST_CPUS = 4096
-_QEMU = "qemu"
 
 
 def check_spec(spec: VmSpec) -> VmSpec:
@@ -130,7 +129,7 @@ def _check_memory(spec: VmSpec) -> None:
             f"let memory.max_bytes differ from memory_bytes by a multiple of {format_size(BLOCK)}",
         )
     pages = memory.hugepage_bytes
-    if not memory.thp and pages is None and spec.hypervisor == _QEMU:
+    if not memory.thp and pages is None and spec.hypervisor == DEFAULT_HYPERVISOR:
         raise UnsupportedError(
             "thp_fixed",
             "QEMU always lets the host use transparent huge pages for a machine",
@@ -245,7 +244,7 @@ def _check_boot(spec: VmSpec) -> None:
             "secure boot is a part of UEFI, and the machine starts by BIOS",
             "set boot.firmware to uefi, or leave secure_boot out",
         )
-    if spec.hypervisor != _QEMU:
+    if spec.hypervisor != DEFAULT_HYPERVISOR:
         return
     if spec.boot.secure_boot and spec.machine is not MachineType.Q35:
         raise _other_board("boot.secure_boot", "secure boot needs the machine type q35")

@@ -34,6 +34,7 @@ MIN_DISK = 1 * MIB
 MAX_DISK = 64 << 40
 DEFAULT_MEMORY = 512 * MIB
 DEFAULT_STOP_TIMEOUT_S = 30.0
+DEFAULT_HYPERVISOR = "qemu"
 
 
 class Desired(StrEnum):
@@ -131,7 +132,7 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The configuration of a machine. Sizes in bytes, times in seconds."""
 
     image: ImageId
-    hypervisor: str = "qemu"
+    hypervisor: str = DEFAULT_HYPERVISOR
     machine: MachineType = MachineType.Q35
     cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     memory_bytes: Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)] = DEFAULT_MEMORY

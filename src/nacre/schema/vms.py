@@ -11,6 +11,7 @@ from nacre.model.ids import NodeId, VmId
 from nacre.model.images import ImageId
 from nacre.model.placement import MAX_PRIORITY, Placement
 from nacre.model.vms import (
+    DEFAULT_HYPERVISOR,
     DEFAULT_STOP_TIMEOUT_S,
     MAX_DISK,
     MAX_MEMORY,
@@ -51,7 +52,7 @@ class VmCreate(Body, frozen=True, kw_only=True):
     """Free labels, to select by."""
     start: bool = True
     """Start it at once."""
-    hypervisor: str = "qemu"
+    hypervisor: str = DEFAULT_HYPERVISOR
     """What runs it: `qemu`, `cloud-hypervisor`, `firecracker`. What each can do is in /v1/capabilities."""
     machine: MachineType = MachineType.Q35
     """The board, for `qemu`."""

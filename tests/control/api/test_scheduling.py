@@ -167,3 +167,14 @@ async def test_rebalancing_proposes_first_and_moves_when_told_to(api: Api) -> No
     begun = await api.make("POST", "/v1/rebalance", {"min_gain": 0.01, "max_moves": 1})
     (move,) = (await api.make("GET", "/v1/moves"))["items"]
     assert (move["id"], move["reason"], move["pinned"]["name"]) == (begun["moves"][0]["move"], "rebalance", "node-2")
+
+
+async def test_what_hypervisors_can_do_is_listed_without_names_of_nodes(api: Api) -> None:
+    await nodes(api)
+    listed = await api.make("GET", "/v1/capabilities")
+    (qemu,) = listed["hypervisors"]
+    assert (qemu["name"], qemu["nodes"], qemu["available"]) == ("qemu", 2, 2)
+    by_name = {one["capability"]: one for one in qemu["capabilities"]}
+    assert (by_name["boot.kernel"]["level"], by_name["boot.kernel"]["nodes"]) == ("native", 2)
+    assert (by_name["tpm"]["level"], by_name["tpm"]["nodes"]) == ("unsupported", 0)
+    assert "node-1" not in str(listed)

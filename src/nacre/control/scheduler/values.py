@@ -40,6 +40,8 @@ class Request:
     """The one node that is looked at, for a target that somebody chose."""
     architecture: str = ""
     """As the kernel calls it, `x86_64`; empty takes any."""
+    needs: int = 0
+    """What it needs of its hypervisor: bits of `capabilities.mask_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,8 @@ class NodeRoom:
     capacity: Capacity | None
     usage: Usage | None = None
     hypervisors: tuple[HypervisorInfo, ...] = ()
+    offered: tuple[tuple[str, int], ...] = ()
+    """What each hypervisor offers: its name and bits. One that is not named offers the baseline."""
     architecture: str = ""
     conditions: frozenset[ConditionKind] = frozenset()
     reliability: float = 0.5

@@ -292,5 +292,6 @@ def _resident(row: PlacedRow, target: NodeId | None, *, movable: bool = False) -
         ha=row.spec.ha is HaPolicy.RESTART,
         priority=row.spec.priority,
         preemptible=row.spec.preemptible,
+        needs=vm_room.needed(row.spec, row.image_roles),
     )
     return replace(resident, request=request)

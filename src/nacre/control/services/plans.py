@@ -10,10 +10,10 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.packing import Packing, pack
 from nacre.control.scheduler.placement import place
 from nacre.control.scheduler.snapshot import Fleet, Request
-from nacre.control.services import fleet, image_lookup, projects
+from nacre.control.services import capabilities, fleet, image_lookup, projects, vm_room
 from nacre.control.services.scheduling import shown_to
 from nacre.control.services.vm_advice import advice
-from nacre.control.services.vm_creation import disk_of, spec_of
+from nacre.control.services.vm_creation import disk_of, roles_of, spec_of
 from nacre.control.store.db import Read
 from nacre.errors import InvalidInputError, NacreError
 from nacre.model.ids import ProjectId, VmId
@@ -57,17 +57,28 @@ async def _requests(rd: Read, caller: Caller, item: PlanItem, path: str, number:
         labels = check_labels(item.labels)
         image = await image_lookup.usable(rd, caller, item.image, project.id)
         spec = check_spec(spec_of(item, image))
+        await capabilities.admit(rd, caller, spec, [artifact.role for artifact in image.artifacts])
     except NacreError as error:
         error.field = path if error.field is None else f"{path}.{error.field}"
         raise
     names = [item.name] if item.count == 1 else [f"{item.name}-{each}" for each in range(1, item.count + 1)]
     return [
-        _request(VmId(f"plan-{number + offset:06}"), project.id, name, labels, spec, spec.disk_bytes or disk_of(image))
+        _request(
+            VmId(f"plan-{number + offset:06}"),
+            project.id,
+            name,
+            labels,
+            spec,
+            spec.disk_bytes or disk_of(image),
+            roles_of(image),
+        )
         for offset, name in enumerate(names)
     ]
 
 
-def _request(vm: VmId, project: ProjectId, name: str, labels: dict[str, str], spec: VmSpec, disk_bytes: int) -> Request:
+def _request(
+    vm: VmId, project: ProjectId, name: str, labels: dict[str, str], spec: VmSpec, disk_bytes: int, roles: str
+) -> Request:
     return Request(
         vm=vm,
         project=project,
@@ -83,6 +94,7 @@ def _request(vm: VmId, project: ProjectId, name: str, labels: dict[str, str], sp
         ha=spec.ha is HaPolicy.RESTART,
         priority=spec.priority,
         preemptible=spec.preemptible,
+        needs=vm_room.needed(spec, roles),
     )
 
 

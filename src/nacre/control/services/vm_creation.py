@@ -1,7 +1,7 @@
 """A new machine: what was asked, completed by the image's defaults, checked, and written with its promise."""
 
 from nacre.control.auth.principals import Caller
-from nacre.control.services import events, images, operations, projects, vm_ports, vm_views
+from nacre.control.services import capabilities, events, images, operations, projects, vm_ports, vm_views
 from nacre.control.services.vm_intents import unplaced
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
@@ -28,6 +28,7 @@ async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
     await vm_ports.check_free(tx, caller, body.publish)
     image = await images.resolve(tx, caller, body.image, project.id)
     spec = check_spec(spec_of(body, image))
+    await capabilities.admit(tx, caller, spec, [artifact.role for artifact in image.artifacts])
     row = await _insert(tx, body, project, image, spec, labels)
     if spec.publish:
         await vm_ports.hold(tx, row)
@@ -108,6 +109,11 @@ def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:
     )
 
 
+def roles_of(image: ImageRow) -> str:
+    """Return what an image is made of, as it is kept beside machines. Pure."""
+    return ",".join(sorted(artifact.role.value for artifact in image.artifacts))
+
+
 def disk_of(image: ImageRow) -> int:
     """Return the size of an image's disk as a guest sees it, 0 without one. Pure."""
     return next((a.virtual_size_bytes for a in image.artifacts if a.role is Role.DISK), 0)
@@ -125,6 +131,7 @@ async def _insert(
         spec=spec,
         image=image.id,
         image_name=image.name,
+        image_roles=roles_of(image),
         desired=Desired.RUNNING if body.start else Desired.STOPPED,
         generation=1,
         finalizers=[],

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+import msgspec
+
 from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.snapshot import NodeRoom, Request, TakenPort
 from nacre.control.services.node_changes import conditions
@@ -12,11 +14,14 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import NOTHING, Promised
 from nacre.control.store.vms import VmRow
 from nacre.errors import ExhaustedError, InvalidInputError
+from nacre.model.capabilities import mask_of, mask_offered
 from nacre.model.ids import NodeId, VmId
+from nacre.model.images import Role
 from nacre.model.nodes import ConditionKind
 from nacre.model.placement import Policy
 from nacre.model.units import format_size
-from nacre.model.vms import HaPolicy
+from nacre.model.vm_needs import wants
+from nacre.model.vms import HaPolicy, VmSpec
 
 UNKNOWN_RELIABILITY = 0.5
 _GROWTH = {"not_enough_memory": "memory_bytes", "not_enough_cpus": "cpus", "not_enough_disk": "disk_bytes"}
@@ -62,12 +67,24 @@ def request_of(row: VmRow) -> Request:
         ha=row.spec.ha is HaPolicy.RESTART,
         priority=row.spec.priority,
         preemptible=row.spec.preemptible,
+        needs=needed(row.spec, row.image_roles),
     )
+
+
+def needed(spec: VmSpec, roles: str) -> int:
+    """Return the bits of what a machine needs of its hypervisor. Pure."""
+    return mask_of(wants(spec, roles_in(roles)))
+
+
+def roles_in(text: str) -> list[Role] | None:
+    """Read what an image is made of, as it is kept beside machines; None if nobody has noted it. Pure."""
+    return [Role(role) for role in text.split(",")] if text else None
 
 
 def empty_room(row: NodeRow) -> NodeRoom:
     """Return a node as if nothing of it were promised. Pure."""
     facts = row.facts
+    told = facts.hypervisors if facts is not None else ()
     kinds = frozenset(condition.kind for condition in conditions(row))
     return NodeRoom(
         id=row.id,
@@ -79,7 +96,8 @@ def empty_room(row: NodeRow) -> NodeRoom:
         taints=row.taints,
         capacity=facts.capacity if facts is not None else None,
         usage=row.usage,
-        hypervisors=facts.hypervisors if facts is not None else (),
+        hypervisors=tuple(msgspec.structs.replace(info, offer=None) for info in told),
+        offered=tuple((info.name, mask_offered(info.offer)) for info in told),
         architecture=facts.architecture if facts is not None else "",
         conditions=kinds,
         reliability=row.reliability.score if row.reliability is not None else UNKNOWN_RELIABILITY,

@@ -10,7 +10,18 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import copies, events, moves, operations, projects, vm_intents, vm_ports, vm_room, vm_views
+from nacre.control.services import (
+    capabilities,
+    copies,
+    events,
+    moves,
+    operations,
+    projects,
+    vm_intents,
+    vm_ports,
+    vm_room,
+    vm_views,
+)
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.services.vm_creation import create
@@ -193,6 +204,8 @@ async def update(
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
     vm_room.check_disk_grows(row, body.disk_bytes)
     spec = check_spec(_merged(row.spec, body))
+    if vm_room.needed(spec, row.image_roles) & ~vm_room.needed(row.spec, row.image_roles):
+        await capabilities.admit(tx, caller, spec, vm_room.roles_in(row.image_roles))
     changed = vm_room.reserve(
         replace(
             row,

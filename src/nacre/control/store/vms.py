@@ -54,6 +54,7 @@ vms = Table(
     Column("spec", Model(VmSpec), nullable=False),
     Column("image", Text, ForeignKey("images.id"), nullable=False),
     Column("image_name", Text, nullable=False),
+    Column("image_roles", Text, nullable=False, server_default=""),
     Column("desired", Choice(Desired), nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("reboot_nonce", Integer, nullable=False),
@@ -101,6 +102,8 @@ class VmRow:
     spec: VmSpec
     image: ImageId
     image_name: str
+    image_roles: str = ""
+    """What its image is made of, with commas between; empty for machines of which nobody has noted it."""
     desired: Desired
     generation: int
     reboot_nonce: int = 0
@@ -214,7 +217,7 @@ async def add(tx: Tx, row: VmRow, *, taken: NacreError) -> None:
 
 async def save(tx: Tx, row: VmRow) -> None:
     """Store what may change of a machine that this transaction has locked."""
-    fixed = {"id", "project", "name", "image", "image_name", "created_at"}
+    fixed = {"id", "project", "name", "image", "image_name", "image_roles", "created_at"}
     values = {name: value for name, value in vars(row).items() if name not in fixed}
     await tx.connection.execute(update(vms).where(vms.c.id == row.id).values(**values))
 
