@@ -134,7 +134,7 @@ async def test_what_is_wrong_in_a_plan_is_named_with_its_path(one_api: Api) -> N
         assert (answer.status_code, answer.json()["field"]) == (404, "machines[1].image")
         answer = await client.post("/v1/plan", json={"machines": [{**good, "count": 900}, {**good, "count": 200}]})
         assert answer.json()["code"] == "plan_too_large"
-        answer = await client.post("/v1/plan", json={"machines": [{**good, "cpu": 1}]})
+        answer = await client.post("/v1/plan", json={"machines": [{**good, "cores": 1}]})
         assert answer.json()["code"] == "unknown_field"
 
 
