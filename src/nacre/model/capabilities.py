@@ -104,6 +104,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
     """How well a hypervisor does something on a node."""
 
     level: Level
+    """How well it is done."""
     note: str = ""
     """Why not better, or what it takes. For people."""
 

@@ -72,6 +72,7 @@ class CpuTopology(Part, frozen=True, kw_only=True):
     dies: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
     """Per package."""
     packages: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Per machine."""
 
     @property
     def cpus(self) -> int:

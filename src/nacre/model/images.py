@@ -68,9 +68,13 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """One verified file of an image."""
 
     role: Role
+    """What it is for."""
     format: Format
+    """How it is encoded."""
     size_bytes: int
+    """Its size, in bytes."""
     sha256: Sha256
+    """SHA-256 of its content, in hex."""
     virtual_size_bytes: int
     """What a guest sees; equals `size_bytes` for everything but disks."""
 
@@ -79,16 +83,22 @@ class ImageDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a machine gets that asks for nothing else."""
 
     cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """CPUs of a machine that asks for none."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
+    """Memory of a machine that asks for none."""
     disk_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
+    """Root disk of a machine that asks for none."""
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node needs to fetch, verify and boot an image."""
 
     id: ImageId
+    """Its id, which never changes."""
     artifacts: tuple[Artifact, ...]
+    """The files that it is made of."""
     kernel_args: str = ""
+    """The kernel command line."""
 
     def artifact(self, role: Role) -> Artifact | None:
         """Return the artifact with this role, if the image has one."""
@@ -99,9 +109,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How much of an artifact has arrived."""
 
     role: Role
+    """Which artifact."""
     received_bytes: int
+    """How much has arrived."""
     total_bytes: int | None = None
+    """How much there is; null when nobody knows."""
     updated_at: datetime | None = None
+    """When something last arrived."""
 
 
 def check_roles(roles: list[Role]) -> None:

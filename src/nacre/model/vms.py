@@ -99,9 +99,13 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A port of the node that leads to a port of the guest."""
 
     guest_port: PortNumber
+    """Port of the guest."""
     host_port: PortNumber
+    """Port of the node."""
     host_address: str = "127.0.0.1"
+    """Address of the node to listen on."""
     protocol: TransportProtocol = TransportProtocol.TCP
+    """TCP or UDP."""
 
     def __str__(self) -> str:
         return f"{self.host_address}:{self.host_port}->{self.guest_port}/{self.protocol}"
@@ -117,6 +121,7 @@ class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One network interface."""
 
     network: NetworkKind = NetworkKind.USER
+    """How it reaches the world."""
     mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
     """Derived from the machine's id and the NIC's place when not given."""
     options: NicOptions = NicOptions()
@@ -132,21 +137,31 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The configuration of a machine. Sizes in bytes, times in seconds."""
 
     image: ImageId
+    """Id of the image that it boots from."""
     hypervisor: str = DEFAULT_HYPERVISOR
+    """What runs it."""
     machine: MachineType = MachineType.Q35
+    """The board, for `qemu`."""
     cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Virtual CPUs that it starts with."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)] = DEFAULT_MEMORY
+    """Memory that it starts with, in bytes."""
     disk_bytes: Annotated[int, msgspec.Meta(ge=MIN_DISK, le=MAX_DISK, multiple_of=512)] | None = None
     """Size of the root disk. None takes the image's own size, and no disk if the image has none."""
     kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     """Added to the image's kernel command line; only for images with a kernel."""
     nics: Nics = (NicSpec(),)
+    """Network interfaces, in the order in which the guest sees them."""
     publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
+    """Ports of the node that lead to the first NIC."""
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    """When its node starts it again by itself."""
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
     """How long a graceful stop may take before the machine is switched off."""
     placement: Placement = Placement()
+    """Where it may and should go."""
     ha: HaPolicy = HaPolicy.NONE
+    """What happens to it when its node is lost."""
     priority: Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)] = 100
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
@@ -171,12 +186,19 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """One machine of a node's desired state: everything the agent needs, nothing it must look up."""
 
     id: VmId
+    """Its id, which never changes."""
     project: ProjectId
+    """The project that it belongs to."""
     name: str
+    """Its name."""
     generation: int
+    """Raised with every change of what is wanted."""
     desired: Desired
+    """What it should be doing."""
     spec: VmSpec
+    """Its configuration."""
     image: ImageManifest
+    """What it boots from."""
     reboot_nonce: int = 0
     """Raised by every request for a graceful reboot; the agent acts when it exceeds what it has applied."""
     reset_nonce: int = 0
@@ -191,7 +213,9 @@ class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
     """A machine that has moved away. Placements up to `fence` are to be switched off and set aside with their disks."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The newest placement that has ended."""
 
 
 class CopyState(StrEnum):
@@ -206,19 +230,24 @@ class CopyRef(msgspec.Struct, frozen=True, kw_only=True):
     """What one placement of a machine left behind on a node."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The token of the placement."""
 
 
 class CopyObserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a node has of a retired placement."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The token of the placement."""
     exists: bool
     """False for a placement that the node was told to retire and has nothing of."""
     size_bytes: int = 0
     """What its disks take."""
     since: datetime | None = None
+    """When it was set aside."""
 
 
 class ExitReason(StrEnum):
@@ -265,37 +294,52 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One life of a machine's process, from start to exit."""
 
     id: RunId
+    """Its id, which never changes."""
     started_at: datetime
+    """When its process began."""
     accelerator: str
+    """What it runs with: `kvm`, `hvf` or `tcg`."""
     accelerator_reason: str
     """Why this accelerator and not a faster one; empty when there is nothing to explain."""
     cpus: int
+    """CPUs that it has."""
     memory_bytes: int
+    """Memory that it has, in bytes."""
     publish: tuple[PublishedPort, ...] = ()
+    """Ports of the node that lead to it."""
     guarded: bool = False
     """Whether its process is held by a guard that fences it when the node's lease ends."""
     config: InForce | None = None
     """What it has of its machine's configuration. Not from agents that changed nothing of machines that run."""
     exited_at: datetime | None = None
+    """When its process ended; null while it runs."""
     exit_reason: ExitReason | None = None
+    """Why it ended."""
     exit_detail: str = ""
+    """Why it ended, for people."""
 
 
 class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a node knows of one machine."""
 
     id: VmId
+    """Its id, which never changes."""
     generation: int
     """The newest intent that the agent has acted on or is acting on."""
     phase: Phase
+    """What it is doing."""
     since: datetime
+    """Since when."""
     run: RunInfo | None = None
     """The current life, or the last one."""
     reboot_nonce: int = 0
+    """The newest reboot that was carried out."""
     reset_nonce: int = 0
+    """The newest reset that was carried out."""
     restarts: int = 0
     """How often this agent has started the machine again after a crash since its intent last changed."""
     failure: Failure | None = None
+    """What is wrong, if anything is."""
     fence: int = 0
     """The placement that this is about: one that has ended says nothing about the machine any more."""
 

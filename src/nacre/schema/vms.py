@@ -154,31 +154,47 @@ class ImageRef(Out, frozen=True, kw_only=True):
     """The image that a machine boots from."""
 
     id: ImageId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
 
 
 class NodeRef(Out, frozen=True, kw_only=True):
     """The node that a machine is placed on."""
 
     id: NodeId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
 
 
 class VmOut(Out, frozen=True, kw_only=True):
     """A machine: what was asked (`spec`, `desired`), what is (`phase`, `run`), and how far apart they are."""
 
     id: VmId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     project: ProjectRef
+    """The project that it belongs to."""
     labels: dict[str, str]
+    """Free labels, to select by."""
     spec: VmSpec
+    """Its configuration."""
     image: ImageRef
+    """The image that it boots from."""
     desired: Desired
+    """What it should be doing."""
     phase: Phase
+    """What it is doing."""
     since: datetime
+    """Since when it is in this phase."""
     node: NodeRef | None
+    """The node that it is placed on; null while there is none."""
     run: RunInfo | None
+    """Its current life, or the last one; null if it has never run."""
     conditions: Conditions
+    """How far it is from what was asked."""
     restart_required: tuple[str, ...]
     """Names of fields that take effect only when it is next started."""
     fence: int = 0
@@ -186,5 +202,8 @@ class VmOut(Out, frozen=True, kw_only=True):
     decision: str = ""
     """Why it is where it is, or nowhere yet, in one sentence; more is in its explanation."""
     created_at: datetime
+    """When it was made."""
     updated_at: datetime
+    """When it last changed."""
     etag: str
+    """Its state, for `If-Match`."""
