@@ -30,10 +30,10 @@ is not a flag. An unknown key is an error."""
 CAPABILITIES = """\
 # What hypervisors can do
 
-Made from the code by `scripts/write_reference.py`: the newest release of each, on a Linux host with KVM where nothing is
-missing. What a node of yours can do is said by `nacre hypervisor show NAME --node NODE` and `GET /v1/capabilities`, with
-the reason for what it cannot. A machine that asks for something goes only to nodes that offer it; what no node could
-ever do is refused when it is asked for.
+Made from the code by `scripts/write_reference.py`: the newest release of each, on a Linux host with KVM where nothing
+is missing. What a node of yours can do is said by `nacre hypervisor show NAME --node NODE` and `GET /v1/capabilities`,
+with the reason for what it cannot. A machine that asks for something goes only to nodes that offer it; what no node
+could ever do is refused when it is asked for.
 
 *yes*: by the hypervisor itself. *emulated*: by other means to the same end. *guest*: only if the guest plays along.
 *preview*: its makers call it one.
