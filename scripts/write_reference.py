@@ -1,11 +1,17 @@
-"""Write docs/reference/configuration.md from the code: `python scripts/write_reference.py`.
+"""Write configuration.md and capabilities.md in docs/reference from the code: `python scripts/write_reference.py`.
 
-`make check` runs it with `--check` and fails when the page is out of step.
+`make check` runs it with `--check` and fails when a page is out of step.
 """
 
 import ast
 import sys
 from pathlib import Path
+
+from nacre.agent.hypervisors.cloud_hypervisor import offer as cloud_hypervisor
+from nacre.agent.hypervisors.firecracker import offer as firecracker
+from nacre.agent.hypervisors.qemu import offer as qemu
+from nacre.model.capabilities import Capability, Level, Offer, Support
+from nacre.model.units import GIB, MIB
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nacre"
@@ -21,6 +27,26 @@ AGENT = """\
 environment (`NACRE_AGENT_DATA_DIR`, …) overrides files, flags (`--data-dir`, …) override both; `join`, a secret,
 is not a flag. An unknown key is an error."""
 
+CAPABILITIES = """\
+# What hypervisors can do
+
+Made from the code by `scripts/write_reference.py`: the newest release of each, on a Linux host with KVM where nothing
+is missing. What a node of yours can do is said by `nacre hypervisor show NAME --node NODE` and `GET /v1/capabilities`,
+with the reason for what it cannot. A machine that asks for something goes only to nodes that offer it; what no node
+could ever do is refused when it is asked for.
+
+*yes*: by the hypervisor itself. *emulated*: by other means to the same end. *guest*: only if the guest plays along.
+*preview*: its makers call it one.
+"""
+MARKS = {
+    Level.NATIVE: "yes",
+    Level.EMULATED: "emulated",
+    Level.NEEDS_GUEST: "guest",
+    Level.EXPERIMENTAL: "preview",
+    Level.UNSUPPORTED: "-",
+}
+NEWEST_FIRECRACKER = (1, 17, 0)
+
 PROGRAMS = {"nacre-control": ("control/settings.py", CONTROL), "nacre-agent": ("agent/settings.py", AGENT)}
 HEAD = "# Configuration\n\nMade from the code by `scripts/write_reference.py`. Times are in seconds, sizes in bytes.\n"
 
@@ -33,6 +59,40 @@ def configuration() -> str:
         parts += [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in fields(SOURCE / path)]
         parts.append("")
     return "\n".join(parts)
+
+
+def offers() -> dict[str, Offer]:
+    """Return what each hypervisor offers where nothing is missing: its newest release, on Linux with KVM."""
+    facts = qemu.Facts(
+        accelerator="kvm",
+        ceph=True,
+        uefi=True,
+        secure_uefi=True,
+        swtpm=True,
+        merging=True,
+        huge_pages=frozenset({2 * MIB, GIB}),
+    )
+    return {
+        "qemu": qemu.offer(facts),
+        "cloud-hypervisor": cloud_hypervisor.offer(guard_obstacle=""),
+        "firecracker": firecracker.offer(NEWEST_FIRECRACKER, jailer=True, guard_obstacle=""),
+    }
+
+
+def capabilities() -> str:
+    """Return the page on what hypervisors can do."""
+    made = offers()
+    parts = [CAPABILITIES, "| capability | " + " | ".join(made) + " |", "|---|" + "---|" * len(made)]
+    notes: list[str] = []
+    for capability in Capability:
+        cells: list[str] = []
+        for name, offer in made.items():
+            support = offer.get(capability, Support(level=Level.UNSUPPORTED))
+            cells.append(MARKS[support.level])
+            if support.note:
+                notes.append(f"| `{capability}` | {name} | {support.note} |")
+        parts.append(f"| `{capability}` | {' | '.join(cells)} |")
+    return "\n".join([*parts, "", "## Notes", "", "| capability | hypervisor | note |", "|---|---|---|", *notes, ""])
 
 
 def fields(path: Path) -> list[tuple[str, str, str]]:
@@ -54,7 +114,7 @@ def fields(path: Path) -> list[tuple[str, str, str]]:
 def write(check: bool) -> int:
     """Write the pages, or say whether they are as they would be written."""
     stale = 0
-    for name, text in {"configuration.md": configuration()}.items():
+    for name, text in {"configuration.md": configuration(), "capabilities.md": capabilities()}.items():
         page = PAGES / name
         if page.exists() and page.read_text() == text:
             continue

@@ -11,6 +11,7 @@ from nacre.agent.planner import (
     NOTHING,
     Accept,
     Adopt,
+    Change,
     Delete,
     Forget,
     Known,
@@ -514,3 +515,32 @@ def test_the_guard_holds_at_every_look_between_the_steps_of_one_sync(here: int, 
     world.converge()
     assert len(world.torn_down) == (gone if expected else 0)
     assert len(world.processes) == here - len(world.torn_down)
+
+
+def test_what_runs_otherwise_than_it_is_wanted_is_changed_once_it_runs():
+    from datetime import UTC, datetime
+
+    from nacre.model.hardware import CpuOptions
+    from nacre.model.ids import RunId
+    from nacre.model.vm_changes import applied, in_force
+    from nacre.model.vms import RunInfo
+
+    before = vm_intent(cpu=CpuOptions(max=4))
+    run = RunInfo(
+        id=RunId("run-1"),
+        started_at=datetime(2030, 1, 1, tzinfo=UTC),
+        accelerator="tcg",
+        accelerator_reason="",
+        cpus=before.spec.cpus,
+        memory_bytes=before.spec.memory_bytes,
+        config=in_force(before.spec),
+    )
+    wanted = msgspec.structs.replace(before, spec=msgspec.structs.replace(before.spec, cpus=3))
+    assert step(wanted, Presence.RUNNING, run=run) == Change(wanted)
+    assert step(wanted, Presence.STARTING, run=run) == NOTHING
+    assert step(wanted, Presence.RUNNING, run=applied(run, wanted.spec, "cpus")) == NOTHING
+    assert step(before, Presence.RUNNING, run=run) == NOTHING
+    asleep = msgspec.structs.replace(wanted, desired=Desired.PAUSED)
+    assert step(asleep, Presence.PAUSED, run=run) == NOTHING
+    assert interrupts(Change(wanted), newer(wanted, Desired.STOPPED))
+    assert not interrupts(Change(wanted), newer(wanted, Desired.RUNNING))

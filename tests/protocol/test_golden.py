@@ -12,7 +12,28 @@ from typing import get_args
 import msgspec
 import pytest
 
+from nacre.model.capabilities import Level, Offered
 from nacre.model.convergence import Failure, FailureClass
+from nacre.model.hardware import (
+    Balloon,
+    BootOptions,
+    ConsoleMode,
+    CpuOptions,
+    CpuPin,
+    CpuTopology,
+    DeviceOptions,
+    DiskOptions,
+    Firmware,
+    Graphics,
+    HotplugMethod,
+    LimitGroup,
+    MemoryOptions,
+    NicOptions,
+    NumaCell,
+    RateLimits,
+    TokenBucket,
+    WatchdogAction,
+)
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
 from nacre.model.nodes import (
@@ -46,6 +67,7 @@ from nacre.model.vms import (
     Desired,
     ExitReason,
     HaPolicy,
+    InForce,
     MachineType,
     NicSpec,
     Phase,
@@ -114,6 +136,7 @@ FACTS = NodeFacts(
             accelerator="tcg",
             machines=("q35", "pc", "microvm"),
             abilities=("prove-acceleration",),
+            offer=(Offered(level=Level.NEEDS_GUEST, capabilities=("cpu.add",), note="it must bring them online"),),
         ),
     ),
     labels={"rack": "a1"},
@@ -150,6 +173,66 @@ PLACEMENT = Placement(
     strategy=Strategy.WEIGHTED,
     weights=Weights(locality=1.5, reliability=2.5, cost=3.5, utilization=4.5, network=5.5),
 )
+LIMITS = RateLimits(
+    bandwidth=TokenBucket(size=1 << 20, refill_ms=500, burst=1 << 22),
+    operations=TokenBucket(size=100, refill_ms=200, burst=50),
+)
+CPU = CpuOptions(
+    max=8,
+    model="EPYC-v4",
+    topology=CpuTopology(threads=2, cores=2, dies=2, packages=3),
+    pins=(CpuPin(cpu=1, host_cpus="0-3,8"),),
+    hyperv=True,
+)
+MEMORY = MemoryOptions(
+    max_bytes=2 << 30,
+    hotplug=HotplugMethod.VIRTIO_MEM,
+    hugepage_bytes=2 << 20,
+    shared=True,
+    mergeable=True,
+    prefault=True,
+    thp=False,
+    balloon=Balloon(reclaim_bytes=64 << 20, deflate_on_oom=False, free_page_reporting=True),
+)
+NUMA = (NumaCell(cpus="0-7", memory_bytes=1 << 30, host_nodes="1"),)
+DISK = DiskOptions(
+    read_only=True,
+    direct=True,
+    queues=4,
+    queue_size=256,
+    serial="S1",
+    pci_segment=1,
+    limits=LIMITS,
+    limit_group="slow",
+)
+NIC = NicSpec(
+    mac="52:4e:00:00:00:01",
+    options=NicOptions(
+        mtu=9000,
+        queues=2,
+        queue_size=512,
+        tso=False,
+        ufo=False,
+        checksum=False,
+        host_mac="52:4e:00:00:00:02",
+        iommu=True,
+        pci_segment=1,
+        receive_limits=LIMITS,
+        send_limits=LIMITS,
+    ),
+)
+GROUPS = (LimitGroup(name="slow", limits=LIMITS),)
+DEVICES = DeviceOptions(
+    serial=ConsoleMode.FILE,
+    console=ConsoleMode.SOCKET,
+    rng="/dev/hwrng",
+    watchdog=WatchdogAction.RESET,
+    tpm=True,
+    graphics=Graphics.VNC,
+    guest_agent=False,
+    panic=True,
+)
+BOOT = BootOptions(firmware=Firmware.UEFI, secure_boot=True)
 SPEC = VmSpec(
     image=IMAGE,
     hypervisor="qemu",
@@ -158,7 +241,7 @@ SPEC = VmSpec(
     memory_bytes=1 << 30,
     disk_bytes=10 << 30,
     kernel_args="quiet",
-    nics=(NicSpec(mac="52:4e:00:00:00:01"),),
+    nics=(NIC,),
     publish=(PORT,),
     restart=RestartPolicy.ALWAYS,
     stop_timeout_s=12.5,
@@ -166,6 +249,13 @@ SPEC = VmSpec(
     ha=HaPolicy.RESTART,
     priority=200,
     preemptible=True,
+    cpu=CPU,
+    memory=MEMORY,
+    numa=NUMA,
+    root_disk=DISK,
+    limit_groups=GROUPS,
+    devices=DEVICES,
+    boot=BOOT,
 )
 MANIFEST = ImageManifest(
     id=IMAGE,
@@ -212,6 +302,20 @@ RUN = RunInfo(
     confined=True,
     volumes=(VOLUME,),
     hotplug=True,
+    config=InForce(
+        least_cpus=1,
+        least_memory_bytes=1 << 29,
+        disk_bytes=10 << 30,
+        nics=(NIC,),
+        cpu=CPU,
+        memory=MEMORY,
+        numa=NUMA,
+        root_disk=DISK,
+        limit_groups=GROUPS,
+        devices=DEVICES,
+        boot=BOOT,
+        refused=("root_disk.limits",),
+    ),
     exited_at=AT + timedelta(seconds=9),
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",

@@ -268,7 +268,8 @@ class _Server:
         body = msgspec.json.decode(await request.read(), type=VmCreate)
         if self.stub.vm(body.name):
             return self.no(409, "name_taken", f"there is a machine {body.name} already")
-        made = self.stub.add_vm(body.name, labels=body.labels)
+        spec = taken_over(VmSpec(image=ImageId("img-" + "0" * 26)), body)
+        made = self.stub.add_vm(body.name, labels=body.labels, spec=spec)
         return self.accept("vm.create", made)
 
     async def show_vm(self, request: web.Request) -> web.Response:
@@ -282,7 +283,8 @@ class _Server:
             return self.no(404, "vm_not_found", "there is no such machine")
         if request.headers.get("If-Match") not in {None, f'"{vm.etag}"'}:
             return self.no(412, "changed_since", "it changed since it was read")
-        changed = msgspec.structs.replace(vm, labels=body.labels if body.labels is not None else vm.labels)
+        labels = body.labels if body.labels is not None else vm.labels
+        changed = msgspec.structs.replace(vm, labels=labels, spec=taken_over(vm.spec, body))
         self.stub.vms[vm.id] = changed
         return self.accept("vm.update", changed)
 
@@ -461,3 +463,10 @@ def api_stub() -> Iterator[ApiStub]:
         loop.call_soon_threadsafe(stopping.set)
         thread.join(10)
         loop.close()
+
+
+def taken_over(spec: VmSpec, body: VmCreate | VmUpdate) -> VmSpec:
+    """The configuration with what a body gives."""
+    names = set(spec.__struct_fields__) & set(body.__struct_fields__) - {"image"}
+    given = {name: value for name in names if (value := getattr(body, name)) is not None}
+    return msgspec.structs.replace(spec, **given)

@@ -11,7 +11,7 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from nacre.agent import planner
+from nacre.agent import acting, planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
 from nacre.agent.failures import failure_of
@@ -25,10 +25,8 @@ from nacre.agent.vms.copies import Copies
 from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
-from nacre.agent.vms.pause import pause, resume
 from nacre.agent.vms.plug import plug
-from nacre.agent.vms.presence import OF_GUEST, Presence
-from nacre.agent.vms.reset import reset
+from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
@@ -245,7 +243,7 @@ class Executor:
         if machine is None:
             return
         if isinstance(step, planner.Nothing):
-            _past(machine)
+            acting.past(machine)
             if machine.presence is Presence.NONE:
                 self._consoles.end(vm)
         machine.tell()
@@ -270,7 +268,7 @@ class Executor:
     async def _do(self, machine: Machine, step: Step) -> None:
         match step:
             case planner.Accept(intent=intent):
-                _accept(machine, intent)
+                acting.accept(machine, intent)
             case planner.Adopt():
                 found = await adopt(machine, self._host)
                 if found is not None:
@@ -292,8 +290,8 @@ class Executor:
                 await self._let_go(machine, step)
             case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
                 machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
-            case planner.Pause() | planner.Resume() | planner.Reset():
-                await _press(machine, step)
+            case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
+                await acting.press(machine, step, self._host)
             case planner.Nothing() | planner.RetryAt() | planner.Discard():
                 pass
 
@@ -374,36 +372,3 @@ class Executor:
         # Of one that was let go of, somebody may still speak who watched its end.
         if machine.record.intent is not None and self._machines.get(machine.id) is machine:
             self._told(machine.observed())
-
-
-def _accept(machine: Machine, intent: VmIntent) -> None:
-    """Take note of a newer intent. It becomes durable with the step that follows, or when there is none."""
-    first = machine.record.intent is None
-    nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce} if first else {}
-    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
-    machine.forgive()
-
-
-def _past(machine: Machine) -> None:
-    """Nothing is left to be done, so what failed and was to be tried again is no failure any more."""
-    failure = machine.failure
-    if failure is not None and failure.failure_class is not FailureClass.PERMANENT and not machine.frozen:
-        log.info("vm.recovered", vm=machine.id, code=failure.code)
-        machine.recovered()
-
-
-async def _press(machine: Machine, step: planner.Pause | planner.Resume | planner.Reset) -> None:
-    """Do something to a running guest and see what it did."""
-    guest = machine.guest
-    if guest is None:
-        return  # gone meanwhile; the next look sees that
-    match step:
-        case planner.Pause():
-            await pause(guest)
-        case planner.Resume():
-            await resume(guest)
-        case planner.Reset(nonce=nonce):
-            await reset(machine, guest, nonce)
-    state = await guest.state()
-    if machine.guest is guest:
-        machine.presence = OF_GUEST[state]

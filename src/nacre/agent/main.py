@@ -137,7 +137,9 @@ class Agent:
         self._consoles = Consoles()
         self._records = RecordStore(settings.data)
         state = settings.run_base / "hypervisors"
-        self._drivers = {name: registry.load(name, state) for name in settings.hypervisors}
+        self._drivers = {
+            name: registry.load(name, state, **settings.driver_options(name)) for name in settings.hypervisors
+        }
         self._proof = AccelerationProof(self._drivers.values())
         self._images = ImageCache(
             settings.data / "images",

@@ -14,6 +14,7 @@ from nacre.agent.steps import (
     NOTHING,
     Accept,
     Adopt,
+    Change,
     Delete,
     Discard,
     Forget,
@@ -33,7 +34,8 @@ from nacre.agent.steps import (
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId, VolumeId
-from nacre.model.vms import Desired, ExitReason, RestartPolicy, VmIntent
+from nacre.model.vm_changes import pending
+from nacre.model.vms import Desired, ExitReason, RestartPolicy, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
 
 FREE_TEARDOWNS = 3
@@ -61,6 +63,8 @@ class Known:
     """Those that the guest has open; None for one that takes none while it runs."""
     frozen: bool = False
     """Its guard holds it still: it hears nothing, and can only be ended."""
+    run: RunInfo | None = None
+    """What the newest life has of its configuration."""
 
     @property
     def generation(self) -> int:
@@ -220,7 +224,7 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
     `retiring` says that the placement which it is about has ended.
     """
     if retiring:
-        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume)
+        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change)
     if told is None:
         return False
     match step:
@@ -231,6 +235,8 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
             return told.desired is not Desired.STOPPED or told.force_stop
         case Reboot():
             return told.desired in {Desired.STOPPED, Desired.ABSENT}
+        case Change(intent=intent):
+            return told.desired is not Desired.RUNNING or told.spec != intent.spec
         case Adopt():
             return told.desired is Desired.ABSENT
         case _:
@@ -281,6 +287,8 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
     wanted = Presence.PAUSED if intent.desired is Desired.PAUSED else Presence.RUNNING
     if known.presence is wanted and known.volumes is not None and known.volumes != _volumes(intent):
         return _at(known, now, Plug(intent))
+    if known.presence is Presence.RUNNING and wanted is Presence.RUNNING and pending(intent.spec, known.run):
+        return _at(known, now, Change(intent))
     if known.presence in {wanted, Presence.STARTING}:
         return NOTHING
     return _at(known, now, Pause() if known.presence is Presence.RUNNING else Resume())

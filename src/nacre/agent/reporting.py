@@ -13,7 +13,9 @@ from nacre.agent.host import inventory
 from nacre.agent.host.conditions import Conditions, Signs
 from nacre.agent.host.files import text
 from nacre.agent.host.network import NetworkWatch, Running, leads_here, running_interfaces
+from nacre.agent.hypervisors.abilities import CanOffer
 from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.lease import Lease
 from nacre.agent.observer import Observer
@@ -24,6 +26,7 @@ from nacre.agent.streams import Duplex
 from nacre.agent.volume_executor import VolumeExecutor
 from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
+from nacre.model.capabilities import told
 from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.model.vms import CopyRef, RetiredVm
@@ -95,7 +98,7 @@ class Reporting:
 
     async def facts(self) -> NodeFacts:
         """What this host is."""
-        probed: list[HypervisorInfo] = [await driver.probe() for driver in self._hypervisors.values()]
+        probed = [await _told(driver) for driver in self._hypervisors.values()]
         settings = self._settings
         self._facts = await in_thread(
             inventory.facts,
@@ -191,3 +194,15 @@ class Reporting:
     def _log_of(self, vm: VmId) -> Path:
         known = vm if looks_like_id(vm) else "unknown"  # anything else could be a way out of the folder
         return self._settings.data / "vms" / known / "console.log"
+
+
+async def _told(driver: Hypervisor) -> HypervisorInfo:
+    """Say of a hypervisor whether it works, and what it can do."""
+    info = await driver.probe()
+    if not info.available or not isinstance(driver, CanOffer):
+        return info
+    try:
+        offer = await driver.offer()
+    except DriverError as error:  # it has gone since it was probed
+        return HypervisorInfo(name=info.name, available=False, reason=f"{error.message}; {error.hint}")
+    return msgspec.structs.replace(info, offer=told(offer))

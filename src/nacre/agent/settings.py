@@ -72,6 +72,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Numbers of users and groups, which must be free on the host, for `confine`."""
     pool_roots: tuple[str, ...] = ()
     """Folders in which pools of volumes may be, besides the agent's own; every other path is refused."""
+    qemu_binary: str = "qemu-system-x86_64"
+    """The QEMU to run: a name to be found in PATH, or a path."""
+    cloud_hypervisor_binary: str = "cloud-hypervisor"
+    """The Cloud Hypervisor to run."""
+    cloud_hypervisor_firmware: str = ""
+    """A UEFI made for Cloud Hypervisor, which starts images without a kernel; empty is none."""
+    firecracker_binary: str = "firecracker"
+    """The Firecracker to run."""
+    jailer_binary: str = "jailer"
+    """Firecracker's jailer."""
     image_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20 << 30
     """How much unused images may take; images in use are always kept."""
     probe_kernel: str = ""
@@ -97,6 +107,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def data(self) -> Path:
         """`data_dir` as an absolute path."""
         return Path(self.data_dir or _default_data()).absolute()
+
+    def driver_options(self, name: str) -> dict[str, str]:
+        """What is set for one hypervisor driver."""
+        return {
+            "qemu": {"binary": self.qemu_binary},
+            "cloud-hypervisor": {
+                "binary": self.cloud_hypervisor_binary,
+                "firmware": self.cloud_hypervisor_firmware,
+            },
+            "firecracker": {"binary": self.firecracker_binary, "jailer": self.jailer_binary},
+        }.get(name, {})
 
     @property
     def users(self) -> UserRange:

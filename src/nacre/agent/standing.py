@@ -28,6 +28,7 @@ def known(machine: Machine) -> Known:
         retry_at=machine.retry_at,
         volumes=_volumes(machine),
         frozen=machine.frozen,
+        run=run.info if run is not None else None,
     )
 
 

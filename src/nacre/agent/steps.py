@@ -76,6 +76,13 @@ class Plug:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Have what runs be as its configuration says, as far as that can be done while it runs."""
+
+    intent: VmIntent
+
+
+@dataclass(frozen=True)
 class Delete:
     """Leave nothing of it but a tombstone."""
 
@@ -119,6 +126,7 @@ Step = (
     | Pause
     | Resume
     | Plug
+    | Change
     | Delete
     | RecordNonces
     | Retire

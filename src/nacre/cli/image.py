@@ -31,6 +31,9 @@ async def import_(
     path: Annotated[str | None, Parameter(help="Disk image: a path on the server, under a folder it allows.")] = None,
     kernel: Annotated[str | None, Parameter(help="Kernel: a file here, or a URL.")] = None,
     initrd: Annotated[str | None, Parameter(help="Initial ramdisk: a file here, or a URL.")] = None,
+    iso: Annotated[
+        str | None, Parameter(help="Medium to start from, such as an installer: a file here, or a URL.")
+    ] = None,
     kernel_args: KernelArgs = "",
     sha256: Sha256 = None,
     cpus: Annotated[int | None, Parameter(help="Virtual CPUs of a machine that asks for none.")] = None,
@@ -42,7 +45,9 @@ async def import_(
     session: Here,
 ) -> None:
     """Bring in an image from files, URLs or paths. An upload that broke off goes on when it is repeated."""
-    sources = plan_import(Source(disk=source, disk_path=path, disk_sha256=sha256, kernel=kernel, initrd=initrd))
+    sources = plan_import(
+        Source(disk=source, disk_path=path, disk_sha256=sha256, kernel=kernel, initrd=initrd, iso=iso)
+    )
     body = ImageCreate(
         name=arguments.new_name(name),
         artifacts=tuple(found.artifact for found in sources),

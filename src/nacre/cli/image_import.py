@@ -28,6 +28,7 @@ class Source:
     disk_sha256: str | None = None
     kernel: str | None = None
     initrd: str | None = None
+    iso: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ def plan_import(source: Source) -> list[Part]:
         parts.append(_part(Role.KERNEL, source.kernel, None))
     if source.initrd is not None:
         parts.append(_part(Role.INITRD, source.initrd, None))
+    if source.iso is not None:
+        parts.append(_part(Role.ISO, source.iso, None))
     check_roles([part.artifact.role for part in parts])
     return parts
 

@@ -40,6 +40,7 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("pool", "nacre.cli.pool:app", CLOUD, "Storage that volumes are in."),
     ("image", "nacre.cli.image:app", CLOUD, "Images that machines boot from."),
     ("node", "nacre.cli.node:app", CLOUD, "Nodes that run machines."),
+    ("hypervisor", "nacre.cli.hypervisor:app", CLOUD, "What runs machines, and what it can do for them."),
     ("failover", "nacre.cli.failover:app", CLOUD, "Lost nodes, and what of theirs is started elsewhere."),
     ("move", "nacre.cli.move:app", CLOUD, "Machines on their way between nodes."),
     ("scheduler", "nacre.cli.scheduler:app", CLOUD, "How the platform places machines."),

@@ -1,13 +1,14 @@
 """`nacre vm …`: virtual machines."""
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import App, Parameter
 
 from nacre.cli import arguments, explanation, move, names, output, preview_views, progress, vm_views, vm_volumes
 from nacre.cli.event import show_events
+from nacre.cli.hardware import USUAL, Hardware, apply, made, without_file
 from nacre.cli.options import (
     NO_WAIT,
     AllProjects,
@@ -27,7 +28,7 @@ from nacre.cli.vm_verbs import Verb, act_on, settle, settle_all
 from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
-from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy
+from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy, VmSpec
 from nacre.schema.vms import VmCreate, VmUpdate
 
 
@@ -102,6 +103,7 @@ async def create(
     ] = None,
     stop_timeout: StopTimeout = None,
     nic: Annotated[bool | None, Parameter(help="One network interface, as by default, or none.")] = None,
+    hardware: Hardware = USUAL,
     placing: Placing = ANYWHERE,
     waiting: Waiting = NO_WAIT,
     session: Here,
@@ -137,6 +139,8 @@ async def create(
         preemptible=placing.preemptible,
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
+    if hardware.asked:
+        body = _with(hardware, body)
     async with session.client() as nacre:
         if dry_run:
             preview_views.show(session, await nacre.vms.preview(body))
@@ -204,11 +208,13 @@ async def update(
     *,
     cpus: Cpus = None,
     memory: Memory = None,
+    disk: Annotated[str | None, Parameter(help="Size of the root disk, which only grows.")] = None,
     publish: Publish = (),
     no_publish: NoPublish = False,
     label: ChangedLabels = (),
     restart: Annotated[Restart | None, Parameter(help="When a node starts it again by itself.")] = None,
     stop_timeout: StopTimeout = None,
+    hardware: Hardware = USUAL,
     placing: Placing = ANYWHERE,
     anywhere: Annotated[
         bool, Parameter(negative=(), help="Forget what it asked of its place before, such as zones and rules.")
@@ -222,6 +228,7 @@ async def update(
     changes = VmUpdate(
         cpus=arguments.cpus(cpus),
         memory_bytes=arguments.memory(memory),
+        disk_bytes=arguments.disk(disk),
         publish=ports,
         restart=None if restart is None else RestartPolicy(restart),
         stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
@@ -232,7 +239,7 @@ async def update(
     moved = anywhere or placement(placing) != Placement()
     async with session.client() as nacre:
         ref, etag = arguments.ref(name, "vm"), None
-        if label or moved:
+        if label or moved or hardware.asked:
             current = await nacre.vms.show(ref, project=session.project)
             etag = current.etag
             before = None if anywhere else current.spec.placement
@@ -241,6 +248,7 @@ async def update(
                 labels=arguments.changed_labels(current.labels, label) if label else None,
                 placement=placement(placing, before) if moved else None,
             )
+            changes = _changed(hardware, changes, current.spec)
         arguments.check_changes(changes)
         with progress.spinner(f"update {name}") as say:
             accepted = await nacre.vms.update(ref, changes, project=session.project, if_match=etag)
@@ -339,6 +347,25 @@ async def events(
     """List what happened to a machine; by id also after it was deleted."""
     vm = await _id_of(session, arguments.ref(name, "vm"))
     await show_events(session, {"noun": "vm", "object": vm}, follow=follow, limit=limit)
+
+
+def _with(hardware: Hardware, body: VmCreate) -> VmCreate:
+    """Return a new machine with what a file and options say of it; what was given beside them wins over the file."""
+    given: dict[str, Any] = msgspec.to_builtins(body)
+    usual: dict[str, Any] = msgspec.to_builtins(VmCreate(name=""))
+    tree = dict(given)
+    apply(tree, hardware)
+    tree |= {name: value for name, value in given.items() if value != usual[name]}
+    apply(tree, without_file(hardware))
+    return made(tree, VmCreate)
+
+
+def _changed(hardware: Hardware, changes: VmUpdate, spec: VmSpec) -> VmUpdate:
+    """Return changes with what a file and options say; objects are those of now with the difference."""
+    tree: dict[str, Any] = msgspec.to_builtins(spec)
+    touched = apply(tree, hardware)
+    given = {name: value for name, value in msgspec.to_builtins(changes).items() if value is not None}
+    return made({name: tree[name] for name in touched} | given, VmUpdate)
 
 
 async def _id_of(session: Session, ref: str) -> str:

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
+from nacre.cli.hardware import shown
 from nacre.cli.output import Column, age, moment, pairs
+from nacre.model.hardware import NicOptions
 from nacre.model.placement import Placement, Toleration
 from nacre.model.units import format_size
-from nacre.model.vms import PublishedPort, RunInfo
+from nacre.model.vms import PublishedPort, RunInfo, VmSpec
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmOut
 
@@ -75,6 +79,7 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("memory", format_size(spec.memory_bytes)),
         ("disk", format_size(spec.disk_bytes) if spec.disk_bytes is not None else "as the image"),
         ("kernel args", spec.kernel_args),
+        ("options", "\n".join(options(spec))),
         ("ports", "\n".join(port(p) for p in spec.publish)),
         ("restart", f"{spec.restart}, {spec.stop_timeout_s:g} s to stop"),
         ("needs restart", ", ".join(vm.restart_required)),
@@ -83,6 +88,17 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("created", moment(vm.created_at)),
         ("changed", moment(vm.updated_at)),
     ]
+
+
+def options(spec: VmSpec) -> list[str]:
+    """Return everything of a machine's hardware that is not as usual, a line each, as `--set` takes it."""
+    parts = ("cpu", "memory", "numa", "root_disk", "limit_groups", "devices", "boot")
+    lines = [line for name in parts for line in shown(msgspec.to_builtins(getattr(spec, name)), name)]
+    usual = NicOptions()
+    for index, nic in enumerate(spec.nics):
+        if nic.options != usual:
+            lines += shown(msgspec.to_builtins(nic.options), f"nics[{index}].options")
+    return lines
 
 
 def wishes(asked: Placement) -> list[str]:

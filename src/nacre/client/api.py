@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from nacre.client.access import Access, Grants, Projects, Tokens, Users
+from nacre.client.capabilities import Capabilities
 from nacre.client.console import Console, open_console
 from nacre.client.events import Events
 from nacre.client.failover import Failover
@@ -36,6 +37,7 @@ class Nacre:
         self.users = Users(self._transport)
         self.grants = Grants(self._transport)
         self.tokens = Tokens(self._transport)
+        self.capabilities = Capabilities(self._transport)
         self.nodes = Nodes(self._transport)
         self.moves = Moves(self._transport)
         self.failover = Failover(self._transport)

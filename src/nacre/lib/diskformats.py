@@ -29,6 +29,7 @@ class Kind(StrEnum):
     VHD = "vhd"
     KERNEL = "kernel"
     INITRD = "initrd"
+    ISO = "iso"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ def recognise_kernel(head: bytes, size: int) -> Recognised:
     return Recognised(kind=Kind.KERNEL, detail=detail, virtual_bytes=size)
 
 
+_DESCRIPTOR = 16 * 2048
 _INITRDS = (
     (0, b"070701", "cpio"),
     (0, b"070702", "cpio"),
@@ -111,6 +113,20 @@ def recognise_initrd(head: bytes, size: int) -> Recognised:
             hint="give a cpio archive (newc), plain or compressed with gzip, zstd, xz, lz4, lzma, lzo or bzip2",
         )
     return Recognised(kind=Kind.INITRD, detail=detail, virtual_bytes=size)
+
+
+def recognise_iso(head: bytes, size: int) -> Recognised:
+    """Return what medium this is: ISO 9660, by its volume descriptor (ECMA-119, 8.1), or UDF (ECMA-167, 2/9.1)."""
+    view = View(head=head, tail=b"", size=size)
+    kinds = ((b"CD001", "ISO 9660"), (b"BEA01", "UDF"))
+    detail = next((name for magic, name in kinds if view.has(_DESCRIPTOR + 1, magic)), "")
+    if not detail:
+        raise refuse(
+            "not_an_iso",
+            f"this is not an ISO but {describe(head, b'', size)}",
+            hint="give the image of a CD or DVD, such as an installer; disk images are imported as disks",
+        )
+    return Recognised(kind=Kind.ISO, detail=detail, virtual_bytes=size)
 
 
 def _qcow2(view: View) -> Recognised | None:

@@ -4,7 +4,7 @@ Drivers say what they offer, computed from what they are, their version and the 
 what a machine needs and which node could. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -104,6 +104,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
     """How well a hypervisor does something on a node."""
 
     level: Level
+    """How well it is done."""
     note: str = ""
     """Why not better, or what it takes. For people."""
 
@@ -120,3 +121,60 @@ def offers(offer: Offer, capability: Capability) -> bool:
 
 
 _NOT = Support(level=Level.UNSUPPORTED)
+
+BASELINE = frozenset({Capability.BOOT_KERNEL, Capability.BOOT_BIOS, Capability.DISK_QCOW2, Capability.NIC_USER})
+"""What every hypervisor did before agents said what theirs offer."""
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Some capabilities that a hypervisor of a node has at the same level, for the same reason."""
+
+    level: Level
+    """How well it does them."""
+    capabilities: tuple[str, ...]
+    """By `Capability`. An agent may know some that this side does not."""
+    note: str = ""
+    """Why not better, or what it takes."""
+
+
+def told(offer: Offer) -> tuple[Offered, ...]:
+    """Return an offer as it is sent and kept: in few bytes, and the same for the same offer."""
+    groups: dict[tuple[Level, str], list[str]] = {}
+    for capability in Capability:
+        support = offer.get(capability)
+        if support is not None and support != _NOT:
+            groups.setdefault((support.level, support.note), []).append(capability.value)
+    return tuple(Offered(level=level, note=note, capabilities=tuple(names)) for (level, note), names in groups.items())
+
+
+def understood(groups: Iterable[Offered]) -> dict[Capability, Support]:
+    """Return an offer that was told, without what is not known here."""
+    return {
+        Capability(name): Support(level=group.level, note=group.note)
+        for group in groups
+        for name in group.capabilities
+        if name in _KNOWN
+    }
+
+
+def mask_of(capabilities: Iterable[Capability | str]) -> int:
+    """Return a number with a bit for each, to compare many quickly. Good within one process only."""
+    mask = 0
+    for capability in capabilities:
+        mask |= _KNOWN.get(capability, 0)
+    return mask
+
+
+def mask_offered(groups: Iterable[Offered] | None) -> int:
+    """Return the bits of what is offered at any level. None: nobody has said, and it is the baseline."""
+    if groups is None:
+        return mask_of(BASELINE)
+    return mask_of(name for group in groups if group.level is not Level.UNSUPPORTED for name in group.capabilities)
+
+
+def named(mask: int) -> tuple[Capability, ...]:
+    """Return the capabilities of the bits."""
+    return tuple(capability for capability in Capability if _KNOWN[capability] & mask)
+
+
+_KNOWN: dict[str, int] = {capability.value: 1 << bit for bit, capability in enumerate(Capability)}

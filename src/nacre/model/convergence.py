@@ -22,23 +22,36 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why `generation` is not true yet."""
 
     failure_class: FailureClass
+    """What happens next."""
     code: str
+    """Stable name of what is wrong, for programs."""
     message: str
+    """What is wrong, for people."""
     hint: str
+    """What to do about it."""
     generation: int
+    """The intent that is not true yet."""
     at: datetime
+    """When it was first seen."""
     attempts: int = 1
+    """How often it was tried."""
     next_try_at: datetime | None = None
+    """When it is tried again; null if it is not by itself."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """How far an object is from what was asked of it."""
 
     converged: bool
+    """Whether it is what was asked."""
     phase: str
+    """What it is doing; `unknown` if its node is out of reach."""
     generation: int
+    """The newest intent."""
     observed_generation: int
+    """The newest intent that its node has acted on."""
     degraded: Failure | None = None
+    """What is wrong, if anything is."""
 
 
 def derive(

@@ -21,8 +21,11 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """The originator of an event."""
 
     kind: ActorKind
+    """What kind of actor it is."""
     id: str = ""
+    """Id of the actor."""
     name: str = ""
+    """Name of the actor at the time."""
 
 
 SYSTEM = Actor(kind=ActorKind.SYSTEM, name="nacre")
@@ -32,14 +35,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened. `cursor` grows without end and is what a stream resumes from."""
 
     cursor: int
+    """Its place in the order of events."""
     at: datetime
+    """When."""
     type: str
     """`noun.verb` in the past: `vm.created`, `vm.started`, `token.revoked`."""
     actor: Actor
+    """Who did it."""
     noun: str
+    """What kind of object it is about."""
     object_id: str
+    """Id of that object."""
     object_name: str
+    """Name of that object at the time."""
     project: ProjectId | None
+    """The project that it belongs to."""
     message: str
+    """What happened, for people."""
     request_id: str = ""
+    """The request that it comes from, as in the log."""
     details: dict[str, Any] = {}
+    """What happened, for programs; depends on the type."""

@@ -24,8 +24,8 @@ MAX_NICS = 8
 HUGE_PAGES = (2 * MIB, GIB)
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a machine's configuration."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of a machine's configuration. What has its default is left out where it is written."""
 
 
 class TokenBucket(Part, frozen=True, kw_only=True):
@@ -37,6 +37,7 @@ class TokenBucket(Part, frozen=True, kw_only=True):
     size: Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
     """Bytes, or operations."""
     refill_ms: Annotated[int, msgspec.Meta(ge=MIN_REFILL_MS, le=3_600_000)] = 1000
+    """In how many milliseconds an empty bucket is full again."""
     burst: Annotated[int, msgspec.Meta(ge=0, le=1 << 50)] = 0
     """Tokens that there are once, besides, at the start."""
 
@@ -71,6 +72,7 @@ class CpuTopology(Part, frozen=True, kw_only=True):
     dies: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
     """Per package."""
     packages: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Per machine."""
 
     @property
     def cpus(self) -> int:
@@ -82,7 +84,9 @@ class CpuPin(Part, frozen=True, kw_only=True):
     """One virtual CPU and the CPUs of the host that it may run on."""
 
     cpu: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    """Number of the virtual CPU, from 0."""
     host_cpus: CpuSet
+    """CPUs of the host that it may run on, such as `0-3,8`."""
 
 
 class CpuOptions(Part, frozen=True, kw_only=True):
@@ -93,7 +97,9 @@ class CpuOptions(Part, frozen=True, kw_only=True):
     model: Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = ""
     """A model that the hypervisor knows. Empty: the best one that the accelerator offers."""
     topology: CpuTopology | None = None
+    """How the guest sees its CPUs arranged. None: as the hypervisor likes."""
     pins: Annotated[tuple[CpuPin, ...], msgspec.Meta(max_length=256)] = ()
+    """Virtual CPUs that may run on some CPUs of the host only."""
     hyperv: bool = False
     """Let Windows guests know that they are guests, which makes them faster."""
 
@@ -111,7 +117,9 @@ class Balloon(Part, frozen=True, kw_only=True):
     reclaim_bytes: Annotated[int, msgspec.Meta(ge=0, multiple_of=MIB)] = 0
     """What is taken from the guest, by every hypervisor (QEMU itself counts what is left)."""
     deflate_on_oom: bool = True
+    """Give it all back when the guest is about to run out of memory."""
     free_page_reporting: bool = False
+    """Let the guest tell of pages that it has freed, which the host may then use."""
 
 
 class MemoryOptions(Part, frozen=True, kw_only=True):
@@ -120,6 +128,7 @@ class MemoryOptions(Part, frozen=True, kw_only=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=MIB, multiple_of=MIB)] | None = None
     """How much there may be while the machine runs. None: as much as it starts with."""
     hotplug: HotplugMethod = HotplugMethod.ACPI
+    """How it is added while the machine runs."""
     hugepage_bytes: int | None = None
     """Take it from the host's huge pages of this size (2 MiB or 1 GiB)."""
     shared: bool = False
@@ -131,13 +140,16 @@ class MemoryOptions(Part, frozen=True, kw_only=True):
     thp: bool = True
     """Let the host use transparent huge pages."""
     balloon: Balloon | None = None
+    """A device by which the guest gives memory back. None: there is none."""
 
 
 class NumaCell(Part, frozen=True, kw_only=True):
     """A memory node of the guest."""
 
     cpus: CpuSet
+    """Virtual CPUs of this node, such as `0-3`. All nodes together name each CPU once."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=MIB, multiple_of=MIB)]
+    """Memory of this node. All nodes together have as much as the machine."""
     host_nodes: CpuSet | None = None
     """Memory nodes of the host that it is taken from. None: any."""
 
@@ -149,15 +161,19 @@ class DiskOptions(Part, frozen=True, kw_only=True):
     """How a disk is connected."""
 
     read_only: bool = False
+    """The guest cannot write to it."""
     direct: bool = False
     """Past the host's page cache (O_DIRECT)."""
     queues: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """How many queues of requests there are, best one per CPU."""
     queue_size: Annotated[int, msgspec.Meta(ge=2, le=1024)] = 128
     """Requests per queue; a power of two."""
     serial: Annotated[str, msgspec.Meta(max_length=20, pattern="^[A-Za-z0-9._-]*$")] = ""
     """What the guest reads as its serial number. Empty: the disk's name."""
     pci_segment: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
+    """The PCI segment that it is on."""
     limits: RateLimits = NO_LIMITS
+    """What may go through it. Can be changed while the machine runs."""
     limit_group: Annotated[str, msgspec.Meta(max_length=63)] = ""
     """The name of a group whose limits hold for all of its disks together, instead of `limits`."""
 
@@ -166,16 +182,20 @@ class LimitGroup(Part, frozen=True, kw_only=True):
     """Limits that disks of one machine share."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=63, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    """How disks name it."""
     limits: RateLimits
+    """What may go through all of its disks together."""
 
 
 class NicOptions(Part, frozen=True, kw_only=True):
     """How a NIC is connected."""
 
     mtu: Annotated[int, msgspec.Meta(ge=68, le=65535)] | None = None
+    """Largest packet, which the guest is told. None: it is not told."""
     queues: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     """Pairs of them, one to send and one to receive."""
     queue_size: Annotated[int, msgspec.Meta(ge=64, le=4096)] = 256
+    """Packets per queue; a power of two."""
     tso: bool = True
     """Let the host cut TCP segments."""
     ufo: bool = True
@@ -185,9 +205,13 @@ class NicOptions(Part, frozen=True, kw_only=True):
     host_mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
     """MAC of the host's end."""
     iommu: bool = False
+    """Put it behind an IOMMU of the guest's."""
     pci_segment: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
+    """The PCI segment that it is on."""
     receive_limits: RateLimits = NO_LIMITS
+    """What the guest may receive. Can be changed while the machine runs."""
     send_limits: RateLimits = NO_LIMITS
+    """What the guest may send. Can be changed while the machine runs."""
 
 
 # Consoles, devices, boot
@@ -237,9 +261,11 @@ class DeviceOptions(Part, frozen=True, kw_only=True):
     rng: Annotated[str, msgspec.Meta(max_length=255, pattern="^(/dev/(u?random|hwrng))?$")] = "/dev/urandom"
     """Where the guest's random numbers come from. Empty: it has no such device."""
     watchdog: WatchdogAction | None = None
+    """A watchdog, and what happens when the guest stops feeding it. None: there is none."""
     tpm: bool = False
     """An emulated TPM 2.0."""
     graphics: Graphics = Graphics.NONE
+    """A screen and how it is shown."""
     guest_agent: bool = True
     """A channel for a guest agent."""
     panic: bool = False
@@ -250,5 +276,6 @@ class BootOptions(Part, frozen=True, kw_only=True):
     """What a guest without a kernel of its own starts from."""
 
     firmware: Firmware = Firmware.BIOS
+    """What starts it. UEFI also starts an image's own kernel."""
     secure_boot: bool = False
     """Needs UEFI: only what is signed is started."""

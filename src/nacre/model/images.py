@@ -1,4 +1,4 @@
-"""Images: what a machine boots from. A set of artifacts (disk, kernel, initrd), each with a checksum.
+"""Images: what a machine boots from. A set of artifacts (disk, kernel, initrd, ISO), each with a checksum.
 
 Used by every layer. Pure.
 """
@@ -21,6 +21,7 @@ class Role(StrEnum):
     DISK = "disk"
     KERNEL = "kernel"
     INITRD = "initrd"
+    ISO = "iso"  # a medium to start from, such as an installer
 
 
 class Format(StrEnum):
@@ -67,9 +68,13 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """One verified file of an image."""
 
     role: Role
+    """What it is for."""
     format: Format
+    """How it is encoded."""
     size_bytes: int
+    """Its size, in bytes."""
     sha256: Sha256
+    """SHA-256 of its content, in hex."""
     virtual_size_bytes: int
     """What a guest sees; equals `size_bytes` for everything but disks."""
 
@@ -78,16 +83,22 @@ class ImageDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a machine gets that asks for nothing else."""
 
     cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
+    """CPUs of a machine that asks for none."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
+    """Memory of a machine that asks for none."""
     disk_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
+    """Root disk of a machine that asks for none."""
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node needs to fetch, verify and boot an image."""
 
     id: ImageId
+    """Its id, which never changes."""
     artifacts: tuple[Artifact, ...]
+    """The files that it is made of."""
     kernel_args: str = ""
+    """The kernel command line."""
 
     def artifact(self, role: Role) -> Artifact | None:
         """Return the artifact with this role, if the image has one."""
@@ -98,9 +109,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """How much of an artifact has arrived."""
 
     role: Role
+    """Which artifact."""
     received_bytes: int
+    """How much has arrived."""
     total_bytes: int | None = None
+    """How much there is; null when nobody knows."""
     updated_at: datetime | None = None
+    """When something last arrived."""
 
 
 def check_roles(roles: list[Role]) -> None:
@@ -113,10 +128,17 @@ def check_roles(roles: list[Role]) -> None:
         raise InvalidInputError(
             "initrd_without_kernel", "an initrd needs a kernel", hint="give the kernel too", field="artifacts"
         )
-    if Role.KERNEL not in roles and Role.DISK not in roles:
+    if Role.ISO in roles and Role.KERNEL in roles:
+        raise InvalidInputError(
+            "kernel_with_iso",
+            "an image starts from a kernel or from a medium, not from both",
+            hint="leave out the kernel, or the ISO",
+            field="artifacts",
+        )
+    if not {Role.KERNEL, Role.DISK, Role.ISO} & set(roles):
         raise InvalidInputError(
             "nothing_to_boot",
-            "an image needs a disk or a kernel",
+            "an image needs a disk, a kernel or an ISO",
             hint="give at least one of them",
             field="artifacts",
         )

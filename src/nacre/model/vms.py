@@ -10,11 +10,22 @@ from typing import Annotated
 
 import msgspec
 
-from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
+from nacre.model.hardware import (
+    MAX_DISKS,
+    MAX_NICS,
+    BootOptions,
+    CpuOptions,
+    DeviceOptions,
+    DiskOptions,
+    LimitGroup,
+    MemoryOptions,
+    NicOptions,
+    NumaCell,
+)
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId, VolumeId
 from nacre.model.images import ImageManifest
-from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
+from nacre.model.placement import MAX_PRIORITY, Placement
 from nacre.model.units import MIB
 from nacre.model.volumes import VolumeAttachment
 
@@ -24,6 +35,7 @@ MIN_DISK = 1 * MIB
 MAX_DISK = 64 << 40
 DEFAULT_MEMORY = 512 * MIB
 DEFAULT_STOP_TIMEOUT_S = 30.0
+DEFAULT_HYPERVISOR = "qemu"
 
 
 class Desired(StrEnum):
@@ -88,9 +100,13 @@ class PublishedPort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A port of the node that leads to a port of the guest."""
 
     guest_port: PortNumber
+    """Port of the guest."""
     host_port: PortNumber
+    """Port of the node."""
     host_address: str = "127.0.0.1"
+    """Address of the node to listen on."""
     protocol: TransportProtocol = TransportProtocol.TCP
+    """TCP or UDP."""
 
     def __str__(self) -> str:
         return f"{self.host_address}:{self.host_port}->{self.guest_port}/{self.protocol}"
@@ -106,45 +122,84 @@ class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One network interface."""
 
     network: NetworkKind = NetworkKind.USER
+    """How it reaches the world."""
     mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
     """Derived from the machine's id and the NIC's place when not given."""
+    options: NicOptions = NicOptions()
+    """How it is connected."""
+
+
+Numa = Annotated[tuple[NumaCell, ...], msgspec.Meta(max_length=64)]
+LimitGroups = Annotated[tuple[LimitGroup, ...], msgspec.Meta(max_length=MAX_DISKS)]
+Nics = Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=MAX_NICS)]
 
 
 class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The configuration of a machine. Sizes in bytes, times in seconds."""
 
     image: ImageId
-    hypervisor: str = "qemu"
+    """Id of the image that it boots from."""
+    hypervisor: str = DEFAULT_HYPERVISOR
+    """What runs it."""
     machine: MachineType = MachineType.Q35
+    """The board, for `qemu`."""
     cpus: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    """Virtual CPUs that it starts with."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=MIN_MEMORY, le=MAX_MEMORY, multiple_of=MIB)] = DEFAULT_MEMORY
+    """Memory that it starts with, in bytes."""
     disk_bytes: Annotated[int, msgspec.Meta(ge=MIN_DISK, le=MAX_DISK, multiple_of=512)] | None = None
     """Size of the root disk. None takes the image's own size, and no disk if the image has none."""
     kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     """Added to the image's kernel command line; only for images with a kernel."""
-    nics: Annotated[tuple[NicSpec, ...], msgspec.Meta(max_length=8)] = (NicSpec(),)
+    nics: Nics = (NicSpec(),)
+    """Network interfaces, in the order in which the guest sees them."""
     publish: Annotated[tuple[PublishedPort, ...], msgspec.Meta(max_length=64)] = ()
+    """Ports of the node that lead to the first NIC."""
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    """When its node starts it again by itself."""
     stop_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = DEFAULT_STOP_TIMEOUT_S
     """How long a graceful stop may take before the machine is switched off."""
     placement: Placement = Placement()
+    """Where it may and should go."""
     ha: HaPolicy = HaPolicy.NONE
+    """What happens to it when its node is lost."""
     priority: Annotated[int, msgspec.Meta(ge=0, le=MAX_PRIORITY)] = 100
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority; it then waits for room itself."""
+    cpu: CpuOptions = CpuOptions()
+    """How the CPUs are, besides how many."""
+    memory: MemoryOptions = MemoryOptions()
+    """How the memory is, besides how much."""
+    numa: Numa = ()
+    """Memory nodes of the guest. None: it has one."""
+    root_disk: DiskOptions = DiskOptions()
+    """How the root disk is connected."""
+    limit_groups: LimitGroups = ()
+    """Limits that disks share."""
+    devices: DeviceOptions = DeviceOptions()
+    """Consoles and small devices."""
+    boot: BootOptions = BootOptions()
+    """What it starts from if its image has no kernel."""
 
 
 class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """One machine of a node's desired state: everything the agent needs, nothing it must look up."""
 
     id: VmId
+    """Its id, which never changes."""
     project: ProjectId
+    """The project that it belongs to."""
     name: str
+    """Its name."""
     generation: int
+    """Raised with every change of what is wanted."""
     desired: Desired
+    """What it should be doing."""
     spec: VmSpec
+    """Its configuration."""
     image: ImageManifest
+    """What it boots from."""
     reboot_nonce: int = 0
     """Raised by every request for a graceful reboot; the agent acts when it exceeds what it has applied."""
     reset_nonce: int = 0
@@ -161,7 +216,9 @@ class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
     """A machine that has moved away. Placements up to `fence` are to be switched off and set aside with their disks."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The newest placement that has ended."""
 
 
 class CopyState(StrEnum):
@@ -176,19 +233,24 @@ class CopyRef(msgspec.Struct, frozen=True, kw_only=True):
     """What one placement of a machine left behind on a node."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The token of the placement."""
 
 
 class CopyObserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a node has of a retired placement."""
 
     id: VmId
+    """Its id, which never changes."""
     fence: int
+    """The token of the placement."""
     exists: bool
     """False for a placement that the node was told to retire and has nothing of."""
     size_bytes: int = 0
     """What its disks take."""
     since: datetime | None = None
+    """When it was set aside."""
 
 
 class ExitReason(StrEnum):
@@ -202,17 +264,52 @@ class ExitReason(StrEnum):
     FENCED = "fenced"  # its node could not renew its lease in time
 
 
+class InForce(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine that runs has of its configuration. What has its default is left out where it is written."""
+
+    least_cpus: int
+    """CPUs that it started with: it cannot have fewer while it runs."""
+    least_memory_bytes: int
+    """Memory that it started with."""
+    disk_bytes: int | None = None
+    """Size of the root disk as it was asked for. None: as the image has it."""
+    nics: tuple[NicSpec, ...] = ()
+    """Its network interfaces."""
+    cpu: CpuOptions = CpuOptions()
+    """How the CPUs are."""
+    memory: MemoryOptions = MemoryOptions()
+    """How the memory is."""
+    numa: tuple[NumaCell, ...] = ()
+    """Memory nodes of the guest."""
+    root_disk: DiskOptions = DiskOptions()
+    """How the root disk is connected."""
+    limit_groups: tuple[LimitGroup, ...] = ()
+    """Limits that disks share."""
+    devices: DeviceOptions = DeviceOptions()
+    """Consoles and small devices."""
+    boot: BootOptions = BootOptions()
+    """What it has started from."""
+    refused: tuple[str, ...] = ()
+    """Fields that were to be changed while it runs and that its hypervisor cannot change."""
+
+
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One life of a machine's process, from start to exit."""
 
     id: RunId
+    """Its id, which never changes."""
     started_at: datetime
+    """When its process began."""
     accelerator: str
+    """What it runs with: `kvm`, `hvf` or `tcg`."""
     accelerator_reason: str
     """Why this accelerator and not a faster one; empty when there is nothing to explain."""
     cpus: int
+    """CPUs that it has."""
     memory_bytes: int
+    """Memory that it has, in bytes."""
     publish: tuple[PublishedPort, ...] = ()
+    """Ports of the node that lead to it."""
     guarded: bool = False
     """Whether its process is held by a guard that fences it when the node's lease ends."""
     confined: bool = False
@@ -221,26 +318,37 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Those that its process has, or may have, open."""
     hotplug: bool = False
     """Whether volumes come and go while it runs."""
+    config: InForce | None = None
+    """What it has of its machine's configuration. Not from agents that changed nothing of machines that run."""
     exited_at: datetime | None = None
+    """When its process ended; null while it runs."""
     exit_reason: ExitReason | None = None
+    """Why it ended."""
     exit_detail: str = ""
+    """Why it ended, for people."""
 
 
 class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """What a node knows of one machine."""
 
     id: VmId
+    """Its id, which never changes."""
     generation: int
     """The newest intent that the agent has acted on or is acting on."""
     phase: Phase
+    """What it is doing."""
     since: datetime
+    """Since when."""
     run: RunInfo | None = None
     """The current life, or the last one."""
     reboot_nonce: int = 0
+    """The newest reboot that was carried out."""
     reset_nonce: int = 0
+    """The newest reset that was carried out."""
     restarts: int = 0
     """How often this agent has started the machine again after a crash since its intent last changed."""
     failure: Failure | None = None
+    """What is wrong, if anything is."""
     fence: int = 0
     """The placement that this is about: one that has ended says nothing about the machine any more."""
 
@@ -256,72 +364,6 @@ def satisfies(desired: Desired, phase: Phase) -> bool:
             return phase in {Phase.STOPPED, Phase.PENDING}
         case Desired.ABSENT:
             return phase is Phase.ABSENT
-
-
-def restart_required(spec: VmSpec, run: RunInfo | None, volumes: frozenset[VolumeId] | None = None) -> tuple[str, ...]:
-    """Name the fields of `spec` that take effect only when the machine is next started.
-
-    `volumes` are those that are attached to it, None if that is not asked: `volumes` is named while others are open.
-    """
-    if run is None or run.exited_at is not None:
-        return ()
-    pairs = {
-        "cpus": (spec.cpus, run.cpus),
-        "memory_bytes": (spec.memory_bytes, run.memory_bytes),
-        "publish": (spec.publish, run.publish),
-    }
-    changed = [name for name, (wanted, has) in pairs.items() if wanted != has]
-    if spec.ha is HaPolicy.RESTART and not run.guarded:
-        changed.append("ha")
-    if volumes is not None and volumes != frozenset(run.volumes):
-        changed.append("volumes")
-    return tuple(changed)
-
-
-def check_spec(spec: VmSpec) -> VmSpec:
-    """Return `spec` if its parts fit together. Raises InvalidInputError or UnsupportedError naming the field."""
-    for index, port in enumerate(spec.publish):
-        field = f"publish[{index}]"
-        try:
-            address = ip_address(port.host_address)
-        except ValueError as error:
-            raise InvalidInputError(
-                "invalid_address",
-                f"{port.host_address!r} is not an IP address",
-                hint="publish on an address of the node: 127.0.0.1 for local use, 0.0.0.0 for every address",
-                field=f"{field}.host_address",
-            ) from error
-        if address.version == 6:
-            raise UnsupportedError(
-                "ipv6_publish_unsupported",
-                f"{port.host_address} is an IPv6 address, and QEMU's user-mode network publishes on IPv4 only",
-                hint="publish on an IPv4 address of the node, or put a proxy in front of it",
-                field=f"{field}.host_address",
-            )
-        clash = next((p for p in spec.publish[:index] if ports_overlap(p, port)), None)
-        if clash is not None:
-            raise InvalidInputError(
-                "port_published_twice",
-                f"{port} and {clash} use the same port",
-                hint="change one of them",
-                field=field,
-            )
-    if spec.publish and not spec.nics:
-        raise InvalidInputError(
-            "publish_without_nic",
-            "ports are published but there is no NIC",
-            hint="add a user-mode NIC",
-            field="publish",
-        )
-    if "\n" in spec.kernel_args or "\0" in spec.kernel_args:
-        raise InvalidInputError(
-            "invalid_kernel_args",
-            "kernel_args has a line break",
-            hint="write it on one line",
-            field="kernel_args",
-        )
-    check_placement(spec.placement)
-    return spec
 
 
 def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:

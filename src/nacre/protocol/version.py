@@ -2,8 +2,10 @@
 
 1: first version. Since: leases (`Renew`, `Renewed`), which an agent uses only if `Welcome` says how long they last,
    and in the desired state tenure, retired and discard, which an older agent does not see and never gets: what needs
-   them is placed only on nodes that advertise the ability `guard`. And pools, volumes and which of them machines have,
-   which an older agent does not see: it starts machines without their volumes, which are shown as needing a restart.
+   them is placed only on nodes that advertise the ability `guard`. The whole configuration of machines in `VmSpec`,
+   what of it is in force in `RunInfo.config`, and what hypervisors offer in `HypervisorInfo.offer`. And pools, volumes
+   and which of them machines have, which an older agent does not see: it starts machines without their volumes, which
+   are shown as needing a restart.
 """
 
 from nacre.errors import UnsupportedError

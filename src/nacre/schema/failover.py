@@ -9,8 +9,11 @@ class LostNode(Out, frozen=True, kw_only=True):
     """A node that is not heard and has machines to be started elsewhere."""
 
     id: NodeId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     state: NodeState
+    """Where it is in its life."""
     vms: int
     """How many machines wait for it, or for their turn to be started elsewhere."""
     silent_s: float
@@ -29,8 +32,11 @@ class WaitingVm(Out, frozen=True, kw_only=True):
     """A machine whose turn to be started elsewhere comes."""
 
     id: VmId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     priority: int
+    """Higher goes first."""
     node: NodeId
     """Where it was."""
 
@@ -45,6 +51,7 @@ class FailoverOut(Out, frozen=True, kw_only=True):
     per_s: float
     """How many machines are started elsewhere per second."""
     nodes: list[LostNode]
+    """Nodes that are lost."""
     waiting: int
     """How many machines of nodes that were given up wait for their turn."""
     queue: list[WaitingVm]

@@ -20,7 +20,9 @@ class VmRef(Out, frozen=True, kw_only=True):
     """A machine, which may be gone."""
 
     id: VmId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
 
 
 class VmMove(Body, frozen=True, kw_only=True):
@@ -34,22 +36,33 @@ class MoveOut(Out, frozen=True, kw_only=True):
     """A machine on its way from one node to another, or how that ended."""
 
     id: MoveId
+    """Its id, which never changes."""
     vm: VmRef
+    """The machine."""
     project: ProjectRef
+    """The project that it belongs to."""
     reason: MoveReason
+    """Why it moves."""
     state: MoveState
+    """How far it is."""
     source: NodeRef
+    """The node that it leaves."""
     target: NodeRef | None
     """Where it goes; null until a node has been found, and for a machine that only makes room."""
     pinned: NodeRef | None
     """The target that was asked for."""
     drain: DrainId | None
+    """The drain that it is a part of."""
     message: str
     """What is waited for, or why it ended as it did."""
     created_by: str
+    """Who asked for it."""
     created_at: datetime
+    """When it was made."""
     updated_at: datetime
+    """When it last changed."""
     ended_at: datetime | None
+    """When it ended; null while it has not."""
 
 
 class NodeDrain(Body, frozen=True, kw_only=True):
@@ -67,41 +80,62 @@ class NodeEvacuate(Body, frozen=True, kw_only=True):
     confirm_dead: bool = False
     """Your word that the host of a node out of reach is off. Without it only what is surely fenced is taken."""
     parallel: Annotated[int, msgspec.Meta(ge=1, le=MAX_PARALLEL)] = 16
+    """How many machines move at once."""
 
 
 class DrainOut(Out, frozen=True, kw_only=True):
     """How the emptying of a node stands. What became of each machine is in the moves of the drain."""
 
     id: DrainId
+    """Its id, which never changes."""
     state: DrainState
+    """How it stands."""
     reason: MoveReason
+    """Whether it is a drain or an evacuation."""
     wish_after: NodeWish
+    """What the node is for afterwards."""
     parallel: int
+    """How many machines move at once."""
     message: str
+    """What holds it up, if anything does."""
     created_by: str
+    """Who asked for it."""
     created_at: datetime
+    """When it was made."""
     deadline: datetime | None
+    """When it gives up; null for never."""
     ended_at: datetime | None
+    """When it ended; null while it has not."""
     machines: int
     """How many there were to move."""
     moved: int
+    """Machines that have moved."""
     moving: int
+    """Machines on their way."""
     waiting: int
+    """Machines whose turn comes."""
     failed: int
+    """Machines that could not be moved."""
     aborted: int
+    """Machines that were called back."""
 
 
 class CopyOut(Out, frozen=True, kw_only=True):
     """What a machine left behind on a node that it moved away from: its disks, switched off."""
 
     node: NodeRef
+    """The node that keeps it."""
     vm: VmRef
+    """The machine."""
     fence: int
     """Which placement of the machine this was."""
     state: CopyState
+    """What becomes of it."""
     reason: str
     """Why the machine moved away."""
     size_bytes: int
+    """What its disks take, in bytes."""
     created_at: datetime
+    """When it was made."""
     expires_at: datetime | None
     """When its disks are deleted; null keeps them until an operator discards them."""

@@ -59,3 +59,27 @@ def test_only_what_may_be_restarted_elsewhere_runs_on_a_lease_and_each_placement
     intent = vm_intent(ha=HaPolicy.RESTART, fence=7)
     assert launched(intent).lease == Path("/run") / f"{intent.id}.7.lease"
     assert launching.to_adopt(intent.id, RUN, HOST, fence=7).lease == launched(intent).lease  # type: ignore[arg-type]
+
+
+def test_the_whole_configuration_reaches_the_driver():
+    from nacre.agent.hypervisors.launch import DiskFile, FirmwareFiles
+    from nacre.model.hardware import CpuOptions, DeviceOptions, DiskOptions, MemoryOptions, NicOptions
+
+    intent = vm_intent(
+        cpu=CpuOptions(max=4),
+        memory=MemoryOptions(shared=True),
+        devices=DeviceOptions(tpm=True),
+        root_disk=DiskOptions(serial="S1"),
+        nics=(NicSpec(options=NicOptions(mtu=1400)),),
+    )
+    ready = launching.Ready(firmware=FirmwareFiles(code=Path("/ovmf")), tpm_socket=Path("/run/tpm.sock"))
+    image = CachedImage({Role.ISO: Path("/iso")})
+    disk = DiskFile(id="root", path=Path("/d"), format="qcow2")
+    launch = launching.launch(intent, image, (disk,), run=RUN, lock_fd=9, host=HOST, ready=ready)  # type: ignore[arg-type]
+    assert (launch.cpu.max, launch.memory.shared, launch.devices.tpm) == (4, True, True)
+    assert (launch.firmware, launch.tpm_socket) == (ready.firmware, ready.tpm_socket)
+    assert [(each.id, each.cdrom, each.options.serial) for each in launch.disks] == [
+        ("root", False, "S1"),
+        ("medium", True, ""),
+    ]
+    assert launch.nics[0].options.mtu == 1400

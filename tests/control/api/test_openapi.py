@@ -116,3 +116,19 @@ def test_the_document_as_yaml_has_no_anchors(made: dict[str, Any]) -> None:
     text = to_yaml(made)
     assert "&id" not in text
     assert "*id" not in text
+
+
+def test_every_field_and_parameter_has_help(made: dict[str, Any]) -> None:
+    bare = [
+        f"{name}.{field}"
+        for name, schema in made["components"]["schemas"].items()
+        for field, prop in schema.get("properties", {}).items()
+        if not prop.get("description")
+    ]
+    bare += [
+        f"{name} ?{parameter['name']}"
+        for name, operation in operations(made)
+        for parameter in operation.get("parameters", ())
+        if not parameter.get("description")
+    ]
+    assert bare == [], "write a docstring below each field"

@@ -134,7 +134,7 @@ async def test_what_is_wrong_in_a_plan_is_named_with_its_path(one_api: Api) -> N
         assert (answer.status_code, answer.json()["field"]) == (404, "machines[1].image")
         answer = await client.post("/v1/plan", json={"machines": [{**good, "count": 900}, {**good, "count": 200}]})
         assert answer.json()["code"] == "plan_too_large"
-        answer = await client.post("/v1/plan", json={"machines": [{**good, "cpu": 1}]})
+        answer = await client.post("/v1/plan", json={"machines": [{**good, "cores": 1}]})
         assert answer.json()["code"] == "unknown_field"
 
 
@@ -167,3 +167,14 @@ async def test_rebalancing_proposes_first_and_moves_when_told_to(api: Api) -> No
     begun = await api.make("POST", "/v1/rebalance", {"min_gain": 0.01, "max_moves": 1})
     (move,) = (await api.make("GET", "/v1/moves"))["items"]
     assert (move["id"], move["reason"], move["pinned"]["name"]) == (begun["moves"][0]["move"], "rebalance", "node-2")
+
+
+async def test_what_hypervisors_can_do_is_listed_without_names_of_nodes(api: Api) -> None:
+    await nodes(api)
+    listed = await api.make("GET", "/v1/capabilities")
+    (qemu,) = listed["hypervisors"]
+    assert (qemu["name"], qemu["nodes"], qemu["available"]) == ("qemu", 2, 2)
+    by_name = {one["capability"]: one for one in qemu["capabilities"]}
+    assert (by_name["boot.kernel"]["level"], by_name["boot.kernel"]["nodes"]) == ("native", 2)
+    assert (by_name["tpm"]["level"], by_name["tpm"]["nodes"]) == ("unsupported", 0)
+    assert "node-1" not in str(listed)

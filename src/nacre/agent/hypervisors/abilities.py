@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from nacre.agent.hypervisors.base import Guest
-from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic
+from nacre.agent.hypervisors.launch import Disk, DiskFile, FirmwareFiles, Launch, Nic
 from nacre.model.capabilities import Offer
 from nacre.model.hardware import RateLimits
 
@@ -30,6 +30,25 @@ class CanGuard(Protocol):
 
     def guard_obstacle(self) -> str:
         """Say why guests cannot be guarded on this host; empty if they can."""
+        ...
+
+
+@runtime_checkable
+class HasFirmware(Protocol):
+    """Ability of a driver: starts guests by UEFI."""
+
+    def uefi(self, *, secure_boot: bool) -> FirmwareFiles | None:
+        """Return the host's; None if there is none. Its variables are what those of a new machine are copied from."""
+        ...
+
+
+@runtime_checkable
+class CannotReset(Protocol):
+    """Of a guest: its process cannot begin again. Who resets it ends it and starts it anew."""
+
+    @property
+    def cannot_reset(self) -> bool:
+        """Always true."""
         ...
 
 

@@ -21,11 +21,13 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life, take_hold
 from nacre.lib import processes
+from nacre.model.capabilities import BASELINE, NATIVE, Capability, Offer
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import HypervisorInfo
 from nacre.model.vms import MachineType
 
 _PROGRAM = Path(__file__).with_name("fake_guest.py")
+_BEHAVES = (Capability.SHUTDOWN, Capability.RESET, Capability.PAUSE, Capability.GUARD, Capability.CONSOLE)
 _CONTROL = "control.sock"
 _CONSOLE = "console.sock"
 _START_S = 15.0
@@ -58,6 +60,10 @@ class FakeHypervisor:
             machines=tuple(m.value for m in MachineType),
             abilities=registry.abilities(self),
         )
+
+    async def offer(self) -> Offer:
+        """What its guests behave as if they could."""
+        return dict.fromkeys((*BASELINE, *_BEHAVES), NATIVE)
 
     def guard_obstacle(self) -> str:
         """Its guests are processes like all others."""

@@ -27,8 +27,8 @@ GUARD = "guard"
 _ABILITIES: dict[str, type] = {GUARD: CanGuard, "prove-acceleration": CanProbeAcceleration}
 
 
-def load(name: str, state_directory: Path) -> Hypervisor:
-    """Return the driver called `name`. Raises UnsupportedError if there is none."""
+def load(name: str, state_directory: Path, **options: str) -> Hypervisor:
+    """Return the driver called `name`, made with its own `options`. Raises UnsupportedError if there is none."""
     address = _addresses().get(name)
     if address is None:
         raise UnsupportedError(
@@ -39,7 +39,7 @@ def load(name: str, state_directory: Path) -> Hypervisor:
         )
     module, _, attribute = address.partition(":")
     make = cast("Callable[..., Hypervisor]", getattr(import_module(module), attribute))
-    return make(state_directory=state_directory / name)
+    return make(state_directory=state_directory / name, **options)
 
 
 def abilities(driver: Hypervisor) -> tuple[str, ...]:

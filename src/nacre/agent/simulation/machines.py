@@ -20,6 +20,7 @@ from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import RunId, VmId, make_id
+from nacre.model.vm_changes import applied, in_force, pending
 from nacre.model.vms import CopyObserved, Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
@@ -215,6 +216,9 @@ class Machines:
                 machine.presence = Presence.PAUSED
             case planner.Resume():
                 machine.presence = Presence.RUNNING
+            case planner.Change(intent=intent) if machine.run is not None:
+                for field in pending(intent.spec, machine.run):
+                    machine.run = applied(machine.run, intent.spec, field)
             case planner.Reset(nonce=nonce):
                 machine.reset_nonce = nonce
             case planner.RecordNonces(reboot=reboot, reset=reset):
@@ -295,6 +299,7 @@ class Machines:
             memory_bytes=intent.spec.memory_bytes,
             publish=intent.spec.publish,
             guarded=intent.spec.ha is HaPolicy.RESTART,
+            config=in_force(intent.spec),
         )
 
     def _failed(self, machine: Machine) -> None:
@@ -362,6 +367,7 @@ def _known(machine: Machine) -> Known:
         failure=machine.failure.failure_class if machine.failure is not None else None,
         retry_at=machine.retry_at,
         frozen=machine.frozen,
+        run=run,
     )
 
 

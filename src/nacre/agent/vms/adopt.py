@@ -10,7 +10,7 @@ import msgspec
 from nacre.agent.host import locks
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.records import Run
-from nacre.agent.vms import launching
+from nacre.agent.vms import launching, tpm
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import can_plug
@@ -19,6 +19,7 @@ from nacre.agent.vms.start import run_info
 from nacre.errors import ConflictError
 from nacre.lib import processes
 from nacre.model.ids import RunId, VolumeId
+from nacre.model.vm_changes import in_force
 from nacre.model.vms import ExitReason, RunInfo
 
 
@@ -36,6 +37,7 @@ async def adopt(machine: Machine, host: Host) -> Guest | None:
         return await _known(machine, host)
     if not locks.is_free(host.lock_file(machine.id)):
         return await _unrecorded(machine, host)
+    await tpm.end(machine.id, host)
     machine.presence = Presence.NONE
     return None
 
@@ -69,7 +71,8 @@ async def _known(machine: Machine, host: Host) -> Guest | None:
         await machine.ended(ExitReason.HOST_REBOOT, "the node was restarted")
         return None
     driver = host.hypervisor(run.hypervisor)
-    guest = await driver.adopt(launching.to_adopt(machine.id, run.info.id, host, fence=machine.record.fence), handle)
+    place = launching.to_adopt(machine.id, run.info.id, host, fence=machine.record.fence, config=run.info.config)
+    guest = await driver.adopt(place, handle)
     if guest is not None:
         return guest
     if not locks.is_free(host.lock_file(machine.id)):
@@ -97,6 +100,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
                 volumes=_attached(machine),
                 hotplug=can_plug(guest),
+                config=in_force(spec) if spec is not None else None,
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

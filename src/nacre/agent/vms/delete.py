@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from nacre.agent.host import locks
-from nacre.agent.vms import launching
+from nacre.agent.vms import launching, tpm
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
@@ -29,6 +29,7 @@ async def delete(machine: Machine, host: Host) -> None:
     if place.exists():
         lock = locks.take(host.lock_file(machine.id))
         try:
+            await tpm.end(machine.id, host)
             await host.storage.remove(place, launching.ROOT_DISK)
             await in_thread(remove_folder, place)
         finally:

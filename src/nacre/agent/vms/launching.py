@@ -1,19 +1,39 @@
 """From an intent to a launch: what a driver is told about one life of a machine. Used by `start` and `adopt`."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nacre.agent.hypervisors.launch import DiskFile, Launch, UserNic
+from nacre.agent.hypervisors.launch import DiskFile, FirmwareFiles, Launch, UserNic
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
 from nacre.model.images import Role
-from nacre.model.vms import HaPolicy, MachineType, VmIntent, nic_mac
+from nacre.model.vms import HaPolicy, InForce, MachineType, VmIntent, nic_mac
 
 ROOT_DISK = "root"
+MEDIUM = "medium"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What was made ready for one life of a machine besides its disks."""
+
+    firmware: FirmwareFiles | None = None
+    tpm_socket: Path | None = None
+
+
+NOTHING_READY = Ready()
 
 
 def launch(
-    intent: VmIntent, image: CachedImage, disks: tuple[DiskFile, ...], *, run: RunId, lock_fd: int, host: Host
+    intent: VmIntent,
+    image: CachedImage,
+    disks: tuple[DiskFile, ...],
+    *,
+    run: RunId,
+    lock_fd: int,
+    host: Host,
+    ready: Ready = NOTHING_READY,
 ) -> Launch:
     """Return what the driver needs to start a machine. Pure."""
     spec = intent.spec
@@ -31,16 +51,38 @@ def launch(
         kernel=image.path(Role.KERNEL),
         initrd=image.path(Role.INITRD),
         kernel_args=kernel_args(intent, image.path(Role.KERNEL)),
-        disks=disks,
+        disks=(*(replace(disk, options=spec.root_disk) for disk in disks), *media(image)),
         nics=nics(intent),
+        cpu=spec.cpu,
+        memory=spec.memory,
+        numa=spec.numa,
+        devices=spec.devices,
+        limit_groups=spec.limit_groups,
+        firmware=ready.firmware,
+        tpm_socket=ready.tpm_socket,
     )
 
 
-def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0) -> Launch:
+def media(image: CachedImage) -> tuple[DiskFile, ...]:
+    """Return the image's medium, after the disks: it is started from while there is nothing on those. Pure."""
+    path = image.path(Role.ISO)
+    if path is None:
+        return ()
+    return (DiskFile(id=MEDIUM, path=path, format="raw", read_only=True, cdrom=True),)
+
+
+def nic_id(index: int) -> str:
+    """Name a NIC by its place."""
+    return f"nic{index}"
+
+
+def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0, config: InForce | None = None) -> Launch:
     """Return what the driver needs to find a machine that runs already: where its sockets and logs are. Pure.
 
-    `fence` is that of the placement on record: a frozen guest is known by its lease.
+    `fence` is that of the placement on record: a frozen guest is known by its lease. `config` is what it has, which
+    matters to what is added to it.
     """
+    has = config or InForce(least_cpus=1, least_memory_bytes=0)
     return Launch(
         vm=vm,
         run=run,
@@ -52,6 +94,8 @@ def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0) -> Launch:
         run_directory=host.run_place(vm),
         lock_fd=-1,
         lease=host.lease_file(vm, fence),
+        cpu=has.cpu,
+        memory=has.memory,
     )
 
 
@@ -66,9 +110,10 @@ def nics(intent: VmIntent) -> tuple[UserNic, ...]:
     """Return the machine's NICs; its published ports lead to the first. Pure."""
     return tuple(
         UserNic(
-            id=f"nic{index}",
+            id=nic_id(index),
             mac=nic.mac or nic_mac(intent.id, index),
             publish=intent.spec.publish if index == 0 else (),
+            options=nic.options,
         )
         for index, nic in enumerate(intent.spec.nics)
     )

@@ -13,18 +13,20 @@ import msgspec
 
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
-from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.base import Guest, Hypervisor
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.storage.base import BaseDisk
-from nacre.agent.vms import confining, launching
+from nacre.agent.vms import confining, firmware, launching, tpm
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import can_plug
 from nacre.lib import processes
+from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
+from nacre.model.vm_changes import in_force
 from nacre.model.vms import ExitReason, Phase, RunInfo, VmIntent
 
 LEASE_PATIENCE_S = 1.0
@@ -58,10 +60,11 @@ async def _start(
     driver = host.hypervisor(intent.spec.hypervisor)
     _empty(host, intent)
     run = host.new_run()
-    launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
-    launch = await confining.confined(machine, launch, driver, host)
     machine.enter(Phase.STARTING)
     async with Undo() as undo:
+        ready = await _ready(intent, driver, host, undo)
+        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host, ready=ready)
+        launch = await confining.confined(machine, launch, driver, host)
         undo.push(lambda: machine.save(starting=None))
         starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
         await machine.save(starting=starting)
@@ -82,6 +85,15 @@ async def _start(
     return guest
 
 
+async def _ready(intent: VmIntent, driver: Hypervisor, host: Host, undo: Undo) -> launching.Ready:
+    """Make ready what a machine has besides disks. Raises DriverError and OSError."""
+    files = await in_thread(firmware.files, intent.spec.boot, driver, host.place(intent.id))
+    if not intent.spec.devices.tpm:
+        return launching.Ready(firmware=files)
+    undo.push(lambda: tpm.end(intent.id, host))
+    return launching.Ready(firmware=files, tpm_socket=await tpm.start(intent.id, host))
+
+
 def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
     """Describe the life that has begun."""
     return RunInfo(
@@ -96,6 +108,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         confined=processes.owner(guest.handle.pid) not in {None, os.geteuid()},
         volumes=tuple(attachment.volume for attachment in intent.volumes),
         hotplug=can_plug(guest),
+        config=in_force(intent.spec),
     )
 
 

@@ -19,22 +19,29 @@ class HealthOut(Out, frozen=True, kw_only=True):
     """The process answers."""
 
     status: str
+    """`ok`."""
     version: str
+    """The version that runs."""
 
 
 class CheckOut(Out, frozen=True, kw_only=True):
     """One thing that must be true for the control plane to be ready."""
 
     name: str
+    """What is looked at."""
     ok: bool
+    """Whether it is as it must be."""
     reason: str = ""
+    """Why it is not."""
 
 
 class ReadyOut(Out, frozen=True, kw_only=True):
     """Whether requests should be sent here, and why not."""
 
     ready: bool
+    """Whether all of them are true."""
     checks: list[CheckOut]
+    """What was looked at."""
 
 
 @get("/healthz", opt={"public": True})

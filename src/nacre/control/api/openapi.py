@@ -194,7 +194,7 @@ _PATH_TEXTS = {
     "role": "Which artifact.",
     "file": "Name of the file.",
 }
-_PATH_SCHEMAS: dict[str, Schema] = {"role": {"enum": ["disk", "kernel", "initrd"]}}
+_PATH_SCHEMAS: dict[str, Schema] = {"role": {"enum": ["disk", "kernel", "initrd", "iso"]}}
 
 
 def _query_parameters(kind: type[Params]) -> list[Schema]:

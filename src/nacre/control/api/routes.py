@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from nacre.control.api import (
+    capabilities,
     consoles,
     docs,
     events,
@@ -52,6 +53,7 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *users.ROUTES,
     *grants.ROUTES,
     *nodes.ROUTES,
+    *capabilities.ROUTES,
     *moves.ROUTES,
     *failover.ROUTES,
     *images.ROUTES,

@@ -25,6 +25,8 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
     Role.VIEWER: (
         *(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")),
         "failover:view",
+        "hypervisor:view",
+        "hypervisor:list",
         "scheduler:view",
     ),
     Role.OPERATOR: (

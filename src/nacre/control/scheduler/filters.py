@@ -110,6 +110,8 @@ def _static_keys(request: Request) -> Iterator[tuple[reasons.StaticCheck, Hashab
     yield reasons.conditions, None
     yield reasons.hypervisor, (request.hypervisor, request.machine, request.ha)
     yield reasons.taints, asked.tolerations
+    if request.needs:
+        yield reasons.capabilities, (request.hypervisor, request.needs)
     if request.architecture:
         yield reasons.architecture, request.architecture
     if asked.node_labels:

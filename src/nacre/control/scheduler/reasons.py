@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nacre.control.scheduler.values import NodeRoom, Request, TakenPort
+from nacre.model.capabilities import BASELINE, mask_of, named
 from nacre.model.nodes import Capacity, ConditionKind, NodeState
 from nacre.model.placement import Policy, TaintEffect
 from nacre.model.units import format_size
@@ -16,6 +17,7 @@ from nacre.model.vms import PublishedPort, ports_overlap
 GUARD = "guard"
 """The ability of a hypervisor to hold machines that are restarted elsewhere when their node is lost."""
 
+_BASELINE = mask_of(BASELINE)
 BLOCKING = {
     ConditionKind.MEMORY_PRESSURE: ("memory_pressure", "the node is short of memory"),
     ConditionKind.DISK_PRESSURE: ("disk_pressure", "the node is short of disk"),
@@ -73,6 +75,17 @@ def hypervisor(request: Request, node: NodeRoom) -> Reason | None:
     return None
 
 
+def capabilities(request: Request, node: NodeRoom) -> Reason | None:
+    """The node's hypervisor can do what the machine asks for. Whether there is one is said by `hypervisor`."""
+    if not any(info.name == request.hypervisor and info.available for info in node.hypervisors):
+        return None
+    offered = next((mask for name, mask in node.offered if name == request.hypervisor), _BASELINE)
+    missing = named(request.needs & ~offered)
+    if not missing:
+        return None
+    return Reason(code="capability_missing", message=f"{request.hypervisor} cannot do {', '.join(missing)}")
+
+
 def architecture(request: Request, node: NodeRoom) -> Reason | None:
     """The node's processor runs the machine's programs."""
     if not request.architecture or request.architecture == node.architecture:
@@ -120,6 +133,7 @@ STATIC: tuple[StaticCheck, ...] = (
     steady,
     conditions,
     hypervisor,
+    capabilities,
     architecture,
     node_labels,
     region,

@@ -272,6 +272,7 @@ def _facts(room: NodeRoom) -> tuple[object, ...]:
         room.labels,
         room.taints,
         room.hypervisors,
+        room.offered,
         room.architecture,
         room.conditions,
         room.flapping,

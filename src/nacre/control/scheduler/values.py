@@ -44,6 +44,8 @@ class Request:
     """The nodes that reach its volumes; empty if all do."""
     volume: str = ""
     """The volume that keeps it to those nodes."""
+    needs: int = 0
+    """What it needs of its hypervisor: bits of `capabilities.mask_of`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,8 @@ class NodeRoom:
     capacity: Capacity | None
     usage: Usage | None = None
     hypervisors: tuple[HypervisorInfo, ...] = ()
+    offered: tuple[tuple[str, int], ...] = ()
+    """What each hypervisor offers: its name and bits. One that is not named offers the baseline."""
     architecture: str = ""
     conditions: frozenset[ConditionKind] = frozenset()
     reliability: float = 0.5

@@ -294,5 +294,6 @@ def _resident(row: PlacedRow, target: NodeId | None, *, movable: bool = False) -
         preemptible=row.spec.preemptible,
         within=frozenset(row.tie.nodes) if row.tie is not None else frozenset(),
         volume=row.tie.because if row.tie is not None else "",
+        needs=vm_room.needed(row.spec, row.image_roles),
     )
     return replace(resident, request=request)

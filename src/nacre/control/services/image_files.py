@@ -264,13 +264,15 @@ def recognise(fd: int, role: Role) -> Recognised:
         return diskformats.recognise_kernel(head, size)
     if role is Role.INITRD:
         return diskformats.recognise_initrd(head, size)
+    if role is Role.ISO:
+        return diskformats.recognise_iso(head, size)
     tail = _read(fd, max(0, size - diskformats.TAIL_BYTES), diskformats.TAIL_BYTES)
     return diskformats.recognise_disk(head, tail, size)
 
 
 def format_of(recognised: Recognised) -> Format:
-    """Return the format as the API names it: kernels and initrds are raw."""
-    return Format.RAW if recognised.kind in {Kind.KERNEL, Kind.INITRD} else Format(recognised.kind.value)
+    """Return the format as the API names it: kernels, initrds and ISOs are raw."""
+    return Format.RAW if recognised.kind in {Kind.KERNEL, Kind.INITRD, Kind.ISO} else Format(recognised.kind.value)
 
 
 def sha256_of(fd: int) -> str:

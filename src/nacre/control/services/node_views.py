@@ -34,7 +34,9 @@ class Around:
 async def shown(rd: Read, row: NodeRow) -> NodeOut:
     """Return one node as it is now, with what its host is made of."""
     (out_,) = await many(rd, [row])
-    return msgspec.structs.replace(out_, inventory=row.facts.inventory if row.facts is not None else None)
+    if row.facts is None:
+        return out_
+    return msgspec.structs.replace(out_, inventory=row.facts.inventory, hypervisors=row.facts.hypervisors)
 
 
 async def many(rd: Read, rows: Sequence[NodeRow]) -> list[NodeOut]:
@@ -74,7 +76,8 @@ def out(row: NodeRow, around: Around) -> NodeOut:
         kernel=facts.kernel if facts is not None else "",
         architecture=facts.architecture if facts is not None else "",
         agent_version=facts.agent_version if facts is not None else "",
-        hypervisors=facts.hypervisors if facts is not None else (),
+        # What they offer is some kilobytes, and shown of one node only.
+        hypervisors=tuple(msgspec.structs.replace(info, offer=None) for info in facts.hypervisors) if facts else (),
         conditions=conditions(row),
         capacity=facts.capacity if facts is not None else None,
         usage=row.usage,

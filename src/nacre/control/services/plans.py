@@ -10,17 +10,18 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.packing import Packing, pack
 from nacre.control.scheduler.placement import place
 from nacre.control.scheduler.snapshot import Fleet, Request
-from nacre.control.services import fleet, image_lookup, projects, vm_sources
+from nacre.control.services import capabilities, fleet, image_lookup, projects, vm_room, vm_sources
 from nacre.control.services.scheduling import shown_to
 from nacre.control.services.vm_advice import advice
-from nacre.control.services.vm_creation import disk_of, spec_of
+from nacre.control.services.vm_creation import disk_of, roles_of, spec_of
 from nacre.control.services.vm_layers import names_of
 from nacre.control.store.db import Read
 from nacre.errors import InvalidInputError, NacreError
 from nacre.model.ids import ProjectId, VmId
 from nacre.model.metadata import check_labels
 from nacre.model.placement import Decision
-from nacre.model.vms import HaPolicy, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import HaPolicy, VmSpec
 from nacre.schema.scheduling import MAX_PLANNED, PlanBody, PlanItem, PlannedVm, PlanOut, PlanTotals
 from nacre.schema.vms import NodeRef
 
@@ -58,16 +59,27 @@ async def _requests(rd: Read, caller: Caller, item: PlanItem, path: str, number:
         labels = check_labels(asked.config.labels)
         image = await image_lookup.usable(rd, caller, asked.image, project.id)
         spec = check_spec(spec_of(asked.config, image))
+        await capabilities.admit(rd, caller, spec, [artifact.role for artifact in image.artifacts])
     except NacreError as error:
         error.field = path if error.field is None else f"{path}.{error.field}"
         raise
     return [
-        _request(VmId(f"plan-{number + offset:06}"), project.id, name, labels, spec, spec.disk_bytes or disk_of(image))
+        _request(
+            VmId(f"plan-{number + offset:06}"),
+            project.id,
+            name,
+            labels,
+            spec,
+            spec.disk_bytes or disk_of(image),
+            roles_of(image),
+        )
         for offset, name in enumerate(names)
     ]
 
 
-def _request(vm: VmId, project: ProjectId, name: str, labels: dict[str, str], spec: VmSpec, disk_bytes: int) -> Request:
+def _request(
+    vm: VmId, project: ProjectId, name: str, labels: dict[str, str], spec: VmSpec, disk_bytes: int, roles: str
+) -> Request:
     return Request(
         vm=vm,
         project=project,
@@ -83,6 +95,7 @@ def _request(vm: VmId, project: ProjectId, name: str, labels: dict[str, str], sp
         ha=spec.ha is HaPolicy.RESTART,
         priority=spec.priority,
         preemptible=spec.preemptible,
+        needs=vm_room.needed(spec, roles),
     )
 
 

@@ -19,7 +19,8 @@ from nacre.model.ids import ImageId, ProjectId
 from nacre.model.images import Visibility
 from nacre.model.metadata import check_labels
 from nacre.model.templates import Layer, split_revision
-from nacre.model.vms import VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import VmSpec
 from nacre.schema.templates import DiffOut, FieldOut, PreviewOut
 from nacre.schema.vms import VmConfig, VmCreate
 

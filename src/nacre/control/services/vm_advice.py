@@ -15,6 +15,7 @@ _HINTS = {
     "no_hypervisor": "add a node with this hypervisor, or choose another",
     "hypervisor_unavailable": "see why with `nacre node show`, or choose another hypervisor",
     "no_machine_type": "choose another machine type",
+    "capability_missing": "see what nodes can do with `nacre hypervisor list`, add one that can, or ask for less",
     "no_guard": "add a node whose hypervisor can be guarded, or give up restarting elsewhere with --ha none",
     "wrong_architecture": "add a node of this architecture, or use another image",
     "label_missing": "label a node with `nacre node update --label`, or ask for other labels",

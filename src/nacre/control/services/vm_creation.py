@@ -4,6 +4,7 @@ import msgspec
 
 from nacre.control.auth.principals import Caller
 from nacre.control.services import (
+    capabilities,
     events,
     images,
     operations,
@@ -27,7 +28,8 @@ from nacre.model.images import Role
 from nacre.model.metadata import check_labels
 from nacre.model.templates import Origins
 from nacre.model.units import format_size
-from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec
 from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmConfig, VmCreate, VmOut
 
@@ -40,6 +42,7 @@ async def create(tx: Tx, caller: Caller, body: VmCreate) -> AcceptedBatch[VmOut]
     labels = check_labels(asked.config.labels)
     image = await images.resolve(tx, caller, asked.image, project.id)
     spec = check_spec(spec_of(asked.config, image))
+    await capabilities.admit(tx, caller, spec, [artifact.role for artifact in image.artifacts])
     made: list[Accepted[VmOut]] = []
     for name in names:
         await vm_ports.check_free(tx, caller, spec.publish)
@@ -116,6 +119,11 @@ def spec_of(config: VmConfig, image: ImageRow) -> VmSpec:
     return spec
 
 
+def roles_of(image: ImageRow) -> str:
+    """Return what an image is made of, as it is kept beside machines. Pure."""
+    return ",".join(sorted(artifact.role.value for artifact in image.artifacts))
+
+
 def disk_of(image: ImageRow) -> int:
     """Return the size of an image's disk as a guest sees it, 0 without one. Pure."""
     return next((a.virtual_size_bytes for a in image.artifacts if a.role is Role.DISK), 0)
@@ -133,6 +141,7 @@ async def _insert(
         spec=spec,
         image=image.id,
         image_name=image.name,
+        image_roles=roles_of(image),
         template=None if origins.template is None else TemplateId(origins.template.id),
         instance_type=None if origins.instance_type is None else InstanceTypeId(origins.instance_type.id),
         origins=None if origins == Origins() else origins,

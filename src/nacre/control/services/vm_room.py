@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+import msgspec
+
 from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.snapshot import NodeRoom, Request, TakenPort
 from nacre.control.services.node_changes import conditions
@@ -11,14 +13,18 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import NOTHING, Promised
 from nacre.control.store.vms import VmRow
-from nacre.errors import ExhaustedError
+from nacre.errors import ExhaustedError, InvalidInputError
+from nacre.model.capabilities import mask_of, mask_offered
 from nacre.model.ids import NodeId, VmId
+from nacre.model.images import Role
 from nacre.model.nodes import ConditionKind
 from nacre.model.placement import Policy
-from nacre.model.vms import HaPolicy
+from nacre.model.units import format_size
+from nacre.model.vm_needs import wants
+from nacre.model.vms import HaPolicy, VmSpec
 
 UNKNOWN_RELIABILITY = 0.5
-_GROWTH = frozenset({"not_enough_memory", "not_enough_cpus"})
+_GROWTH = {"not_enough_memory": "memory_bytes", "not_enough_cpus": "cpus", "not_enough_disk": "disk_bytes"}
 
 
 def reserve(row: VmRow) -> VmRow:
@@ -28,7 +34,20 @@ def reserve(row: VmRow) -> VmRow:
         row,
         reserved_cpus=max(row.spec.cpus, run.cpus if run is not None else 0),
         reserved_memory_bytes=max(row.spec.memory_bytes, run.memory_bytes if run is not None else 0),
+        reserved_disk_bytes=max(row.spec.disk_bytes or 0, row.reserved_disk_bytes),
     )
+
+
+def check_disk_grows(row: VmRow, disk_bytes: int | None) -> None:
+    """Raise InvalidInputError for a root disk that would become smaller than it is."""
+    if disk_bytes is not None and disk_bytes < row.reserved_disk_bytes:
+        has, asked = format_size(row.reserved_disk_bytes), format_size(disk_bytes)
+        raise InvalidInputError(
+            "disk_shrinks",
+            f"the disk of {row.name} has {has} and cannot become smaller ({asked})",
+            hint="make another machine with a smaller disk and copy what is needed",
+            field="disk_bytes",
+        )
 
 
 def request_of(row: VmRow) -> Request:
@@ -50,12 +69,24 @@ def request_of(row: VmRow) -> Request:
         preemptible=row.spec.preemptible,
         within=frozenset(row.tie.nodes) if row.tie is not None else frozenset(),
         volume=row.tie.because if row.tie is not None else "",
+        needs=needed(row.spec, row.image_roles),
     )
+
+
+def needed(spec: VmSpec, roles: str) -> int:
+    """Return the bits of what a machine needs of its hypervisor. Pure."""
+    return mask_of(wants(spec, roles_in(roles)))
+
+
+def roles_in(text: str) -> list[Role] | None:
+    """Read what an image is made of, as it is kept beside machines; None if nobody has noted it. Pure."""
+    return [Role(role) for role in text.split(",")] if text else None
 
 
 def empty_room(row: NodeRow) -> NodeRoom:
     """Return a node as if nothing of it were promised. Pure."""
     facts = row.facts
+    told = facts.hypervisors if facts is not None else ()
     kinds = frozenset(condition.kind for condition in conditions(row))
     return NodeRoom(
         id=row.id,
@@ -67,7 +98,8 @@ def empty_room(row: NodeRow) -> NodeRoom:
         taints=row.taints,
         capacity=facts.capacity if facts is not None else None,
         usage=row.usage,
-        hypervisors=facts.hypervisors if facts is not None else (),
+        hypervisors=tuple(msgspec.structs.replace(info, offer=None) for info in told),
+        offered=tuple((info.name, mask_offered(info.offer)) for info in told),
         architecture=facts.architecture if facts is not None else "",
         conditions=kinds,
         reliability=row.reliability.score if row.reliability is not None else UNKNOWN_RELIABILITY,
@@ -113,12 +145,19 @@ async def taken_ports(rd: Read, among: Collection[NodeId] | None = None) -> dict
 
 async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
     """Raise ExhaustedError if a placed machine that grows does not fit on its node, whose row must be locked."""
-    grows = after.reserved_cpus > before.reserved_cpus or after.reserved_memory_bytes > before.reserved_memory_bytes
+    grows = (
+        after.reserved_cpus > before.reserved_cpus
+        or after.reserved_memory_bytes > before.reserved_memory_bytes
+        or after.reserved_disk_bytes > before.reserved_disk_bytes
+    )
     if before.node is None or not grows:
         return
     (room,) = await rooms(tx, [before.node])
     without = replace(
-        room, cpus=room.cpus - before.reserved_cpus, memory_bytes=room.memory_bytes - before.reserved_memory_bytes
+        room,
+        cpus=room.cpus - before.reserved_cpus,
+        memory_bytes=room.memory_bytes - before.reserved_memory_bytes,
+        disk_bytes=room.disk_bytes - before.reserved_disk_bytes,
     )
     for reason in fits(request_of(after), without, await policy(tx)):
         if reason.code in _GROWTH:
@@ -126,7 +165,7 @@ async def check(tx: Tx, before: VmRow, after: VmRow) -> None:
                 reason.code,
                 f"the node of {after.name} has no room: {reason.message}",
                 hint="ask for less, or delete machines that are not needed",
-                field="memory_bytes" if reason.code == "not_enough_memory" else "cpus",
+                field=_GROWTH[reason.code],
             )
 
 

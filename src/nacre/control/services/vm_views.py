@@ -8,7 +8,8 @@ from nacre.control.store.vms import VmRow, VmView
 from nacre.model.convergence import Conditions, derive
 from nacre.model.ids import VmId, VolumeId
 from nacre.model.nodes import LOST
-from nacre.model.vms import Phase, restart_required, satisfies
+from nacre.model.vm_changes import pending, restart_required
+from nacre.model.vms import Desired, Phase, satisfies
 from nacre.schema.common import ProjectRef
 from nacre.schema.vms import ImageRef, NodeRef, VmOut
 
@@ -49,11 +50,12 @@ def conditions_of(row: VmRow, *, reachable: bool = True) -> Conditions:
     """Return how far a machine is from what was asked."""
     run = row.run if row.run is not None and row.run.exited_at is None else None
     plugged = run is None or not run.hotplug or frozenset(run.volumes) == _wanted(row)
+    changed = row.desired is not Desired.RUNNING or not pending(row.spec, row.run)
     nonces = row.applied_reboot_nonce >= row.reboot_nonce and row.applied_reset_nonce >= row.reset_nonce
     return derive(
         generation=row.generation,
         observed_generation=row.observed_generation,
-        satisfied=reachable and nonces and plugged and satisfies(row.desired, row.phase),
+        satisfied=reachable and nonces and plugged and changed and satisfies(row.desired, row.phase),
         phase=row.phase if reachable else Phase.UNKNOWN,
         failure=row.failure,
     )

@@ -11,6 +11,7 @@ import msgspec
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
 from nacre.control.services import (
+    capabilities,
     copies,
     events,
     moves,
@@ -35,7 +36,8 @@ from nacre.control.wake import VMS, node_topic
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.ids import looks_like_id
 from nacre.model.metadata import check_labels
-from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec, check_spec
+from nacre.model.vm_checks import check_spec
+from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec
 from nacre.schema.common import Accepted, Page
 from nacre.schema.vms import VmOut, VmStop, VmUpdate
 
@@ -203,7 +205,10 @@ async def update(
     require_match(if_match, etag_of(row.generation))
     if row.desired is Desired.ABSENT:
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
+    vm_room.check_disk_grows(row, body.disk_bytes)
     spec = check_spec(_merged(row.spec, body))
+    if vm_room.needed(spec, row.image_roles) & ~vm_room.needed(row.spec, row.image_roles):
+        await capabilities.admit(tx, caller, spec, vm_room.roles_in(row.image_roles))
     changed = vm_room.reserve(
         replace(
             row,
@@ -239,17 +244,7 @@ async def cancel(tx: Tx, caller: Caller, operation: OperationRow) -> None:
 
 
 def _merged(spec: VmSpec, body: VmUpdate) -> VmSpec:
-    names = (
-        "cpus",
-        "memory_bytes",
-        "publish",
-        "restart",
-        "stop_timeout_s",
-        "placement",
-        "ha",
-        "priority",
-        "preemptible",
-    )
+    names = (name for name in body.__struct_fields__ if name != "labels")
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
     return msgspec.structs.replace(spec, **given)
 

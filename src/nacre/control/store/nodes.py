@@ -1,6 +1,6 @@
 """The table of nodes and its queries."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import ConflictError
 from nacre.model.ids import NodeId
-from nacre.model.nodes import Condition, NodeFacts, NodeState, NodeWish, Reliability, Usage
+from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, NodeState, NodeWish, Reliability, Usage
 from nacre.model.placement import Taint
 
 nodes = Table(
@@ -196,6 +196,27 @@ async def add(tx: Tx, row: NodeRow) -> None:
     await insert_unique(tx, insert(nodes).values(**vars(row)), taken=taken)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToldRow:
+    """What the agent of a node has said of its hypervisors."""
+
+    name: str
+    hypervisors: tuple[HypervisorInfo, ...]
+
+
+async def told(rd: Read) -> AsyncGenerator[list[ToldRow]]:
+    """Yield what all agents have said of their hypervisors, some hundred nodes at a time, in the order of their ids."""
+    after = ""
+    while True:
+        query = select(nodes.c.id, nodes.c.name, nodes.c.facts).where(nodes.c.id > after).order_by(nodes.c.id)
+        rows = (await rd.connection.execute(query.limit(_CHUNK))).all()
+        if not rows:
+            return
+        after = rows[-1].id
+        yield [ToldRow(name=row.name, hypervisors=row.facts.hypervisors) for row in rows if row.facts is not None]
+
+
+_CHUNK = 200
 _SCHEDULED_BY = frozenset({"state", "taints", "labels", "region", "zone", "facts", "reliability", "conditions"})
 
 

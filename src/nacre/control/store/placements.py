@@ -55,6 +55,7 @@ class PlacedRow:
     node: NodeId
     labels: dict[str, str]
     spec: VmSpec
+    image_roles: str
     moving: MoveId | None
     reserved_cpus: int
     reserved_memory_bytes: int

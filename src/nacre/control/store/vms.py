@@ -70,6 +70,7 @@ vms = Table(
     Column("template", Text),
     Column("instance_type", Text),
     Column("origins", Model(Origins)),
+    Column("image_roles", Text, nullable=False, server_default=""),
     Column("desired", Choice(Desired), nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("reboot_nonce", Integer, nullable=False),
@@ -124,6 +125,8 @@ class VmRow:
     instance_type: InstanceTypeId | None = None
     origins: Origins | None = None
     """What it was made from, as it was then. The two ids before are in there too; they may be gone by now."""
+    image_roles: str = ""
+    """What its image is made of, with commas between; empty for machines of which nobody has noted it."""
     desired: Desired
     generation: int
     reboot_nonce: int = 0
@@ -239,7 +242,18 @@ async def add(tx: Tx, row: VmRow, *, taken: NacreError) -> None:
 
 async def save(tx: Tx, row: VmRow) -> None:
     """Store what may change of a machine that this transaction has locked."""
-    fixed = {"id", "project", "name", "image", "image_name", "template", "instance_type", "origins", "created_at"}
+    fixed = {
+        "id",
+        "project",
+        "name",
+        "image",
+        "image_name",
+        "image_roles",
+        "template",
+        "instance_type",
+        "origins",
+        "created_at",
+    }
     values = {name: value for name, value in vars(row).items() if name not in fixed}
     await tx.connection.execute(update(vms).where(vms.c.id == row.id).values(**values))
 

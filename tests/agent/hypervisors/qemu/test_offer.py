@@ -76,7 +76,9 @@ def test_whatever_is_not_simply_there_says_why() -> None:
 def test_firmware_is_found_where_distributions_put_it(tmp_path) -> None:
     assert not look(INSTALLED, "tcg", [tmp_path]).uefi
     (tmp_path / "OVMF_CODE_4M.fd").touch()
+    (tmp_path / "OVMF_VARS_4M.fd").touch()
     (tmp_path / "OVMF_CODE_4M.secboot.fd").touch()
+    (tmp_path / "OVMF_VARS_4M.ms.fd").touch()
     found = look(INSTALLED, "tcg", [tmp_path])
     assert found.uefi
     assert found.secure_uefi

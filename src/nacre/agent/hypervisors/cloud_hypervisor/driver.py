@@ -31,7 +31,7 @@ from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.guest import CloudHypervisorGuest, clean_up
 from nacre.agent.hypervisors.cloud_hypervisor.installed import Installed
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.launch import FirmwareFiles, Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
 from nacre.agent.hypervisors.proofs import Verdicts
 from nacre.lib import processes
@@ -56,8 +56,10 @@ log = structlog.get_logger()
 class CloudHypervisor:
     """Fulfils `base.Hypervisor`, CanGuard, CanProbeAcceleration, CanRestore, CanReceive and CanOffer."""
 
-    def __init__(self, *, state_directory: Path, binary: str = BINARY, kvm: Path = KVM) -> None:
+    def __init__(self, *, state_directory: Path, binary: str = BINARY, firmware: str = "", kvm: Path = KVM) -> None:
+        """`firmware` is a file with a UEFI made for Cloud Hypervisor, for guests without a kernel."""
         self._binary = binary
+        self._firmware = Path(firmware) if firmware else None
         self._kvm = kvm
         self._verdicts = Verdicts(state_directory, kvm)
         self._proving = asyncio.Lock()
@@ -87,6 +89,12 @@ class CloudHypervisor:
             abilities=registry.abilities(self),
         )
 
+    def uefi(self, *, secure_boot: bool) -> FirmwareFiles | None:
+        """Return the firmware that the agent was told of. It keeps no variables, so it has no secure boot."""
+        if secure_boot or self._firmware is None or not self._firmware.is_file():
+            return None
+        return FirmwareFiles(code=self._firmware)
+
     def guard_obstacle(self) -> str:
         """Cloud Hypervisor is a process like all others."""
         return guarding.obstacle()
@@ -104,7 +112,7 @@ class CloudHypervisor:
     async def offer(self) -> Offer:
         """Say what it can do here. Raises DriverError if it is not there."""
         await self._find()
-        return offer.offer(guard_obstacle=self.guard_obstacle())
+        return offer.offer(guard_obstacle=self.guard_obstacle(), firmware=self.uefi(secure_boot=False) is not None)
 
     async def start(self, launch: Launch) -> Guest:
         """Start a machine; returns when it has booted. Raises DriverError and leaves no process behind."""

@@ -82,11 +82,15 @@ _NOTES = {
 }
 
 
-def offer(*, guard_obstacle: str) -> Offer:
+def offer(*, guard_obstacle: str, firmware: bool = True) -> Offer:
     """Return what a release that we drive can do on this host: all from `LEAST` on do the same."""
     found = dict.fromkeys(_NATIVE, NATIVE)
     found |= {name: Support(level=Level.NEEDS_GUEST, note=note) for name, note in _NEEDS_GUEST.items()}
     found |= _NOTES
+    if not firmware:
+        found[Capability.BOOT_UEFI] = Support(
+            level=Level.UNSUPPORTED, note="the agent was told of no firmware (cloud_hypervisor_firmware)"
+        )
     level = Level.UNSUPPORTED if guard_obstacle else Level.NATIVE
     return found | {Capability.GUARD: Support(level=level, note=guard_obstacle)}
 

@@ -103,6 +103,11 @@ class FirecrackerGuest(Devices):
             await self.resume()
         await self._api.act("SendCtrlAltDel", timeout=_ANSWER_S)
 
+    @property
+    def cannot_reset(self) -> bool:
+        """Its process cannot begin again."""
+        return True
+
     async def reset(self) -> None:
         """Refused: the process cannot begin again, and a new one is another life, which a driver cannot give."""
         raise refusal("resetting a machine", "stop the machine by force and start it again")

@@ -15,9 +15,9 @@ import structlog
 from nacre.agent.hypervisors import guarding, ports, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Arrival, Launch
+from nacre.agent.hypervisors.launch import Arrival, FirmwareFiles, Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
-from nacre.agent.hypervisors.qemu import acceleration, arriving, checkpoints, command_line, states, taps
+from nacre.agent.hypervisors.qemu import acceleration, arriving, checkpoints, command_line, firmware, states, taps
 from nacre.agent.hypervisors.qemu import offer as offering
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
 from nacre.agent.hypervisors.qemu.command_line import Surroundings
@@ -91,6 +91,10 @@ class QemuHypervisor:
         found = await self._find()
         facts = await asyncio.to_thread(offering.look, found, self._choice(found).accelerator)
         return offering.offer(facts)
+
+    def uefi(self, *, secure_boot: bool) -> FirmwareFiles | None:
+        """Return the OVMF of this host."""
+        return firmware.find(firmware.FOLDERS, secure_boot=secure_boot)
 
     def guard_obstacle(self) -> str:
         """QEMU is a process like all others."""

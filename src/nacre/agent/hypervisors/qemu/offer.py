@@ -11,22 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.agent.hypervisors import guarding
+from nacre.agent.hypervisors.qemu import firmware
 from nacre.agent.hypervisors.qemu.installed import Installed
 from nacre.model.capabilities import NATIVE, Capability, Level, Offer, Support
 from nacre.model.units import GIB, MIB
 
 _HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 _MERGING = Path("/sys/kernel/mm/ksm/run")
-# Where distributions put the firmware: Debian and Ubuntu, Fedora, Arch, Homebrew.
-_FIRMWARE = (
-    Path("/usr/share/OVMF"),
-    Path("/usr/share/edk2/ovmf"),
-    Path("/usr/share/edk2/x64"),
-    Path("/opt/homebrew/share/qemu"),
-    Path("/usr/local/share/qemu"),
-)
-_CODE = ("OVMF_CODE_4M.fd", "OVMF_CODE.fd", "OVMF_CODE.4m.fd", "edk2-x86_64-code.fd")
-_SECURE_CODE = ("OVMF_CODE_4M.secboot.fd", "OVMF_CODE.secboot.fd", "OVMF_CODE.secboot.4m.fd")
 
 _NATIVE = (
     Capability.BOOT_KERNEL,
@@ -118,17 +109,17 @@ class Facts:
     """Sizes of which the host has set some aside."""
 
 
-def look(installed: Installed, accelerator: str, firmware: Iterable[Path] = _FIRMWARE) -> Facts:
+def look(installed: Installed, accelerator: str, folders: Iterable[Path] = firmware.FOLDERS) -> Facts:
     """Read what the host has."""
-    places = list(firmware)
+    places = list(folders)
     return Facts(
         accelerator=accelerator,
         linux=sys.platform == "linux",
         root=os.geteuid() == 0,
         guard_obstacle=guarding.obstacle(),
         ceph=installed.ceph,
-        uefi=_has(places, _CODE),
-        secure_uefi=_has(places, _SECURE_CODE),
+        uefi=firmware.find(places, secure_boot=False) is not None,
+        secure_uefi=firmware.find(places, secure_boot=True) is not None,
         swtpm=shutil.which("swtpm") is not None,
         merging=_MERGING.exists(),
         huge_pages=frozenset(size for size in (2 * MIB, GIB) if _set_aside(size)),
@@ -165,10 +156,6 @@ def _if(there: bool, why_not: str, note: str = "") -> Support:  # reads like the
 
 def _huge(facts: Facts, size: int, name: str) -> Support:
     return _if(facts.linux and size in facts.huge_pages, f"the node has set no huge pages of {name} aside")
-
-
-def _has(places: list[Path], names: tuple[str, ...]) -> bool:
-    return any((place / name).exists() for place in places for name in names)
 
 
 def _set_aside(size: int) -> bool:
