@@ -31,7 +31,7 @@ from nacre.agent.vms.reset import reset
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
-from nacre.agent.volume_users import user_of, waiting_for
+from nacre.agent.volume_users import release_waiting, user_of
 from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
@@ -141,14 +141,13 @@ class Executor:
             self._lanes.ring(vm)
 
     def user_of(self, volume: VolumeId) -> Guest | None:
-        """Return the guest that has a volume open; None if surely none has. Raises DriverError while nobody knows."""
+        """See `volume_executor.Users`."""
         return user_of(self._machines.values(), volume)
 
     def volume_ready(self, volume: VolumeId) -> None:
         """A machine may have waited for this volume."""
-        for machine in waiting_for(self._machines.values(), volume):
-            machine.retry_at = 0.0
-            self._lanes.ring(machine.id)
+        for vm in release_waiting(self._machines.values(), volume):
+            self._lanes.ring(vm)
 
     def copies(self) -> tuple[CopyObserved, ...]:
         """What there is of machines that have moved away, and of which of those that were told of there is nothing."""
