@@ -58,9 +58,7 @@ class Executor:
         counted: Callable[[str, str], None] = lambda _step, _outcome: None,
         copied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`told` hears of every change, `forgotten` of machines that are no more, `counted` of steps and outcomes, and
-        `copied` that what there is of copies has changed.
-        """
+        """`told` hears of changes, `forgotten` of machines that are no more, `counted` of steps, `copied` of copies."""
         self._host = host
         self._consoles = consoles
         self._told = told
