@@ -1,4 +1,4 @@
-"""Small things that the executor does to one machine: take note of an intent, forget what has passed, press a button."""
+"""Small things that the executor does to one machine: note an intent, forget what has passed, press a button."""
 
 import msgspec
 import structlog

@@ -30,7 +30,7 @@ from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
-from nacre.agent.volume_users import lend, user_of, waiting_for
+from nacre.agent.volume_users import lend, release_waiting, user_of
 from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
@@ -57,9 +57,7 @@ class Executor:
         counted: Callable[[str, str], None] = lambda _step, _outcome: None,
         copied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`told` hears of every change, `forgotten` of machines that are no more, `counted` of steps and outcomes, and
-        `copied` that what there is of copies has changed.
-        """
+        """`told` hears of changes, `forgotten` of machines that are no more, `counted` of steps, `copied` of copies."""
         self._host = host
         self._consoles = consoles
         self._told = told
@@ -142,7 +140,7 @@ class Executor:
             self._lanes.ring(vm)
 
     def user_of(self, volume: VolumeId) -> Guest | None:
-        """Return the guest that has a volume open; None if surely none has. Raises DriverError while nobody knows."""
+        """See `volume_executor.Users`."""
         return user_of(self._machines.values(), volume)
 
     async def lend(self, volume: VolumeId, disk: DiskFile) -> None:
@@ -151,9 +149,8 @@ class Executor:
 
     def volume_ready(self, volume: VolumeId) -> None:
         """A machine may have waited for this volume."""
-        for machine in waiting_for(self._machines.values(), volume):
-            machine.retry_at = 0.0
-            self._lanes.ring(machine.id)
+        for vm in release_waiting(self._machines.values(), volume):
+            self._lanes.ring(vm)
 
     def copies(self) -> tuple[CopyObserved, ...]:
         """What there is of machines that have moved away, and of which of those that were told of there is nothing."""

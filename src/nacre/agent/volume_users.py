@@ -1,4 +1,4 @@
-"""Which machine has a volume open, as the records and guests of machines say. Used by the executor. Decides nothing."""
+"""Which machine has a volume open, as the records and guests of machines say. Used by the executor."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from nacre.agent.vms.plug import open_volumes
 from nacre.agent.vms.presence import Presence
 from nacre.agent.volumes.pools import NOT_READY
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import VolumeId
+from nacre.model.ids import VmId, VolumeId
 
 
 def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
@@ -28,13 +28,16 @@ def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
     return None
 
 
-def waiting_for(machines: Iterable[Machine], volume: VolumeId) -> list[Machine]:
-    """Return the machines that would have gone on but for this volume."""
-    return [
+def release_waiting(machines: Iterable[Machine], volume: VolumeId) -> list[VmId]:
+    """Let machines be tried again that would have gone on but for this volume, and return them."""
+    waiting = [
         machine
         for machine in machines
         if machine.failure is not None and machine.failure.code == NOT_READY and _may_open(machine, volume)
     ]
+    for machine in waiting:
+        machine.retry_at = 0.0
+    return [machine.id for machine in waiting]
 
 
 def _may_open(machine: Machine, volume: VolumeId) -> bool:

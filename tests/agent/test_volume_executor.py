@@ -1,0 +1,171 @@
+"""Volumes of a node, from an intent to what lies in the pool and what is told. Real files, no hypervisor."""
+
+import msgspec
+import pytest
+
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.images.cache import ImageCache
+from nacre.agent.storage.layers import MANIFEST
+from nacre.agent.volume_executor import VolumeExecutor
+from nacre.agent.volumes.pools import Pools
+from nacre.lib.clock import SystemClock
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import ProjectId, SnapshotId, VolumeId
+from nacre.model.volumes import (
+    LOCAL_POOL,
+    Restore,
+    SnapshotIntent,
+    SourceKind,
+    VolumeIntent,
+    VolumePhase,
+    VolumeSource,
+    Wish,
+    satisfies,
+)
+from nacre.protocol.messages import NodeIntent
+from support.waiting import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.host]
+
+ONE = VolumeId("vol-00000000000000000000000001")
+TWO = VolumeId("vol-00000000000000000000000002")
+KEPT = SnapshotId("snap-00000000000000000000000001")
+DATA = VolumeIntent(
+    id=ONE,
+    project=ProjectId("prj-1"),
+    name="data",
+    generation=1,
+    desired=Wish.PRESENT,
+    pool=LOCAL_POOL,
+    size_bytes=1 << 20,
+)
+
+
+def changed(intent=DATA, **changes) -> VolumeIntent:
+    return msgspec.structs.replace(intent, **changes)
+
+
+class Users:
+    """Machines, as far as volumes care."""
+
+    def __init__(self):
+        self.error: DriverError | None = None
+        self.ready: list[VolumeId] = []
+
+    def user_of(self, volume):
+        del volume
+        if self.error is not None:
+            raise self.error
+
+    def volume_ready(self, volume):
+        self.ready.append(volume)
+
+
+class Bench:
+    """One node's volumes."""
+
+    def __init__(self, root):
+        self.root = root
+        (root / "images").mkdir(exist_ok=True)
+        self.users = Users()
+        self.told = {}
+        self.forgotten = []
+        self.executor = self.another()
+
+    def another(self):
+        clock = SystemClock()
+        images = ImageCache(self.root / "images", limit_bytes=0, fetch=self.no_images, needed=lambda: None)
+        return VolumeExecutor(
+            Pools(self.root, clock=clock),
+            images,
+            self.users,
+            clock=clock,
+            random=lambda: 0.0,
+            told=lambda seen: self.told.__setitem__(seen.id, seen),
+            forgotten=self.forgotten.append,
+        )
+
+    async def no_images(self, image, role, offset):
+        raise AssertionError(f"{role} of {image} from {offset}")
+        yield b""
+
+    async def want(self, *volumes):
+        """Want these, and return when they are so."""
+        self.executor.want(NodeIntent(volumes=volumes, teardown_allowed=True))
+        await until(lambda: all(self.is_so(one) for one in volumes), timeout=60)
+
+    def is_so(self, intent):
+        seen = self.told.get(intent.id)
+        return seen is not None and seen.generation == intent.generation and satisfies(intent, seen)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    made = Bench(tmp_path)
+    await made.executor.begin()
+    yield made
+    await made.executor.close()
+
+
+async def test_a_volume_goes_through_its_life(bench):
+    await bench.want(DATA)
+    assert bench.users.ready == [ONE]
+    kept = changed(generation=2, snapshots=(SnapshotIntent(id=KEPT, desired=Wish.PRESENT),))
+    await bench.want(kept)
+    back = changed(kept, generation=3, restore=Restore(nonce=1, snapshot=KEPT), size_bytes=2 << 20)
+    await bench.want(back)
+    source = VolumeSource(kind=SourceKind.SNAPSHOT, volume=ONE, snapshot=KEPT)
+    await bench.want(back, changed(id=TWO, source=source))
+    await bench.want(changed(generation=4, desired=Wish.ABSENT), changed(id=TWO, source=source))
+    assert [path.name for path in (bench.root / "volumes").iterdir()] == [TWO]
+    bench.executor.want(NodeIntent(volumes=(changed(id=TWO, source=source),)))
+    await until(lambda: bench.forgotten == [ONE])
+    assert [path.stem for path in (bench.root / "volume-records").iterdir()] == [TWO]
+
+
+async def test_what_the_desired_state_omits_stays(bench):
+    await bench.want(DATA)
+    bench.executor.want(NodeIntent())
+    bench.executor.look_again()
+    await bench.want(changed(id=TWO))
+    assert (bench.root / "volumes" / ONE / MANIFEST).exists()
+    assert {seen.id for seen in bench.executor.observed()} == {ONE, TWO}
+
+
+async def test_what_was_there_and_is_gone_is_never_made_anew(bench):
+    await bench.want(DATA)
+    (bench.root / "volumes" / ONE).rename(bench.root / "elsewhere")
+    bench.executor.look_again()
+    await until(lambda: bench.told[ONE].failure is not None)
+    failure = bench.told[ONE].failure
+    assert (failure.code, failure.failure_class) == ("volume_missing", FailureClass.BLOCKED)
+    assert not (bench.root / "volumes" / ONE).exists()
+    (bench.root / "elsewhere").rename(bench.root / "volumes" / ONE)
+    bench.executor.look_again()
+    await until(lambda: bench.told[ONE].failure is None)
+
+
+async def test_while_nobody_knows_who_has_it_open_nothing_is_done_to_a_volume(bench):
+    await bench.want(DATA)
+    bench.users.error = DriverError("unknown", "who?", hint="wait", failure_class=FailureClass.WAITING)
+    gone = changed(generation=2, desired=Wish.ABSENT)
+    bench.executor.want(NodeIntent(volumes=(gone,), teardown_allowed=True))
+    await until(lambda: bench.told[ONE].failure is not None)
+    assert bench.told[ONE].phase is VolumePhase.DELETING
+    assert (bench.root / "volumes" / ONE).exists()
+    bench.users.error = None
+    bench.executor.look([ONE])
+    await until(lambda: bench.told[ONE].phase is VolumePhase.ABSENT)
+
+
+async def test_another_agent_finds_what_there_is(bench):
+    await bench.want(DATA)
+    await bench.executor.close()
+    (bench.root / "volumes" / f".new-{TWO}").mkdir()
+    (bench.root / "volumes" / ONE / "stray.qcow2").write_bytes(b"")
+    bench.told.clear()
+    bench.executor = bench.another()
+    await bench.executor.begin()
+    await bench.want(DATA)
+    assert [path.name for path in (bench.root / "volumes").iterdir()] == [ONE]
+    assert not (bench.root / "volumes" / ONE / "stray.qcow2").exists()

@@ -1,0 +1,105 @@
+"""The pools of a node: which are used, which are refused, and volumes as disks."""
+
+import pytest
+
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.volumes.pools import Pools
+from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
+from nacre.lib.clock import SystemClock
+from nacre.model.hardware import DiskOptions
+from nacre.model.ids import PoolId, VolumeId
+from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, VolumeAttachment
+from support.wire_volumes import VOLUME_INTENT
+
+pytestmark = pytest.mark.anyio
+
+FAST = PoolId("pool-01hzzzzzzzzzzzzzzzzzzzzzzz")
+ONE = VolumeId("vol-00000000000000000000000001")
+
+
+def pool(path) -> PoolIntent:
+    return PoolIntent(id=FAST, name="fast", kind=PoolKind.DIRECTORY, path=str(path))
+
+
+@pytest.fixture
+def allowed(tmp_path):
+    made = tmp_path / "allowed"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def pools(tmp_path, allowed):
+    data = tmp_path / "data"
+    data.mkdir()
+    made = Pools(data, clock=SystemClock(), roots=[str(allowed)])
+    made.prepare()
+    return made
+
+
+async def reason(pools, told) -> str:
+    pools.want([told])
+    _, found = await pools.observed()
+    assert not found.available
+    assert found.hint
+    with pytest.raises(DriverError):
+        pools.store(FAST)
+    return found.reason
+
+
+async def test_every_node_has_the_local_pool(pools):
+    (found,) = await pools.observed()
+    assert (found.id, found.available) == (LOCAL_POOL, True)
+
+
+async def test_a_pool_outside_of_what_the_agent_allows_is_refused(pools, tmp_path):
+    assert "not among" in await reason(pools, pool(tmp_path / "elsewhere"))
+
+
+async def test_a_folder_that_is_not_there_is_not_made(pools, allowed):
+    assert "not there" in await reason(pools, pool(allowed / "unmounted"))
+    assert not (allowed / "unmounted").exists()
+
+
+async def test_a_link_out_of_what_is_allowed_is_refused(pools, allowed, tmp_path):
+    (allowed / "way-out").symlink_to(tmp_path)
+    assert "leads elsewhere" in await reason(pools, pool(allowed / "way-out"))
+
+
+async def test_a_pool_that_is_allowed_and_there_is_used(pools, allowed):
+    pools.want([pool(allowed)])
+    assert [one.available for one in await pools.observed()] == [True, True]
+    assert pools.store(FAST) is pools.store(FAST)
+
+
+async def test_a_volume_that_is_not_there_yet_is_waited_for(pools):
+    with pytest.raises(DriverError) as caught:
+        await pools.disks([VolumeAttachment(volume=ONE)])
+    assert caught.value.code == "volume_not_ready"
+
+
+@pytest.mark.host
+async def test_a_volume_is_a_disk_with_the_tail_of_its_id_for_a_serial(pools):
+    import msgspec
+
+    intent = msgspec.structs.replace(VOLUME_INTENT, id=ONE, pool=LOCAL_POOL)
+    await pools.store(LOCAL_POOL).create(ONE, size_bytes=1 << 20, base=None, keep_base=True)
+    pools.known[ONE] = VolumeRecord(id=ONE, intent=intent, made=True)
+    given = VolumeAttachment(volume=ONE, options=DiskOptions(serial="MINE"), read_only=True)
+    plain, mine = await pools.disks([VolumeAttachment(volume=ONE), given])
+    assert (plain.id, plain.format, plain.options.serial, plain.read_only) == (ONE, "qcow2", ONE[-20:], False)
+    assert (mine.options.serial, mine.read_only) == ("MINE", True)
+
+
+def test_records_outlive_the_agent_and_a_damaged_one_is_set_aside(tmp_path):
+    records = VolumeRecords(tmp_path)
+    assert records.load_all() == {}
+    record = VolumeRecord(id=VOLUME_INTENT.id, intent=VOLUME_INTENT, made=True)
+    records.save(record)
+    folder = tmp_path / "volume-records"
+    (folder / "vol-broken.json").write_text("{")
+    (folder / ".vol-x.json-draft").write_text("")
+    assert VolumeRecords(tmp_path).load_all() == {record.id: record}
+    assert {path.name for path in folder.iterdir()} == {f"{record.id}.json", "vol-broken.damaged"}
+    records.remove(record.id)
+    assert records.load_all() == {}
