@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.anyio
 needs_swtpm = pytest.mark.skipif(shutil.which(tpm.PROGRAM) is None, reason="no swtpm here (apt-get install swtpm)")
 
 VM = VmId("vm-1")
+SET_DATA_CHANNEL = 0x10  # tpm_ioctl.h, CMD_SET_DATAFD: what a hypervisor sends first
 
 
 @pytest.fixture
@@ -67,7 +69,12 @@ async def test_one_that_an_agent_left_is_ended_before_another_begins(host: Any) 
 async def test_it_ends_by_itself_when_the_hypervisor_lets_go(host: Any) -> None:
     path = await tpm.start(VM, host)
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
         connection.connect(str(path))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            socket.send_fds(connection, [struct.pack(">I", SET_DATA_CHANNEL)], [theirs.fileno()])
+            assert connection.recv(4) == bytes(4)
     await until(lambda: running(host) == [])
 
 
