@@ -49,7 +49,11 @@ def status(pid: int) -> dict[str, list[str]]:
 
 def running(cloud: Platform, name: str) -> int:
     """The process of a machine whose guest has booted."""
-    vm = eventually(lambda: (now := cloud.vm(name))["phase"] == "running" and now, what=f"{name} runs")
+    try:
+        vm = eventually(lambda: (now := cloud.vm(name))["phase"] == "running" and now, what=f"{name} runs")
+    except AssertionError as error:
+        error.add_note(f"{cloud.vm(name)['conditions']}\n{cloud.agent.tail()}")
+        raise
     eventually(lambda: "ip=" in cloud.log(name), what=f"{name} has booted")
     assert vm["run"]["confined"]
     (pid,) = [pid for pid in cloud.guest_pids() if vm["id"].encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -76,7 +76,12 @@ class FirecrackerLab(Bench):
     async def started(self, **changes: object):
         """A guest that has booted, and what it tells."""
         launch = self.launch(**changes)
-        guest = self.keep(await self.driver.start(launch))
+        try:
+            guest = self.keep(await self.driver.start(launch))
+        except DriverError as error:
+            words = launch.directory / "hypervisor.log"
+            error.add_note(words.read_text() if words.exists() else "it has said nothing")
+            raise
         await ready(guest)
         return launch, guest, Watch(guest)
 
