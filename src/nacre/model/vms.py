@@ -12,6 +12,7 @@ import msgspec
 
 from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
+from nacre.model.guests import CloudInit, GuestInfo, SeedRef
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId
 from nacre.model.images import ImageManifest
 from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
@@ -132,6 +133,8 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority; it then waits for room itself."""
+    cloud_init: SeedRef | None = None
+    """What its cloud-init is given, as far as it may be shown."""
 
 
 class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +155,8 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Switch off without asking the guest."""
     fence: int = 0
     """The fencing token of this placement: every placement of a machine has a higher one than all before."""
+    seed: CloudInit | None = None
+    """What `spec.cloud_init` stands for. May hold secrets: it is in no log, no event and no command line."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +217,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     publish: tuple[PublishedPort, ...] = ()
     guarded: bool = False
     """Whether its process is held by a guard that fences it when the node's lease ends."""
+    seed: str = ""
+    """The digest of what its cloud-init was given."""
     exited_at: datetime | None = None
     exit_reason: ExitReason | None = None
     exit_detail: str = ""
@@ -234,6 +241,8 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     fence: int = 0
     """The placement that this is about: one that has ended says nothing about the machine any more."""
+    guest: GuestInfo | None = None
+    """What the agent in the guest says, once it has said something in this life."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:
@@ -257,6 +266,7 @@ def restart_required(spec: VmSpec, run: RunInfo | None) -> tuple[str, ...]:
         "cpus": (spec.cpus, run.cpus),
         "memory_bytes": (spec.memory_bytes, run.memory_bytes),
         "publish": (spec.publish, run.publish),
+        "cloud_init": (spec.cloud_init.digest if spec.cloud_init is not None else "", run.seed),
     }
     changed = [name for name, (wanted, has) in pairs.items() if wanted != has]
     if spec.ha is HaPolicy.RESTART and not run.guarded:

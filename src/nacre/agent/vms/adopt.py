@@ -91,6 +91,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 memory_bytes=spec.memory_bytes if spec is not None else 0,
                 publish=spec.publish if spec is not None else (),
                 guarded=guest.guard is not None,
+                seed=spec.cloud_init.digest if spec is not None and spec.cloud_init is not None else "",
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

@@ -10,6 +10,7 @@ from nacre.model.images import Role
 from nacre.model.vms import HaPolicy, MachineType, VmIntent, nic_mac
 
 ROOT_DISK = "root"
+SEED_DISK = "seed"
 
 
 def launch(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from nacre.agent.guest import seed
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
 from nacre.agent.hypervisors.base import Guest
@@ -22,6 +23,7 @@ from nacre.agent.vms import launching
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib import processes
+from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
 from nacre.model.vms import ExitReason, Phase, RunInfo, VmIntent
@@ -41,7 +43,7 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     try:
         driver = host.hypervisor(intent.spec.hypervisor)
         image = await host.images.fetch(intent.image)
-        disks = await _disks(intent, image, host)
+        disks = (*await _disks(intent, image, host), *await _seed(intent, host))
         await host.proof.settle(image.path(Role.KERNEL))
         _empty(host, intent)
         run = host.new_run()
@@ -80,6 +82,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
         guarded=guest.guard is not None,
+        seed=intent.spec.cloud_init.digest if intent.spec.cloud_init is not None else "",
     )
 
 
@@ -109,6 +112,20 @@ async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[Disk
         size_bytes=intent.spec.disk_bytes,
     )
     return (disk,)
+
+
+async def _seed(intent: VmIntent, host: Host) -> tuple[DiskFile, ...]:
+    """Make the medium that the guest's cloud-init reads, if it is given anything."""
+    path = host.place(intent.id) / seed.FILE_NAME
+    if intent.seed is None:
+        await in_thread(_remove, path)
+        return ()
+    await in_thread(seed.write, path, intent.id, intent.seed)
+    return (DiskFile(id=launching.SEED_DISK, path=path, format="raw", read_only=True),)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _empty(host: Host, intent: VmIntent) -> None:
