@@ -86,7 +86,7 @@ def decode_request(data: bytes) -> ExecRequest:
         return check_request(msgspec.json.decode(data, type=ExecRequest))
     except msgspec.MsgspecError as error:
         raise InvalidInputError(
-            "invalid_command", f"the request is not right: {error}", hint="send command, a list of words", field="command"
+            "invalid_command", f"the request is not right: {error}", hint="send a list of words", field="command"
         ) from error
 
 

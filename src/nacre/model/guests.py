@@ -1,7 +1,7 @@
 """What goes into a guest at its first start, and what is seen inside it.
 
-`CloudInit` is what a guest's cloud-init is given; it may hold secrets, so it is kept apart from the machine's spec, which
-has only a `SeedRef`. `GuestInfo` is what the agent in a guest says. Pure.
+`CloudInit` is what a guest's cloud-init is given; it may hold secrets, so it is kept apart from the machine's spec,
+which has only a `SeedRef`. `GuestInfo` is what the agent in a guest says. Pure.
 """
 
 import re

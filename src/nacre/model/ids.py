@@ -21,6 +21,7 @@ StreamId = NewType("StreamId", str)
 RunId = NewType("RunId", str)
 MoveId = NewType("MoveId", str)
 DrainId = NewType("DrainId", str)
+CommandId = NewType("CommandId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -36,6 +37,7 @@ PREFIXES = {
     "run": "run",
     "move": "mov",
     "drain": "drn",
+    "command": "cmd",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -225,3 +225,5 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     inventory: Inventory | None = None
     """Not from agents of version 1 of the protocol."""
+    streams: tuple[str, ...] = ()
+    """Kinds of streams that its agent carries besides consoles and their logs."""

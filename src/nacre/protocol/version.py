@@ -2,7 +2,9 @@
 
 1: first version. Since: leases (`Renew`, `Renewed`), which an agent uses only if `Welcome` says how long they last,
    and in the desired state tenure, retired and discard, which an older agent does not see and never gets: what needs
-   them is placed only on nodes that advertise the ability `guard`.
+   them is placed only on nodes that advertise the ability `guard`. Streams of commands, screens and metrics, which
+   are asked only of agents whose facts name them. What guests say (`VmObserved.guest`), and what goes into them
+   (`VmIntent.seed`), which an older agent does not see.
 """
 
 from nacre.errors import UnsupportedError

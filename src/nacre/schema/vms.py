@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.convergence import Conditions
+from nacre.model.guests import GuestInfo
 from nacre.model.ids import NodeId, VmId
 from nacre.model.images import ImageId
 from nacre.model.placement import MAX_PRIORITY, Placement
@@ -26,6 +27,7 @@ from nacre.model.vms import (
     VmSpec,
 )
 from nacre.schema.common import Body, Out, ProjectRef
+from nacre.schema.guests import CloudInitBody
 
 MIB = 1 << 20
 Cpus = Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -61,6 +63,8 @@ class VmCreate(Body, frozen=True, kw_only=True):
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority."""
+    cloud_init: CloudInitBody | None = None
+    """What the guest's cloud-init is given."""
 
 
 class VmUpdate(Body, frozen=True, kw_only=True):
@@ -77,6 +81,8 @@ class VmUpdate(Body, frozen=True, kw_only=True):
     ha: HaPolicy | None = None
     priority: Priority | None = None
     preemptible: bool | None = None
+    cloud_init: CloudInitBody | None = None
+    """In place of all that the guest's cloud-init was given before; an empty object gives it nothing any more."""
 
 
 class VmStop(Body, frozen=True, kw_only=True):
@@ -119,6 +125,8 @@ class VmOut(Out, frozen=True, kw_only=True):
     """Names of fields that take effect only when it is next started."""
     fence: int = 0
     """The fencing token of its placement: every placement of a machine has a higher one than all before."""
+    guest: GuestInfo | None = None
+    """What the agent in the guest says; null if none has said anything since the start."""
     decision: str = ""
     """Why it is where it is, or nowhere yet, in one sentence; more is in its explanation."""
     created_at: datetime

@@ -159,7 +159,7 @@ def _booted_at(uptime: str, now: datetime) -> datetime | None:
 
 def _first_number(text: str) -> float | None:
     try:
-        number = float(text.split()[0])
+        number = float(text.split(maxsplit=1)[0])
     except (ValueError, IndexError):
         return None
     return number if 0 <= number < float("inf") else None

@@ -14,11 +14,13 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from nacre.control.api import (
+    commands,
     consoles,
     docs,
     events,
     failover,
     grants,
+    guests,
     health,
     images,
     installer,
@@ -53,6 +55,8 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *vms.ROUTES,
     *scheduling.ROUTES,
     *consoles.ROUTES,
+    *commands.ROUTES,
+    *guests.ROUTES,
     *events.ROUTES,
     *operations.ROUTES,
     *health.ROUTES,

@@ -39,7 +39,9 @@ async def create_vm(
     call: TheCall, data: JSONBody[VmCreate], params: NamedDependency[Waiting]
 ) -> Response[Accepted[VmOut]]:
     """Create a machine and, unless `start` is false, start it."""
-    return await call.accept(lambda tx, caller: vms.create(tx, caller, data), AcceptedVm, _again, params.wait)
+    return await call.accept(
+        lambda tx, caller: vms.create(tx, caller, data, sealer=call.parts.sealer), AcceptedVm, _again, params.wait
+    )
 
 
 @get("/v1/vms", opt={"action": "vm:list"})
@@ -60,7 +62,9 @@ async def update_vm(
 ) -> Response[Accepted[VmOut]]:
     """Change fields of a machine. What needs a restart is named in `restart_required` until it happened."""
     return await call.accept(
-        lambda tx, caller: vms.update(tx, caller, vm, data, project=params.project, if_match=call.if_match),
+        lambda tx, caller: vms.update(
+            tx, caller, vm, data, project=params.project, if_match=call.if_match, sealer=call.parts.sealer
+        ),
         AcceptedVm,
         _again,
         params.wait,

@@ -12,15 +12,17 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         *(f"{noun}:{verb}" for noun in _VIEWED for verb in ("view", "list")),
         "failover:view",
         "scheduler:view",
+        "vm:metrics",
     ),
     Role.OPERATOR: (
-        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move", "console", "log")),
+        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move")),
+        *(f"vm:{verb}" for verb in ("console", "log", "display")),
         "operation:cancel",
         "move:abort",
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
-        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan")),
+        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan", "exec")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),
     ),
     Role.ADMIN: (

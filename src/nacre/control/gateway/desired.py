@@ -2,16 +2,19 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from nacre.control.services import images
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import images, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
 from nacre.control.store import copies, nodes, vms
 from nacre.control.store.copies import CopyRow
 from nacre.control.store.db import Read
 from nacre.control.store.nodes import NodeTerms
 from nacre.control.store.vms import VmRow
-from nacre.model.ids import ImageId, NodeId
+from nacre.model.guests import CloudInit
+from nacre.model.ids import ImageId, NodeId, VmId
 from nacre.model.images import ImageManifest
 from nacre.model.vms import CopyRef, CopyState, Desired, RetiredVm, VmIntent
 from nacre.protocol.messages import NodeIntent
@@ -24,23 +27,28 @@ class _Placed(Protocol):
 
 P = TypeVar("P", bound=_Placed)
 
+NO_SEEDS: Mapping[VmId, CloudInit] = MappingProxyType({})
 
-async def load(rd: Read, node: NodeId) -> NodeIntent:
+
+async def load(rd: Read, node: NodeId, sealer: Sealer | None = None) -> NodeIntent:
     """Return everything that a node should run, hold and forget."""
-    return (await load_all(rd, [node]))[node]
+    return (await load_all(rd, [node], sealer))[node]
 
 
-async def load_all(rd: Read, among: Collection[NodeId]) -> dict[NodeId, NodeIntent]:
+async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = None) -> dict[NodeId, NodeIntent]:
     """Return what `load` does, for many nodes in a few statements."""
     owners = await nodes.terms(rd, among)
     rows = _by_node(await vms.on_nodes(rd, among))
     left = _by_node(await copies.on_nodes(rd, among))
     manifests = await images.manifests(rd, {row.image for some in rows.values() for row in some})
+    seeded = [row.id for some in rows.values() for row in some if row.spec.cloud_init is not None]
+    seeds = await vm_seeds.opened(rd, seeded, sealer)
     return {
         node: build(
             rows.get(node, ()),
             manifests,
             left.get(node, ()),
+            seeds,
             tenure=owners[node].tenure if node in owners else 0,
             allowed=node in owners and _allowed(owners[node], rd.now()),
         )
@@ -52,6 +60,7 @@ def build(
     rows: Sequence[VmRow],
     manifests: Mapping[ImageId, ImageManifest],
     left: Sequence[CopyRow] = (),
+    seeds: Mapping[VmId, CloudInit] = NO_SEEDS,
     *,
     tenure: int = 0,
     allowed: bool,
@@ -65,7 +74,7 @@ def build(
     absent = [row for row in ordered if row.desired is Desired.ABSENT]
     asked_for = bool(absent) and all(row.delete_requested_by is not None for row in absent)
     return NodeIntent(
-        vms=tuple(_intent(row, manifests.get(row.image)) for row in ordered),
+        vms=tuple(_intent(row, manifests.get(row.image), seeds.get(row.id)) for row in ordered),
         images=tuple(sorted({row.image for row in ordered if row.desired is not Desired.ABSENT})),
         teardown_allowed=allowed or asked_for,
         tenure=tenure,
@@ -87,7 +96,7 @@ def _by_node(rows: Iterable[P]) -> dict[NodeId, list[P]]:
     return found
 
 
-def _intent(row: VmRow, manifest: ImageManifest | None) -> VmIntent:
+def _intent(row: VmRow, manifest: ImageManifest | None, seed: CloudInit | None) -> VmIntent:
     return VmIntent(
         id=row.id,
         project=row.project,
@@ -100,4 +109,5 @@ def _intent(row: VmRow, manifest: ImageManifest | None) -> VmIntent:
         reset_nonce=row.reset_nonce,
         force_stop=row.force_stop,
         fence=row.fence,
+        seed=seed,
     )

@@ -1,7 +1,10 @@
 """A new machine: what was asked, completed by the image's defaults, checked, and written with its promise."""
 
+import msgspec
+
 from nacre.control.auth.principals import Caller
-from nacre.control.services import events, images, operations, projects, vm_ports, vm_views
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import events, images, operations, projects, vm_ports, vm_seeds, vm_views
 from nacre.control.services.vm_intents import unplaced
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
@@ -10,6 +13,7 @@ from nacre.control.store.projects import ProjectRow
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import VMS
 from nacre.errors import ConflictError, InvalidInputError
+from nacre.model.guests import CloudInit
 from nacre.model.ids import VmId
 from nacre.model.images import Role
 from nacre.model.metadata import check_labels, check_name
@@ -19,15 +23,19 @@ from nacre.schema.common import Accepted
 from nacre.schema.vms import VmCreate, VmOut
 
 
-async def create(tx: Tx, caller: Caller, body: VmCreate) -> Accepted[VmOut]:
+async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> Accepted[VmOut]:
     """Accept a new machine. A node is chosen after the commit, so that this is quick and never waits for room."""
     project = await projects.require(tx, caller, body.project)
     check_name(body.name)
     labels = check_labels(body.labels)
     await vm_ports.check_free(tx, caller, body.publish)
     image = await images.resolve(tx, caller, body.image, project.id)
+    given = vm_seeds.taken(body.cloud_init) if body.cloud_init is not None else CloudInit()
     spec = check_spec(spec_of(body, image))
+    spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
     row = await _insert(tx, body, project, image, spec, labels)
+    if spec.cloud_init is not None:
+        await vm_seeds.keep(tx, row.id, given, sealer)
     if spec.publish:
         await vm_ports.hold(tx, row)
     events.emit(

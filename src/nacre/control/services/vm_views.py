@@ -36,6 +36,7 @@ def out(view: VmView) -> VmOut:
         conditions=conditions,
         restart_required=restart_required(view.spec, view.run),
         fence=view.fence,
+        guest=view.guest,
         decision="" if view.decision is None else summary(view.decision)[1],
         created_at=view.created_at,
         updated_at=view.updated_at,

@@ -10,7 +10,19 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import copies, events, moves, operations, projects, vm_intents, vm_ports, vm_room, vm_views
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import (
+    copies,
+    events,
+    moves,
+    operations,
+    projects,
+    vm_intents,
+    vm_ports,
+    vm_room,
+    vm_seeds,
+    vm_views,
+)
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.services.vm_creation import create
@@ -184,13 +196,18 @@ async def update(
     *,
     project: str | None = None,
     if_match: str | None = None,
+    sealer: Sealer | None = None,
 ) -> Accepted[VmOut]:
     """Change fields. What the running machine cannot take over is shown as `restart_required` until it restarts."""
     row = await _locked_with_node(tx, caller, ref, project, ports=body.publish is not None)
     require_match(if_match, etag_of(row.generation))
     if row.desired is Desired.ABSENT:
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
+    given = vm_seeds.taken(body.cloud_init) if body.cloud_init is not None else None
     spec = check_spec(_merged(row.spec, body))
+    if given is not None:
+        spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
+        await vm_seeds.keep(tx, row.id, given, sealer)
     changed = vm_room.reserve(
         replace(
             row,

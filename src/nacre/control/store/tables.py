@@ -20,6 +20,8 @@ from nacre.control.store import (
     stream_requests,
     tokens,
     users,
+    vm_commands,
+    vm_seeds,
     vms,
 )
 from nacre.control.store.db import metadata
@@ -45,5 +47,7 @@ __all__ = [
     "stream_requests",
     "tokens",
     "users",
+    "vm_commands",
+    "vm_seeds",
     "vms",
 ]
