@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, explanation, move, output, progress, vm_views
+from nacre.cli import arguments, cloud_init, explanation, guest, move, output, progress, vm_views
+from nacre.cli.cloud_init import NOTHING, Seeding
 from nacre.cli.event import show_events
 from nacre.cli.options import (
     NO_WAIT,
@@ -29,6 +30,7 @@ from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
 from nacre.model.vms import DEFAULT_STOP_TIMEOUT_S, HaPolicy, MachineType, NicSpec, RestartPolicy
+from nacre.schema.guests import CloudInitBody
 from nacre.schema.vms import VmCreate, VmUpdate
 
 
@@ -36,6 +38,11 @@ def _with_moves() -> App:
     made = App(name="vm", help="Virtual machines.")
     made.command(move.move)
     made.command(move.moves)
+    made.command(guest.exec_, name="exec")
+    made.command(guest.commands)
+    made.command(guest.display)
+    made.command(guest.metrics)
+    made.command(guest.top)
     return made
 
 
@@ -78,6 +85,7 @@ async def create(
     stop_timeout: StopTimeout = None,
     nic: Annotated[bool, Parameter(help="With --no-nic, no network interface.")] = True,
     placing: Placing = ANYWHERE,
+    seeding: Seeding = NOTHING,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
@@ -104,6 +112,7 @@ async def create(
         ha=HaPolicy(placing.ha or HaPolicy.NONE),
         priority=DEFAULT_PRIORITY if placing.checked_priority is None else placing.checked_priority,
         preemptible=placing.preemptible or False,
+        cloud_init=cloud_init.body(seeding),
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     async with session.client() as nacre:
@@ -176,6 +185,8 @@ async def update(
     anywhere: Annotated[
         bool, Parameter(negative=(), help="Forget what it asked of its place before, such as zones and rules.")
     ] = False,
+    seeding: Seeding = NOTHING,
+    no_cloud_init: Annotated[bool, Parameter(negative=(), help="Give its cloud-init nothing any more.")] = False,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
@@ -191,6 +202,7 @@ async def update(
         ha=None if placing.ha is None else HaPolicy(placing.ha),
         priority=placing.checked_priority,
         preemptible=placing.preemptible,
+        cloud_init=CloudInitBody() if no_cloud_init else cloud_init.body(seeding),
     )
     moved = anywhere or placement(placing) != Placement()
     async with session.client() as nacre:

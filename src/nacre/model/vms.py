@@ -13,6 +13,7 @@ import msgspec
 from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
 from nacre.model.guests import CloudInit, GuestInfo, SeedRef
+from nacre.model.hardware import DeviceOptions
 from nacre.model.ids import ImageId, ProjectId, RunId, VmId
 from nacre.model.images import ImageManifest
 from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
@@ -133,6 +134,7 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority; it then waits for room itself."""
+    devices: DeviceOptions = DeviceOptions()
     cloud_init: SeedRef | None = None
     """What its cloud-init is given, as far as it may be shown."""
 

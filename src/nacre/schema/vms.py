@@ -7,6 +7,7 @@ import msgspec
 
 from nacre.model.convergence import Conditions
 from nacre.model.guests import GuestInfo
+from nacre.model.hardware import DeviceOptions
 from nacre.model.ids import NodeId, VmId
 from nacre.model.images import ImageId
 from nacre.model.placement import MAX_PRIORITY, Placement
@@ -63,6 +64,8 @@ class VmCreate(Body, frozen=True, kw_only=True):
     """Higher goes first when machines wait for room or are restarted elsewhere."""
     preemptible: bool = False
     """May be stopped to make room for a machine of higher priority."""
+    devices: DeviceOptions = DeviceOptions()
+    """Consoles and small devices; `graphics: vnc` gives it a screen."""
     cloud_init: CloudInitBody | None = None
     """What the guest's cloud-init is given."""
 

@@ -34,6 +34,7 @@ def launch(
         kernel_args=kernel_args(intent, image.path(Role.KERNEL)),
         disks=disks,
         nics=nics(intent),
+        devices=spec.devices,
     )
 
 

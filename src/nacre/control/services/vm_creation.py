@@ -105,6 +105,7 @@ def spec_of(body: VmCreate, image: ImageRow) -> VmSpec:
         ha=body.ha,
         priority=body.priority,
         preemptible=body.preemptible,
+        devices=body.devices,
     )
 
 

@@ -15,7 +15,7 @@ def upgrade() -> None:
         "vm_seeds",
         sa.Column("vm", sa.Text(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(["vm"], ["vms.id"], name=op.f("fk_vm_seeds_vm_vms"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["vm"], ["vms.id"], name=op.f("fk_vm_seeds_vm"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("vm", name=op.f("pk_vm_seeds")),
     )
     op.create_table(
@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("deadline", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["vm"], ["vms.id"], name=op.f("fk_vm_commands_vm_vms"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["vm"], ["vms.id"], name=op.f("fk_vm_commands_vm"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vm_commands")),
     )
     op.create_index("ix_vm_commands_vm", "vm_commands", ["vm"], unique=False)
