@@ -1,4 +1,4 @@
-"""`nacre vm exec|commands|display|metrics|top`: the inside of guests, and what machines use. Registered by `vm.py`."""
+"""The inside of guests, and what machines use: commands, screens, metrics. Registered by `vm.py`."""
 
 import asyncio
 import sys

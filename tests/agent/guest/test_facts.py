@@ -59,7 +59,12 @@ async def test_a_frozen_guest_is_asked_nothing_that_it_cannot_answer(fake: FakeA
 @pytest.mark.parametrize(
     "lie",
     [
-        {"guest-network-get-interfaces": [{"name": 7, "ip-addresses": [{"ip-address": "1.2.3.4", "prefix": 99}, 5]}, 3]},
+        {
+            "guest-network-get-interfaces": [
+                {"name": 7, "ip-addresses": [{"ip-address": "1.2.3.4", "prefix": 99}, 5]},
+                3,
+            ]
+        },
         {"guest-network-get-interfaces": [{"name": "x", "ip-addresses": [{"ip-address": "../../etc", "prefix": 1}]}]},
         {"guest-network-get-interfaces": {"name": "x"}},
         {"guest-get-osinfo": ["nothing"], "guest-get-host-name": {"host-name": {"a": 1}}},

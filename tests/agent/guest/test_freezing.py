@@ -87,7 +87,7 @@ async def test_it_is_tried_again_until_the_guest_says_that_it_is_thawed(
     fake.frozen = True
     fake.raw = {"guest-fsfreeze-thaw": b'{"error": {"class": "GenericError", "desc": "busy"}}\n'}
     thawing = asyncio.create_task(thaw(agent, VM))
-    while fake.commands.count("guest-fsfreeze-thaw") < 3:  # noqa: ASYNC110
+    while fake.commands.count("guest-fsfreeze-thaw") < 3:
         await asyncio.sleep(0.005)
     fake.raw = {}
     assert await thawing

@@ -35,9 +35,7 @@ class Watched:
 
 
 @pytest.fixture
-async def watched(
-    tmp_path: Path, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Watched]:
+async def watched(tmp_path: Path, anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Watched]:
     monkeypatch.setattr(watch, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(watch, "PAUSE_S", 0.01)
     made = Watched(tmp_path / "ga")
