@@ -176,14 +176,21 @@ def _pieces(data: bytes) -> list[bytes]:
 
 async def _collected(frames: AsyncIterator[bytes] | Stream, most: int) -> tuple[ExecResult, bytes, bytes]:
     outputs = {Channel.STDOUT: bytearray(), Channel.STDERR: bytearray()}
-    async for data in frames:
-        channel, content = unframe(data)
-        if channel is Channel.CONTROL:
-            result = decode_result(content)
-            return result, bytes(outputs[Channel.STDOUT]), bytes(outputs[Channel.STDERR])
-        if channel in outputs:
-            outputs[channel] += content[: most - len(outputs[channel])]
-    raise UnavailableError(
+    try:
+        async for data in frames:
+            channel, content = unframe(data)
+            if channel is Channel.CONTROL:
+                result = decode_result(content)
+                return result, bytes(outputs[Channel.STDOUT]), bytes(outputs[Channel.STDERR])
+            if channel in outputs:
+                outputs[channel] += content[: most - len(outputs[channel])]
+    except InvalidInputError as error:
+        raise _broken() from error
+    raise _broken()
+
+
+def _broken() -> UnavailableError:
+    return UnavailableError(
         "stream_broken", "the connection to the node broke", hint="look in the guest for what the command has done"
     )
 
