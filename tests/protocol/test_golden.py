@@ -14,6 +14,7 @@ import pytest
 
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.guests import CloudInit, GuestAddress, GuestFilesystem, GuestInfo, SeedRef
+from nacre.model.hardware import ConsoleMode, DeviceOptions, Graphics, WatchdogAction
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
 from nacre.model.nodes import (
@@ -167,6 +168,16 @@ SPEC = VmSpec(
     ha=HaPolicy.RESTART,
     priority=200,
     preemptible=True,
+    devices=DeviceOptions(
+        serial=ConsoleMode.PTY,
+        console=ConsoleMode.FILE,
+        rng="",
+        watchdog=WatchdogAction.RESET,
+        tpm=True,
+        graphics=Graphics.VNC,
+        guest_agent=False,
+        panic=True,
+    ),
     cloud_init=SeedRef(digest="00ff", parts=("user_data",), hostname="web-1", user="ann"),
 )
 MANIFEST = ImageManifest(
