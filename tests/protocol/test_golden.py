@@ -14,6 +14,7 @@ import pytest
 
 from nacre.model.capabilities import Level, Offered
 from nacre.model.convergence import Failure, FailureClass
+from nacre.model.guests import CloudInit, GuestAddress, GuestFilesystem, GuestInfo, SeedRef
 from nacre.model.hardware import (
     Balloon,
     BootOptions,
@@ -142,6 +143,7 @@ FACTS = NodeFacts(
     labels={"rack": "a1"},
     region="eu",
     zone="eu-1",
+    streams=("exec",),
     inventory=Inventory(
         cpu_model="Some CPU",
         cpu_cores=4,
@@ -256,6 +258,7 @@ SPEC = VmSpec(
     limit_groups=GROUPS,
     devices=DEVICES,
     boot=BOOT,
+    cloud_init=SeedRef(digest="00ff", parts=("user_data",), hostname="web-1", user="ann"),
 )
 MANIFEST = ImageManifest(
     id=IMAGE,
@@ -280,6 +283,16 @@ INTENT = NodeIntent(
             force_stop=True,
             fence=4,
             volumes=(ATTACHMENT,),
+            seed=CloudInit(
+                user_data="#cloud-config",
+                meta_data={"role": "web"},
+                network_config="version: 2",
+                hostname="web-1",
+                user="ann",
+                ssh_keys=("ssh-ed25519 AAAA",),
+                password_hash="$6$salt$hash",
+                identity="2",
+            ),
         ),
     ),
     images=(IMAGE,),
@@ -316,6 +329,7 @@ RUN = RunInfo(
         boot=BOOT,
         refused=("root_disk.limits",),
     ),
+    seed="00ff",
     exited_at=AT + timedelta(seconds=9),
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",
@@ -340,6 +354,19 @@ SEEN = VmObserved(
         next_try_at=AT + timedelta(seconds=1),
     ),
     fence=4,
+    guest=GuestInfo(
+        answering=False,
+        agent_version="7.2",
+        hostname="web-1",
+        os="Debian",
+        kernel="6.1",
+        addresses=(
+            GuestAddress(address="10.0.2.15", prefix=24, interface="eth0", mac="52:4e:00:00:00:01", nic="nic0"),
+        ),
+        filesystems=(GuestFilesystem(mountpoint="/", type="ext4", total_bytes=4096),),
+        booted_at=AT,
+        seen_at=AT,
+    ),
 )
 
 FROM_AGENT: tuple[FromAgent, ...] = (

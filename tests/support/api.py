@@ -28,7 +28,7 @@ from nacre.control.store.db import Database
 from nacre.control.wake import VMS, node_topic
 from nacre.model.ids import NodeId, VmId
 from nacre.protocol.messages import StreamKind
-from support.cloud import Agent, make_node
+from support.cloud import SEALER, Agent, make_node
 from support.images import kernel
 
 
@@ -123,6 +123,7 @@ def parts_over(
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=Joining(gateway="127.0.0.1:7481", ca="0" * 64),
         failover=Failover(db, "test", Terms(lease_s=35, per_s=5, max_share=0.5)).watching,
+        sealer=SEALER,
         checks=checks,
     )
 

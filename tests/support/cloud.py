@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from nacre.control.auth.principals import Caller, Principal
+from nacre.control.auth.sealing import Sealer
 from nacre.control.gateway import desired, observed
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.services import node_signs, projects, vms
@@ -32,6 +33,9 @@ from nacre.protocol.messages import HeldVm, Observed
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmCreate, VmOut
 from support.access import ADMIN
+
+SEALER = Sealer(bytes(32))
+"""What seals secrets in tests."""
 
 
 def by(action: str, principal: Principal = ADMIN) -> Caller:
@@ -100,6 +104,7 @@ def facts(*, cpus: int = 8, memory_bytes: int = 16 * GIB, disk_bytes: int = 100 
         boot_id="boot-1",
         capacity=Capacity(cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes),
         hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc"), abilities=("guard",)),),
+        streams=("exec", "display", "metrics"),
     )
 
 
@@ -137,7 +142,7 @@ class Agent:
     async def intents(self) -> dict[VmId, VmIntent]:
         """Pull."""
         async with self.db.read() as rd:
-            return {intent.id: intent for intent in (await desired.load(rd, self.node)).vms}
+            return {intent.id: intent for intent in (await desired.load(rd, self.node, SEALER)).vms}
 
     async def sync(self) -> None:
         """Pull, do, report everything."""
@@ -198,6 +203,7 @@ def new_run(intent: VmIntent, now: datetime) -> RunInfo:
         started_at=now,
         accelerator="tcg",
         accelerator_reason="a test",
+        seed=intent.spec.cloud_init.digest if intent.spec.cloud_init is not None else "",
         cpus=intent.spec.cpus,
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,
@@ -229,7 +235,7 @@ class Cloud:
         """Create a machine, by default from the image `tiny`."""
         body = msgspec.convert({"name": name, "image": "tiny", **msgspec.to_builtins(fields)}, VmCreate)
         async with self.db.write() as tx:
-            return await vms.create(tx, by("vm:create", principal), body)
+            return await vms.create(tx, by("vm:create", principal), body, sealer=SEALER)
 
     async def converge(self) -> None:
         """Place what waits, and let every agent do its work and report it."""

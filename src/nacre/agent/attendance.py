@@ -12,9 +12,13 @@ import structlog
 from nacre.agent import failures
 from nacre.agent.consoles import Consoles
 from nacre.agent.frost import Frost
+from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.guest.watch import GuestWatch
+from nacre.agent.hypervisors.abilities import HasGuestChannel
 from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.host import Host
+from nacre.agent.vms.launching import nics
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import OF_GUEST, Presence
 from nacre.lib.threads import in_thread
@@ -34,6 +38,7 @@ class Attendance:
         self._look = look
         self._watchers: dict[VmId, asyncio.Task[None]] = {}
         self._guests: dict[VmId, Guest] = {}
+        self._insides: dict[VmId, asyncio.Task[None]] = {}
         self._frost = Frost(look)
 
     @property
@@ -57,6 +62,7 @@ class Attendance:
                 if state is GuestState.FROZEN:
                     log.warning("vm.found_frozen", vm=machine.id, next="goes on with the next lease")
                     machine.froze()
+        self._look_inside(machine, guest)
         self._frost.watch(machine, guest)
         memory = machine.record.run.info.memory_bytes if machine.record.run is not None else 0
         await in_thread(self._host.cgroups.add, machine.id, guest.handle.pid, memory)
@@ -66,7 +72,7 @@ class Attendance:
     async def close(self) -> None:
         """Let go of every guest. They run on."""
         await self._frost.close()
-        watchers = list(self._watchers.values())
+        watchers = [*self._watchers.values(), *self._insides.values()]
         for watcher in watchers:
             watcher.cancel()
         await asyncio.gather(*watchers, return_exceptions=True)
@@ -81,10 +87,29 @@ class Attendance:
             machine.guest = None
             machine.presence = Presence.UNKNOWN
         self._frost.leave(machine.id)
+        inside = self._insides.pop(machine.id, None)
+        if inside is not None:
+            inside.cancel()
         del self._watchers[machine.id]
         del self._guests[machine.id]
         await guest.detach()
         self._look(machine.id)
+
+    def _look_inside(self, machine: Machine, guest: Guest) -> None:
+        socket = guest.guest_socket if isinstance(guest, HasGuestChannel) else None
+        if socket is None:
+            return
+        intent = machine.record.intent
+        inside = GuestWatch(
+            machine.id,
+            GuestAgent(socket),
+            {nic.mac: nic.id for nic in nics(intent)} if intent is not None else {},
+            self._host.clock,
+            awake=lambda: machine.presence is Presence.RUNNING and not machine.frozen,
+            told=machine.tell,
+        )
+        machine.inside = inside
+        self._insides[machine.id] = asyncio.create_task(inside.run(), name=f"inside {machine.id}")
 
     async def _heard(self, machine: Machine, guest: Guest, event: GuestEvent) -> None:
         match event.state:

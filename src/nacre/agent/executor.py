@@ -5,7 +5,7 @@ facts. Losing the control plane changes nothing here.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import msgspec
@@ -182,6 +182,11 @@ class Executor:
                 return None
             images.add(machine.record.intent.image.id)
         return frozenset(images)
+
+    @property
+    def machines(self) -> Mapping[VmId, Machine]:
+        """Every machine that is here."""
+        return self._machines
 
     async def close(self) -> None:
         """Stop working and let go of every guest. They run on."""

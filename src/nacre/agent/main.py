@@ -32,6 +32,8 @@ from nacre.agent.instance import new_instance
 from nacre.agent.joining import join_of
 from nacre.agent.lease import Lease
 from nacre.agent.link import Link
+from nacre.agent.meters import exposition
+from nacre.agent.meters.meter import Meter
 from nacre.agent.metrics import Metrics, Safety
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
@@ -152,6 +154,7 @@ class Agent:
             link_up=lambda: self._link is not None and self._link.is_up,
             cache_bytes=self._images.size,
             safety=self._safety,
+            machines=lambda: exposition.lines(self._meter.latest(), self._meter.names()),
         )
         self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots)
         self._executor = Executor(
@@ -172,6 +175,7 @@ class Agent:
             forgotten=lambda _volume: self._reporting.report_wanted.set(),
             counted=self._metrics.step,
         )
+        self._meter = Meter(settings.data, lambda: self._executor.machines, self._clock)
         self._lease = Lease(settings.run, self._clock, came=self._executor.leased)
         self._reporting = Reporting(
             settings=settings,
@@ -182,6 +186,7 @@ class Agent:
             consoles=self._consoles,
             hypervisors=self._drivers,
             clock=self._clock,
+            meter=self._meter,
             lease=self._lease,
             volumes=self._volumes,
         )
@@ -208,6 +213,7 @@ class Agent:
                 group.create_task(self._connect(), name="link")
                 group.create_task(self._look_again(), name="look again")
                 group.create_task(self._report(), name="report")
+                group.create_task(self._meter.run(), name="meter")
         finally:
             await self._proof.close()
             await self._volumes.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter as Tally
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
 from nacre.agent.observer import Observer
@@ -36,11 +36,14 @@ class Metrics:
         link_up: Callable[[], bool],
         cache_bytes: Callable[[], int],
         safety: Callable[[], Safety] = Safety,
+        machines: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        """`machines` are the lines about each of them."""
         self._observer = observer
         self._link_up = link_up
         self._cache_bytes = cache_bytes
         self._safety = safety
+        self._lines = machines
         self._steps: Tally[tuple[str, str]] = Tally()
 
     def step(self, name: str, outcome: str) -> None:
@@ -86,6 +89,7 @@ class Metrics:
             "# HELP nacre_agent_copies_bytes What the copies take.",
             "# TYPE nacre_agent_copies_bytes gauge",
             f"nacre_agent_copies_bytes {safety.copies_bytes}",
+            *self._lines(),
         ]
         return "\n".join(lines) + "\n"
 

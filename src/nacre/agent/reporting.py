@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from nacre.agent import guest_streams
 from nacre.agent.consoles import Consoles
 from nacre.agent.executor import Executor
 from nacre.agent.host import inventory
@@ -18,6 +19,7 @@ from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.lease import Lease
+from nacre.agent.meters.meter import Meter
 from nacre.agent.observer import Observer
 from nacre.agent.outbox import Report
 from nacre.agent.records import Desired, RecordStore
@@ -31,7 +33,7 @@ from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.model.vms import CopyRef, RetiredVm
 from nacre.model.volumes import PoolObserved
-from nacre.protocol.messages import DesiredState, HeldVm, NodeIntent, StreamKind
+from nacre.protocol.messages import SINCE_EVER, DesiredState, HeldVm, NodeIntent, StreamKind
 
 log = structlog.get_logger()
 
@@ -61,6 +63,7 @@ class Reporting:
         consoles: Consoles,
         hypervisors: dict[str, Hypervisor],
         clock: Clock,
+        meter: Meter | None = None,
         lease: Lease | None = None,
         volumes: VolumeExecutor | None = None,
         root: Path = Path("/"),
@@ -77,6 +80,7 @@ class Reporting:
         self._lease = lease
         self._volumes = volumes
         self._pools: tuple[PoolObserved, ...] = ()
+        self._meter = meter or Meter(settings.data, lambda: executor.machines, clock)
         self._conditions = Conditions(clock)
         self._inventory = inventory.HostInventory(clock, root)
         self._network = NetworkWatch(root, running)
@@ -109,6 +113,8 @@ class Reporting:
             zone=settings.zone,
             made_of=await in_thread(self._inventory.current),
         )
+        carried = tuple(kind.value for kind in StreamKind if kind not in SINCE_EVER)
+        self._facts = msgspec.structs.replace(self._facts, streams=carried)
         return self._facts
 
     async def usage(self) -> Usage:
@@ -179,12 +185,18 @@ class Reporting:
             self.report_wanted.set()  # of what there is nothing, nothing else tells
 
     def open_stream(self, kind: StreamKind, vm: VmId, tail_bytes: int) -> AbstractAsyncContextManager[Duplex]:
-        """Open a console or its log."""
+        """Open a console or its log, or a way into a guest."""
         match kind:
             case StreamKind.CONSOLE:
                 return self._consoles.viewer(vm, tail_bytes)
             case StreamKind.CONSOLE_LOG:
                 return self._consoles.stored(self._log_of(vm), tail_bytes)
+            case StreamKind.EXEC:
+                return guest_streams.command(self._executor.machines.get(vm))
+            case StreamKind.DISPLAY:
+                return guest_streams.screen(self._executor.machines.get(vm))
+            case StreamKind.METRICS:
+                return guest_streams.measured(self._meter, vm)
 
     def _network_trouble(self) -> str:
         """Say why this host is off the network. One whose control plane is on it too is of use without any."""

@@ -72,6 +72,11 @@ def filters(texts: Sequence[str]) -> dict[str, str]:
     return dict(_pair(text, "filter") for text in texts)
 
 
+def labels_like(texts: Sequence[str], field: str) -> dict[str, str]:
+    """Return pairs given as `key=value`; what keys and values may be, the server knows."""
+    return dict(_pair(text, field) for text in texts)
+
+
 def cpus(number: int | None) -> int | None:
     """Return a number of virtual CPUs that a machine can have."""
     if number is not None and not 1 <= number <= MAX_CPUS:

@@ -6,7 +6,20 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, explanation, move, names, output, preview_views, progress, vm_views, vm_volumes
+from nacre.cli import (
+    arguments,
+    cloud_init,
+    explanation,
+    guest,
+    move,
+    names,
+    output,
+    preview_views,
+    progress,
+    vm_views,
+    vm_volumes,
+)
+from nacre.cli.cloud_init import NOTHING, Seeding
 from nacre.cli.event import show_events
 from nacre.cli.hardware import USUAL, Hardware, apply, made, without_file
 from nacre.cli.options import (
@@ -29,6 +42,7 @@ from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
 from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy, VmSpec
+from nacre.schema.guests import CloudInitBody
 from nacre.schema.vms import VmCreate, VmUpdate
 
 
@@ -39,6 +53,11 @@ def _with_moves() -> App:
     made.command(vm_volumes.attach)
     made.command(vm_volumes.detach)
     made.command(vm_volumes.volumes)
+    made.command(guest.exec_, name="exec")
+    made.command(guest.commands)
+    made.command(guest.display)
+    made.command(guest.metrics)
+    made.command(guest.top)
     return made
 
 
@@ -105,6 +124,7 @@ async def create(
     nic: Annotated[bool | None, Parameter(help="One network interface, as by default, or none.")] = None,
     hardware: Hardware = USUAL,
     placing: Placing = ANYWHERE,
+    seeding: Seeding = NOTHING,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
@@ -137,6 +157,7 @@ async def create(
         ha=None if placing.ha is None else HaPolicy(placing.ha),
         priority=placing.checked_priority,
         preemptible=placing.preemptible,
+        cloud_init=cloud_init.body(seeding),
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     if hardware.asked:
@@ -219,6 +240,8 @@ async def update(
     anywhere: Annotated[
         bool, Parameter(negative=(), help="Forget what it asked of its place before, such as zones and rules.")
     ] = False,
+    seeding: Seeding = NOTHING,
+    no_cloud_init: Annotated[bool, Parameter(negative=(), help="Give its cloud-init nothing any more.")] = False,
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
@@ -235,6 +258,7 @@ async def update(
         ha=None if placing.ha is None else HaPolicy(placing.ha),
         priority=placing.checked_priority,
         preemptible=placing.preemptible,
+        cloud_init=CloudInitBody() if no_cloud_init else cloud_init.body(seeding),
     )
     moved = anywhere or placement(placing) != Placement()
     async with session.client() as nacre:

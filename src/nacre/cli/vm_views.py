@@ -1,11 +1,13 @@
 """How machines look in tables and sentences. Pure."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 import msgspec
 
 from nacre.cli.hardware import shown
 from nacre.cli.output import Column, age, moment, pairs
+from nacre.model.guests import GuestInfo, SeedRef
 from nacre.model.hardware import NicOptions
 from nacre.model.placement import Placement, Toleration
 from nacre.model.units import format_size
@@ -25,6 +27,7 @@ def columns(*, with_project: bool) -> list[Column[VmOut]]:
         Column("IMAGE", lambda vm: vm.image.name),
         Column("CPUS", lambda vm: str(vm.spec.cpus)),
         Column("MEMORY", lambda vm: format_size(vm.spec.memory_bytes)),
+        Column("ADDRESS", lambda vm: ", ".join(reachable(vm.guest)[:2]) or "-"),
         Column("PORTS", lambda vm: ", ".join(port(p) for p in vm.spec.publish) or "-"),
         Column("AGE", lambda vm: age(vm.created_at)),
         Column("NOTE", note),
@@ -81,6 +84,8 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("kernel args", spec.kernel_args),
         ("options", "\n".join(options(spec))),
         ("ports", "\n".join(port(p) for p in spec.publish)),
+        ("cloud-init", _seed(spec.cloud_init)),
+        *(_guest(vm.guest) if vm.guest else ()),
         ("restart", f"{spec.restart}, {spec.stop_timeout_s:g} s to stop"),
         ("needs restart", ", ".join(vm.restart_required)),
         *(_run(vm.run) if vm.run else ()),
@@ -134,6 +139,29 @@ def port(published: PublishedPort) -> str:
     address = f"[{published.host_address}]" if ":" in published.host_address else published.host_address
     suffix = "/udp" if published.protocol.value == "udp" else ""
     return f"{address}:{published.host_port}:{published.guest_port}{suffix}"
+
+
+def reachable(guest: GuestInfo | None) -> list[str]:
+    """Return the addresses of a guest that others can reach, those of its NICs first."""
+    if guest is None:
+        return []
+    found = [one for one in guest.addresses if not ip_address(one.address).is_link_local]
+    return [one.address for one in sorted(found, key=lambda one: not one.nic)]
+
+
+def _seed(given: SeedRef | None) -> str:
+    return "" if given is None else f"{', '.join(given.parts)} ({given.digest[:12]})"
+
+
+def _guest(guest: GuestInfo) -> Sequence[tuple[str, str]]:
+    silent = "" if guest.answering else ", does not answer now"
+    return [
+        ("hostname", guest.hostname),
+        ("addresses", "\n".join(f"{one.address}/{one.prefix} on {one.interface}" for one in guest.addresses)),
+        ("os", f"{guest.os}, kernel {guest.kernel}" if guest.os else ""),
+        ("booted", moment(guest.booted_at)),
+        ("guest agent", f"{guest.agent_version}{silent}"),
+    ]
 
 
 def _run(run: RunInfo) -> Sequence[tuple[str, str]]:

@@ -5,6 +5,7 @@ async with Nacre("http://127.0.0.1:7480", token) as nacre:
     await nacre.operations.wait(accepted.operation, timeout_s=60)
 """
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Self
 
 from nacre.client.access import Access, Grants, Projects, Tokens, Users
 from nacre.client.capabilities import Capabilities
+from nacre.client.commands import Command, open_command
 from nacre.client.console import Console, open_console
 from nacre.client.events import Events
 from nacre.client.failover import Failover
@@ -24,6 +26,7 @@ from nacre.client.templates import InstanceTypes, Templates
 from nacre.client.transport import ATTEMPTS, Transport
 from nacre.client.vms import Vms
 from nacre.client.volumes import Pools, Volumes
+from nacre.model.commands import ExecRequest
 
 
 class Nacre:
@@ -59,6 +62,16 @@ class Nacre:
     def console(self, vm: str, *, project: str | None = None) -> AbstractAsyncContextManager[Console]:
         """Open the serial console of a machine."""
         return open_console(self._transport, vm, project=project)
+
+    def display(self, vm: str, *, project: str | None = None) -> AbstractAsyncContextManager[Console]:
+        """Open the screen of a machine: the bytes of RFB."""
+        return open_console(self._transport, vm, project=project, what="display")
+
+    def command(
+        self, vm: str, request: ExecRequest, stdin: AsyncIterator[bytes] | None = None, *, project: str | None = None
+    ) -> AbstractAsyncContextManager[Command]:
+        """Run a command in a guest, with its streams."""
+        return open_command(self._transport, vm, request, stdin, project=project)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""A machine's serial console over a WebSocket: bytes both ways, scrollback first.
+"""A machine's serial console over a WebSocket: bytes both ways, scrollback first. Its screen and commands come alike.
 
-Used by `nacre vm console`. Knows nothing of terminals.
+Used by `nacre vm console`, `nacre vm display` and `commands`. Knows nothing of terminals.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -23,9 +23,10 @@ NORMAL_CLOSE = frozenset({1000})
 class Console:
     """One open console."""
 
-    def __init__(self, connection: ClientConnection, url: str) -> None:
+    def __init__(self, connection: ClientConnection, url: str, what: str = "console") -> None:
         self._connection = connection
         self._url = url
+        self._what = what
 
     async def write(self, data: bytes) -> None:
         """Type `data`. Raises UnavailableError when the console is gone."""
@@ -45,7 +46,7 @@ class Console:
         except ConnectionClosed as error:
             raise self._gone(error) from error
         if self._connection.close_code not in NORMAL_CLOSE:
-            raise problems.unreachable(self._url, f"the console closed ({self._connection.close_code})")
+            raise problems.unreachable(self._url, f"the {self._what} closed ({self._connection.close_code})")
 
     @property
     def reason(self) -> str:
@@ -58,9 +59,11 @@ class Console:
 
 
 @asynccontextmanager
-async def open_console(transport: Transport, ref: str, *, project: str | None = None) -> AsyncGenerator[Console, None]:
-    """Connect to the console of a machine. Raises NacreError."""
-    address = transport.url.replace("http", "ws", 1) + f"/v1/vms/{segment(ref)}/console"
+async def open_console(
+    transport: Transport, ref: str, *, project: str | None = None, what: str = "console"
+) -> AsyncGenerator[Console, None]:
+    """Connect to the console of a machine, or to `what` else it has. Raises NacreError."""
+    address = transport.url.replace("http", "ws", 1) + f"/v1/vms/{segment(ref)}/{what}"
     if project:
         address += "?" + urlencode(in_project(project))
     headers = {"Authorization": f"Bearer {transport.token}"} if transport.token else {}
@@ -85,6 +88,6 @@ async def open_console(transport: Transport, ref: str, *, project: str | None = 
     except (InvalidHandshake, OSError, TimeoutError) as error:
         raise problems.unreachable(transport.url, error) from error
     try:
-        yield Console(connection, transport.url)
+        yield Console(connection, transport.url, what)
     finally:
         await connection.close()

@@ -99,10 +99,12 @@ class Transport:
         if_match: str | None = None,
         wait_s: float = 0,
         key: str | None = None,
+        answer_s: float = 0,
     ) -> T:
         """Send a change, at most once in effect: every try carries the same Idempotency-Key.
 
         `wait_s` lets the server hold its answer until the change is true. `if_match` is the etag that it must meet.
+        `answer_s` is how long the change itself may take before there is an answer.
         """
         headers = {"Idempotency-Key": key or str(uuid4())}
         if if_match is not None:
@@ -114,7 +116,9 @@ class Transport:
         params = list(params or [])
         if wait_s > 0:
             params.append(("wait", f"{wait_s:g}"))
-        response = await self._send(method, path, params=params, headers=headers, content=content, timeout_s=wait_s)
+        response = await self._send(
+            method, path, params=params, headers=headers, content=content, timeout_s=wait_s + answer_s
+        )
         return self._decode(response, answer)
 
     async def send_stream(

@@ -1,8 +1,17 @@
 """Virtual machines through the API."""
 
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import httpx2
+import msgspec
+
 from nacre.client.collection import Collection, in_project, segment
+from nacre.client.events import SILENCE_S
 from nacre.client.transport import Transport
+from nacre.model.metrics import MetricPoint, MetricSeries
 from nacre.schema.common import Accepted, AcceptedBatch, Page
+from nacre.schema.guests import CommandOut, VmExec
 from nacre.schema.moves import MoveOut, VmMove
 from nacre.schema.templates import PreviewOut
 from nacre.schema.vms import VmCreate, VmOut, VmStop, VmUpdate
@@ -107,6 +116,43 @@ class Vms(Collection[VmOut]):
         if tail_bytes is not None:
             params.append(("tail_bytes", str(tail_bytes)))
         return await self._transport.read_text(self.at(ref, "log"), params=params)
+
+    async def run(self, ref: str, body: VmExec, *, project: str | None = None) -> CommandOut:
+        """Run a command in a guest and return its record when it has ended."""
+        return await self._transport.change(
+            "POST", self.at(ref, "exec"), CommandOut, body=body, params=in_project(project), answer_s=body.timeout_s
+        )
+
+    async def commands(self, ref: str, *, project: str | None = None) -> list[CommandOut]:
+        """Return the recorded commands of a machine, the newest first."""
+        page = await self._transport.read(self.at(ref, "commands"), Page[CommandOut], params=in_project(project))
+        return page.items
+
+    async def metrics(
+        self,
+        ref: str,
+        *,
+        begin: datetime | None = None,
+        end: datetime | None = None,
+        step_s: int | None = None,
+        project: str | None = None,
+    ) -> MetricSeries:
+        """Return what a machine used: in the last hour, or from `begin` to `end`."""
+        wanted = {"from": begin and begin.isoformat(), "to": end and end.isoformat(), "step": step_s}
+        params = [*in_project(project), *((name, str(value)) for name, value in wanted.items() if value is not None)]
+        return await self._transport.read(self.at(ref, "metrics"), MetricSeries, params=params)
+
+    async def follow_metrics(self, ref: str, *, project: str | None = None) -> AsyncIterator[MetricPoint]:
+        """Yield what a machine uses, as it is measured. Ends when the server ends the stream. Raises NacreError."""
+        async with self._transport.open_stream(
+            self.at(ref, "metrics/live"),
+            params=in_project(project),
+            headers={"Accept": "text/event-stream", "Cache-Control": "no-store"},
+            silence_s=SILENCE_S,
+        ) as response:
+            async for message in httpx2.EventSource(response):
+                if message.data:
+                    yield msgspec.json.decode(message.data, type=MetricPoint)
 
     async def _verb(self, ref: str, verb: str, project: str | None, wait_s: float) -> AcceptedVm:
         return await self._transport.change(

@@ -111,7 +111,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
     own = await asyncio.to_thread(read_own_root, settings.ca_certificate_file, settings.ca_key_file)
     ca = await CertificateAuthority.open(db, sealer, settings.domain, own)
     depot = ImageDepot.of(settings.data, settings.image_roots, settings.fetch_allow)
-    gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s))
+    gateway = _gateway(settings, db, ca, DatabaseLedger(db, ca, depot, settings.node_certificate_s, sealer))
     joining = Joining(gateway=settings.join_address, ca=ca.fingerprint)
     watched = reliability.Terms(heartbeat_s=settings.heartbeat_s, offline_after_s=settings.offline_after_s)
     reliabilities = Reliabilities(db, secrets.token_hex(8), watched)
@@ -150,6 +150,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
         cancellers={"vm": vms.cancel, "image": images.cancel},
         joining=joining,
         failover=failover.watching,
+        sealer=sealer,
         outage=outage,
         phases=lambda: _phases(requests),
         checks=(_database_answers(requests), _gateway_listens(gateway), *(_goes_well(loop) for loop in loops)),

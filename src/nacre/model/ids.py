@@ -26,6 +26,7 @@ InstanceTypeId = NewType("InstanceTypeId", str)
 PoolId = NewType("PoolId", str)
 VolumeId = NewType("VolumeId", str)
 SnapshotId = NewType("SnapshotId", str)
+CommandId = NewType("CommandId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -46,6 +47,7 @@ PREFIXES = {
     "pool": "pool",
     "volume": "vol",
     "snapshot": "snap",
+    "command": "cmd",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -285,3 +285,5 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is, in the small: what fails together."""
     inventory: Inventory | None = None
     """Not from agents of version 1 of the protocol."""
+    streams: tuple[str, ...] = ()
+    """Kinds of streams that its agent carries besides consoles and their logs."""

@@ -115,6 +115,8 @@ def _changes(spec: VmSpec, run: RunInfo) -> Iterator[Change]:
         yield Change("memory_bytes", live=has is not None and _can_have(spec.memory_bytes, run.memory_bytes, has))
     if spec.publish != run.publish:
         yield Change("publish", live=False)
+    if (spec.cloud_init.digest if spec.cloud_init is not None else "") != run.seed:
+        yield Change("cloud_init", live=False)
     if spec.ha is HaPolicy.RESTART and not run.guarded:
         yield Change("ha", live=False)
     if has is None:

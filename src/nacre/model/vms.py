@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.convergence import Failure
+from nacre.model.guests import CloudInit, GuestInfo, SeedRef
 from nacre.model.hardware import (
     MAX_DISKS,
     MAX_NICS,
@@ -181,6 +182,8 @@ class VmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Consoles and small devices."""
     boot: BootOptions = BootOptions()
     """What it starts from if its image has no kernel."""
+    cloud_init: SeedRef | None = None
+    """What its cloud-init is given, as far as it may be shown."""
 
 
 class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +213,8 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """The fencing token of this placement: every placement of a machine has a higher one than all before."""
     volumes: tuple[VolumeAttachment, ...] = ()
     """Its disks besides the root disk, in the order in which the guest sees them."""
+    seed: CloudInit | None = None
+    """What `spec.cloud_init` stands for. May hold secrets: it is in no log, no event and no command line."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,6 +325,8 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether volumes come and go while it runs."""
     config: InForce | None = None
     """What it has of its machine's configuration. Not from agents that changed nothing of machines that run."""
+    seed: str = ""
+    """The digest of what its cloud-init was given."""
     exited_at: datetime | None = None
     """When its process ended; null while it runs."""
     exit_reason: ExitReason | None = None
@@ -351,6 +358,8 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, if anything is."""
     fence: int = 0
     """The placement that this is about: one that has ended says nothing about the machine any more."""
+    guest: GuestInfo | None = None
+    """What the agent in the guest says, once it has said something in this life."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:

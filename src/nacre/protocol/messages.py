@@ -198,6 +198,13 @@ class StreamKind(StrEnum):
 
     CONSOLE = "console"  # both ways, raw bytes of the serial port
     CONSOLE_LOG = "console-log"  # to control, the stored console log, then the end
+    EXEC = "exec"  # both ways, frames as in `model.commands`
+    DISPLAY = "display"  # both ways, RFB
+    METRICS = "metrics"  # to the agent a `MetricsQuery`, then to control a `MetricSeries` or points without end
+
+
+SINCE_EVER = frozenset({StreamKind.CONSOLE, StreamKind.CONSOLE_LOG})
+"""What every agent carries. The others only those whose `NodeFacts.streams` names them: older ones cannot read it."""
 
 
 class OpenStream(Message, frozen=True, kw_only=True, tag="open-stream"):

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.convergence import Conditions
+from nacre.model.guests import GuestInfo
 from nacre.model.hardware import BootOptions, CpuOptions, DeviceOptions, DiskOptions, MemoryOptions
 from nacre.model.ids import NodeId, VmId
 from nacre.model.images import ImageId
@@ -29,6 +30,7 @@ from nacre.model.vms import (
     VmSpec,
 )
 from nacre.schema.common import Body, Out, ProjectRef
+from nacre.schema.guests import CloudInitBody
 
 MIB = 1 << 20
 MAX_COUNT = 100
@@ -87,7 +89,7 @@ class VmConfig(Body, frozen=True, kw_only=True):
     limit_groups: LimitGroups | None = None
     """Limits that disks share."""
     devices: DeviceOptions | None = None
-    """Consoles and small devices."""
+    """Consoles and small devices; `graphics: vnc` gives it a screen."""
     boot: BootOptions | None = None
     """What it starts from if its image has no kernel."""
 
@@ -108,6 +110,9 @@ class VmCreate(VmConfig, frozen=True, kw_only=True):
     """So many machines at once: all of them or none."""
     first_number: Annotated[int, msgspec.Meta(ge=0, le=MAX_FIRST_NUMBER)] = 1
     """The number in the first name."""
+    cloud_init: CloudInitBody | None = None
+    """What the guests' cloud-inits are given. Of the request alone: no template and no instance type has any, because
+    there may be secrets in it."""
 
 
 class VmUpdate(Body, frozen=True, kw_only=True):
@@ -152,9 +157,11 @@ class VmUpdate(Body, frozen=True, kw_only=True):
     limit_groups: LimitGroups | None = None
     """Limits that disks share."""
     devices: DeviceOptions | None = None
-    """Consoles and small devices."""
+    """Consoles and small devices; `graphics: vnc` gives it a screen."""
     boot: BootOptions | None = None
     """What it starts from if its image has no kernel."""
+    cloud_init: CloudInitBody | None = None
+    """In place of all that the guest's cloud-init was given before; an empty object gives it nothing any more."""
 
 
 class VmStop(Body, frozen=True, kw_only=True):
@@ -217,6 +224,8 @@ class VmOut(Out, frozen=True, kw_only=True):
     """The template that it was made from, as it was then."""
     instance_type: Origin | None = None
     """The instance type that it was made from, as it was then."""
+    guest: GuestInfo | None = None
+    """What the agent in the guest says; null if none has said anything since the start."""
     decision: str = ""
     """Why it is where it is, or nowhere yet, in one sentence; more is in its explanation."""
     created_at: datetime

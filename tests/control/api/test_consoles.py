@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from nacre.client.api import Nacre
-from nacre.control.api import consoles
+from nacre.control.api import sockets
 from nacre.protocol.messages import StreamKind
 from support.api import Api, obedient_node, tiny_image
 from support.waiting import until
@@ -97,7 +97,7 @@ async def test_a_viewer_may_not_type(machine: Api) -> None:
 
 
 async def test_a_console_ends_with_the_token_that_opened_it(machine: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consoles, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(sockets, "LOOK_AGAIN_S", 0.05)
     made = await machine.make("POST", "/v1/tokens", {"name": "short"})
     async with console(machine, made["secret"]) as connection:
         await read(connection)

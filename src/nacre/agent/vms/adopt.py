@@ -101,6 +101,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 volumes=_attached(machine),
                 hotplug=can_plug(guest),
                 config=in_force(spec) if spec is not None else None,
+                seed=spec.cloud_init.digest if spec is not None and spec.cloud_init is not None else "",
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

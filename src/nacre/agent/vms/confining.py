@@ -40,7 +40,7 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
 async def lend(machine: Machine, disk: Disk, host: Host) -> None:
     """Let a machine that runs use a disk that comes later. Raises OSError."""
     if host.users is not None and machine.record.user and isinstance(disk, DiskFile):
-        await in_thread(_give_disk, disk, host.users, machine.record.user)
+        await in_thread(_give_disk, disk, host.users, machine.record.user, host.place(machine.id))
 
 
 def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
@@ -55,12 +55,15 @@ def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
             numbers.share(path)
     for disk in launch.disks:
         if isinstance(disk, DiskFile):
-            _give_disk(disk, numbers, user)
+            _give_disk(disk, numbers, user, launch.directory)
 
 
-def _give_disk(disk: DiskFile, numbers: Users, user: int) -> None:
-    """Its file, and what lies under it: layers that no other disk has too are the machine's, all others are shared."""
-    if disk.read_only or disk.cdrom:
+def _give_disk(disk: DiskFile, numbers: Users, user: int, place: Path) -> None:
+    """Its file, and what lies under it: layers that no other disk has too are the machine's, all others are shared.
+
+    What is in the machine's own folder, `place`, is never shared: a cloud-init seed is read-only and holds secrets.
+    """
+    if (disk.read_only or disk.cdrom) and disk.path.parent != place:
         numbers.share(disk.path)
     else:
         numbers.own(disk.path, user)

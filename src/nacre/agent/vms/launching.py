@@ -8,9 +8,10 @@ from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
 from nacre.model.images import Role
-from nacre.model.vms import HaPolicy, InForce, MachineType, VmIntent, nic_mac
+from nacre.model.vms import HaPolicy, InForce, MachineType, VmIntent, VmSpec, nic_mac
 
 ROOT_DISK = "root"
+SEED_DISK = "seed"
 MEDIUM = "medium"
 
 
@@ -20,6 +21,8 @@ class Ready:
 
     firmware: FirmwareFiles | None = None
     tpm_socket: Path | None = None
+    seed: Path | None = None
+    """What the guest's cloud-init reads."""
 
 
 NOTHING_READY = Ready()
@@ -51,7 +54,7 @@ def launch(
         kernel=image.path(Role.KERNEL),
         initrd=image.path(Role.INITRD),
         kernel_args=kernel_args(intent, image.path(Role.KERNEL)),
-        disks=(*(replace(disk, options=spec.root_disk) for disk in disks), *media(image)),
+        disks=(*(_as_asked(disk, spec) for disk in disks), *media(image), *seeds(ready)),
         nics=nics(intent),
         cpu=spec.cpu,
         memory=spec.memory,
@@ -69,6 +72,16 @@ def media(image: CachedImage) -> tuple[DiskFile, ...]:
     if path is None:
         return ()
     return (DiskFile(id=MEDIUM, path=path, format="raw", read_only=True, cdrom=True),)
+
+
+def seeds(ready: Ready) -> tuple[DiskFile, ...]:
+    """Return what cloud-init reads, after all else, so that no other disk has another place because of it. Pure."""
+    return () if ready.seed is None else (DiskFile(id=SEED_DISK, path=ready.seed, format="raw", read_only=True),)
+
+
+def _as_asked(disk: DiskFile, spec: VmSpec) -> DiskFile:
+    """Connect the root disk as the machine's configuration says. Volumes come with options of their own."""
+    return replace(disk, options=spec.root_disk) if disk.id == ROOT_DISK else disk
 
 
 def nic_id(index: int) -> str:

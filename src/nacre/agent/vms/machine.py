@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from nacre.agent.failures import FENCED, fenced, stays_down
+from nacre.agent.guest.watch import GuestWatch
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.records import Record, RecordStore
 from nacre.agent.vms.presence import Presence
@@ -49,6 +50,8 @@ class Machine:
         """`changed` is called with every change that is worth telling."""
         self.record = record
         self.guest: Guest | None = None
+        self.inside: GuestWatch | None = None
+        """What is known of the inside of the guest, if there is a way in."""
         self.frozen = False
         """Whether its guard holds the guest still, because the node's lease has ended."""
         self.failure: Failure | None = None
@@ -139,7 +142,7 @@ class Machine:
             self.note(run=ended, ending=None)
             self._count(reason)
             self._judge(reason, detail)
-        self.guest = None
+        self.guest = self.inside = None
         self.thawed()
         try:
             await self.flush()
@@ -235,6 +238,7 @@ class Machine:
             reset_nonce=record.reset_nonce,
             restarts=record.restarts,
             failure=self.failure,
+            guest=self.inside.info if self.inside is not None else None,
         )
 
     def _phase(self) -> Phase:

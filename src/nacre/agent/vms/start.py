@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from nacre.agent.guest import seed
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
 from nacre.agent.hypervisors.base import Guest, Hypervisor
@@ -88,10 +89,11 @@ async def _start(
 async def _ready(intent: VmIntent, driver: Hypervisor, host: Host, undo: Undo) -> launching.Ready:
     """Make ready what a machine has besides disks. Raises DriverError and OSError."""
     files = await in_thread(firmware.files, intent.spec.boot, driver, host.place(intent.id))
+    medium = await in_thread(_seed, intent, host.place(intent.id))
     if not intent.spec.devices.tpm:
-        return launching.Ready(firmware=files)
+        return launching.Ready(firmware=files, seed=medium)
     undo.push(lambda: tpm.end(intent.id, host))
-    return launching.Ready(firmware=files, tpm_socket=await tpm.start(intent.id, host))
+    return launching.Ready(firmware=files, seed=medium, tpm_socket=await tpm.start(intent.id, host))
 
 
 def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> RunInfo:
@@ -109,6 +111,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         volumes=tuple(attachment.volume for attachment in intent.volumes),
         hotplug=can_plug(guest),
         config=in_force(intent.spec),
+        seed=intent.spec.cloud_init.digest if intent.spec.cloud_init is not None else "",
     )
 
 
@@ -138,6 +141,16 @@ async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[Disk
         size_bytes=intent.spec.disk_bytes,
     )
     return (disk,)
+
+
+def _seed(intent: VmIntent, place: Path) -> Path | None:
+    """Make the medium that the guest's cloud-init reads, if it is given anything. Blocks for a moment."""
+    path = place / seed.FILE_NAME
+    if intent.seed is None:
+        path.unlink(missing_ok=True)
+        return None
+    seed.write(path, intent.id, intent.seed)
+    return path
 
 
 def _empty(host: Host, intent: VmIntent) -> None:

@@ -11,10 +11,14 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
+from nacre.errors import NacreError
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.vms import ExitReason, Phase
 
+AGENT_S = 20.0
+"""How long a guest whose agent has taken the order is left to shut down before its power button is pressed as well."""
+_TAKEN_S = 5.0
 PRESS_AGAIN_S = 2.0
 """A guest that is still booting does not hear the power button, so it is pressed again and again."""
 _GONE_S = 15.0
@@ -67,8 +71,10 @@ async def end_unseen(machine: Machine, host: Host, reason: ExitReason = ExitReas
 
 
 async def _ask(machine: Machine, guest: Guest, timeout_s: float) -> bool:
-    """Press the power button until the machine is off; False if it does not obey in time."""
+    """Ask the agent in the guest, then press the power button until the machine is off; False if it does not obey."""
     deadline = asyncio.get_running_loop().time() + timeout_s
+    if await _ask_inside(machine, timeout_s) and await machine.wait_off(min(AGENT_S, timeout_s)):
+        return True
     while not machine.frozen and (left := deadline - asyncio.get_running_loop().time()) > 0:
         try:
             if machine.presence is Presence.PAUSED:
@@ -81,6 +87,20 @@ async def _ask(machine: Machine, guest: Guest, timeout_s: float) -> bool:
         if await machine.wait_off(min(left, PRESS_AGAIN_S)):
             return True
     return False
+
+
+async def _ask_inside(machine: Machine, timeout_s: float) -> bool:
+    """Have the agent in the guest shut it down; False if there is none that does."""
+    inside = machine.inside
+    if inside is None or not inside.answering or machine.frozen or machine.presence is not Presence.RUNNING:
+        return False
+    try:
+        await inside.agent.tell("guest-shutdown", {"mode": "powerdown"}, timeout=min(_TAKEN_S, timeout_s))
+    except NacreError as error:
+        log.info("vm.agent_not_asked", vm=machine.id, code=error.code, next="its power button is pressed")
+        return False
+    log.info("vm.agent_asked", vm=machine.id)
+    return True
 
 
 def _deaf() -> DriverError:

@@ -35,6 +35,10 @@ what you have seen to change only that. Lists are read by following `next` as `c
 `application/problem+json` with a stable `code` and a `hint`.
 
 The serial console of a machine is a WebSocket at `/v1/vms/{vm}/console`: binary frames both ways, scrollback first.
+Its screen is one at `/v1/vms/{vm}/display`: RFB (VNC) in binary frames. A command with its streams is one at
+`/v1/vms/{vm}/exec`: each frame is a byte that names its channel (0 standard input, 1 standard output, 2 standard error,
+3 control) and the data; the first frame to the server is the request on channel 3, an empty frame on channel 0 ends
+standard input, and the last frame from the server is the result on channel 3.
 """
 
 _IDEMPOTENCY: Schema = {
@@ -210,7 +214,7 @@ def _query_parameters(kind: type[Params]) -> list[Schema]:
         schema.pop("description", None)
         if field.default not in {None, msgspec.NODEFAULT, ()}:
             schema["default"] = field.default
-        parameter: Schema = {"name": field.name, "in": "query", "required": False, "schema": schema}
+        parameter: Schema = {"name": field.encode_name, "in": "query", "required": False, "schema": schema}
         if field.name in texts:
             parameter["description"] = texts[field.name]
         parameters.append(parameter)

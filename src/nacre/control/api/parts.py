@@ -9,6 +9,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 
 from nacre.control.api.metrics import Metrics
+from nacre.control.auth.sealing import Sealer
 from nacre.control.request import Requests
 from nacre.control.services.enrolments import Joining
 from nacre.control.services.failover import Watching
@@ -74,6 +75,8 @@ class Parts:
     """What this replica has counted of nodes that are out of reach."""
     phases: Callable[[], Awaitable[Mapping[str, int] | None]]
     """How many machines are in each phase; None while the database does not answer."""
+    sealer: Sealer | None = None
+    """Seals what is for nodes alone."""
     checks: Sequence[Check] = ()
     outage: Callable[[Exception], UnavailableError | None] = _no_outage
     """Tells the database being away from a defect: such an exception is shown as what this returns."""

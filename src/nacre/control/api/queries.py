@@ -95,7 +95,7 @@ def list_query(params: Paged) -> ListQuery:
 
 def parse(kind: type[P], pairs: Sequence[tuple[str, str]]) -> P:
     """Return the parameters of a request. Raises InvalidInputError naming the one that is wrong."""
-    types = {field.name: without_none(field.type) for field in msgspec.structs.fields(kind)}
+    types = {field.encode_name: without_none(field.type) for field in msgspec.structs.fields(kind)}
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name not in types:

@@ -15,11 +15,13 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 
 from nacre.control.api import (
     capabilities,
+    commands,
     consoles,
     docs,
     events,
     failover,
     grants,
+    guests,
     health,
     images,
     installer,
@@ -65,6 +67,8 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *volumes.ROUTES,
     *scheduling.ROUTES,
     *consoles.ROUTES,
+    *commands.ROUTES,
+    *guests.ROUTES,
     *events.ROUTES,
     *operations.ROUTES,
     *health.ROUTES,

@@ -8,6 +8,7 @@ from litestar.types import Scope
 REQUEST_ID = "nacre.request_id"
 PARAMS = "nacre.params"
 CALL = "nacre.call"
+OPENED = "nacre.opened"
 
 
 def put(scope: Scope, name: str, value: object) -> None:

@@ -121,7 +121,7 @@ async def delete_template(call: TheCall, template: FromPath[str], params: NamedD
 @post("/v1/preview", opt={"action": "vm:plan"}, status_code=200)
 async def preview_vms(call: TheCall, data: JSONBody[VmCreate]) -> Response[PreviewOut]:
     """Say what creating machines would make, and for every field where its value comes from. Changes nothing."""
-    return await call.read(lambda rd, caller: previews.of_request(rd, caller, data))
+    return await call.read(lambda rd, caller: previews.of_request(rd, caller, data, sealer=call.parts.sealer))
 
 
 ROUTES = (

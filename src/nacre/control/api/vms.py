@@ -44,7 +44,10 @@ async def create_vm(
 ) -> Response[AcceptedBatch[VmOut]]:
     """Create a machine and, unless `start` is false, start it. With `count`, create so many, all of them or none."""
     return await call.accept_batch(
-        lambda tx, caller: vms.create(tx, caller, data), AcceptedBatch[VmOut], _again, params.wait
+        lambda tx, caller: vms.create(tx, caller, data, sealer=call.parts.sealer),
+        AcceptedBatch[VmOut],
+        _again,
+        params.wait,
     )
 
 
@@ -66,7 +69,9 @@ async def update_vm(
 ) -> Response[Accepted[VmOut]]:
     """Change fields of a machine. What needs a restart is named in `restart_required` until it happened."""
     return await call.accept(
-        lambda tx, caller: vms.update(tx, caller, vm, data, project=params.project, if_match=call.if_match),
+        lambda tx, caller: vms.update(
+            tx, caller, vm, data, project=params.project, if_match=call.if_match, sealer=call.parts.sealer
+        ),
         AcceptedVm,
         _again,
         params.wait,

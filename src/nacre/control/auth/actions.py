@@ -28,16 +28,18 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         "hypervisor:view",
         "hypervisor:list",
         "scheduler:view",
+        "vm:metrics",
     ),
     Role.OPERATOR: (
-        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move", "console", "log")),
+        *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move")),
+        *(f"vm:{verb}" for verb in ("console", "log", "display")),
         "operation:cancel",
         *(f"volume:{verb}" for verb in ("snapshot", "restore")),
         "move:abort",
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
-        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan")),
+        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan", "exec")),
         *(f"volume:{verb}" for verb in ("create", "update", "delete", "protect")),
         *(f"vm:{verb}" for verb in ("attach", "detach")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),

@@ -1,13 +1,17 @@
 """Secrets at rest: sealed under a master key that is kept in a file and never in the database.
 
-Used by `auth/ca.py`. AES-256-GCM with a random nonce; what a sealed value is for is bound to it.
+Used by `auth/ca.py` and the services of machines. AES-256-GCM with a random nonce; what a sealed value is for is bound
+to it.
 """
 
+import hmac
 import os
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from nacre.errors import NacreError, UnavailableError
 
@@ -24,11 +28,16 @@ class Sealer:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._naming = HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=b"fingerprints").derive(key)
 
     def seal(self, secret: bytes, purpose: str) -> bytes:
         """Return `secret` so that only the same key and the same `purpose` open it."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, secret, purpose.encode())
+
+    def fingerprint(self, secret: bytes, purpose: str) -> str:
+        """Return a name for exactly this secret, which tells nothing of it to who has not the key."""
+        return hmac.digest(self._naming, purpose.encode() + b"\0" + secret, "sha256").hex()[:32]
 
     def open(self, sealed: bytes, purpose: str) -> bytes:
         """Return what was sealed. Raises SealedError."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nacre.control.auth.ca import CertificateAuthority, Peer, key_fingerprint, read_request
+from nacre.control.auth.sealing import Sealer
 from nacre.control.gateway import desired
 from nacre.control.gateway.observed import Report, apply_all
 from nacre.control.services import enrolments, failover, images, node_signs
@@ -28,10 +29,19 @@ _PATIENCE_S = 0.25
 class DatabaseLedger:
     """Implements `Ledger`."""
 
-    def __init__(self, db: Database, ca: CertificateAuthority, depot: ImageDepot, node_certificate_s: float) -> None:
+    def __init__(
+        self,
+        db: Database,
+        ca: CertificateAuthority,
+        depot: ImageDepot,
+        node_certificate_s: float,
+        sealer: Sealer | None = None,
+    ) -> None:
+        """`sealer` opens what is for nodes alone."""
         self._db = db
         self._ca = ca
         self._depot = depot
+        self._sealer = sealer
         self._life_s = node_certificate_s
         self._enrolments: Batches[Enrol, Enrolled] = Batches(self._enrol, most=16, pause_s=_GATHER_S)
         self._welcome: Batches[frozenset[NodeId], tuple[set[NodeId], set[str]]] = Batches(self._known)
@@ -98,7 +108,7 @@ class DatabaseLedger:
     async def artifact(self, node: NodeId, image: ImageId, role: Role) -> Path:
         """Return a file of an image that a machine of this node boots from."""
         async with self._db.read() as rd:
-            wanted = set((await desired.load(rd, node)).images)
+            wanted = set((await desired.load(rd, node, self._sealer)).images)
             path = await images.artifact_path(rd, self._depot, image, role) if image in wanted else None
         if path is None:
             raise NotFoundError(
@@ -146,7 +156,7 @@ class DatabaseLedger:
 
     async def _desired(self, nodes: Sequence[NodeId]) -> list[NodeIntent | Exception]:
         async with self._db.read() as rd:
-            found = await desired.load_all(rd, frozenset(nodes))
+            found = await desired.load_all(rd, frozenset(nodes), self._sealer)
         return [found[node] for node in nodes]
 
     async def _observed(self, reports: Sequence[Report]) -> list[bool | Exception]:

@@ -6,7 +6,17 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import image_lookup, projects, template_lookup, template_views, vm_layers, vm_sources, vms
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import (
+    image_lookup,
+    projects,
+    template_lookup,
+    template_views,
+    vm_layers,
+    vm_seeds,
+    vm_sources,
+    vms,
+)
 from nacre.control.services.vm_creation import spec_of
 from nacre.control.services.vm_layers import Merged
 from nacre.control.services.vm_sources import Asked
@@ -15,6 +25,7 @@ from nacre.control.store.db import Read
 from nacre.control.store.images import ImageRow
 from nacre.control.store.templates import TemplateRow
 from nacre.errors import InvalidInputError
+from nacre.model.guests import SeedRef
 from nacre.model.ids import ImageId, ProjectId
 from nacre.model.images import Visibility
 from nacre.model.metadata import check_labels
@@ -28,14 +39,15 @@ DEFAULT_PROJECT = "default"
 NOTHING = VmConfig()
 
 
-async def of_request(rd: Read, caller: Caller, body: VmCreate) -> PreviewOut:
+async def of_request(rd: Read, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> PreviewOut:
     """Say what a request for machines would make. Raises what making them would, but for what only then is known."""
     project = await projects.require(rd, caller, body.project)
     names = vm_layers.names_of(body.name, body.count, body.first_number)
     asked = await vm_sources.asked(rd, caller, body, project.id)
     check_labels(asked.config.labels)
     image = await image_lookup.usable(rd, caller, asked.image, project.id)
-    return _preview(caller, asked, image, tuple(names))
+    seed = vm_seeds.ref_of(vm_seeds.taken(body.cloud_init), sealer) if body.cloud_init is not None else None
+    return _preview(caller, asked, image, tuple(names), seed)
 
 
 async def of_template(
@@ -85,6 +97,8 @@ async def _from_machine(
         left["image"] = None
     left.pop("start", None)  # that was asked once; what the machine should be doing has changed since
     right = {**_fields(machine.spec), "labels": machine.labels}
+    for side in (left, right):
+        side.pop(vm_seeds.FIELD, None)  # which no template gives
     found = vm_layers.differences(left, right, template_views.hidden_from(caller, row))
     return DiffOut(left=f"template {name}", right=f"machine {machine.name}", differences=found)
 
@@ -104,10 +118,15 @@ async def _home(rd: Read, caller: Caller, row: TemplateRow, project: str | None)
     return (await projects.require(rd, caller, project or DEFAULT_PROJECT)).id
 
 
-def _preview(caller: Caller, asked: Asked, image: ImageRow | None, names: tuple[str, ...]) -> PreviewOut:
+def _preview(
+    caller: Caller, asked: Asked, image: ImageRow | None, names: tuple[str, ...], seed: SeedRef | None = None
+) -> PreviewOut:
     hidden = template_views.hidden_from(caller, asked.template)
     merged = asked.merged if image is None else vm_layers.with_image(asked.merged, image.defaults)
     spec = None if image is None else check_spec(spec_of(asked.config, image))
+    if spec is not None and seed is not None:
+        spec = msgspec.structs.replace(spec, cloud_init=seed)
+        merged = Merged(config=merged.config, layers={**merged.layers, vm_seeds.FIELD: Layer.REQUEST})
     shown = _shown_fields(merged, spec, hidden)
     return PreviewOut(
         names=names,

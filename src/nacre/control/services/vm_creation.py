@@ -3,6 +3,7 @@
 import msgspec
 
 from nacre.control.auth.principals import Caller
+from nacre.control.auth.sealing import Sealer
 from nacre.control.services import (
     capabilities,
     events,
@@ -11,6 +12,7 @@ from nacre.control.services import (
     projects,
     vm_layers,
     vm_ports,
+    vm_seeds,
     vm_sources,
     vm_views,
 )
@@ -23,6 +25,7 @@ from nacre.control.store.projects import ProjectRow
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import VMS
 from nacre.errors import ConflictError, InvalidInputError
+from nacre.model.guests import CloudInit
 from nacre.model.ids import InstanceTypeId, TemplateId, VmId
 from nacre.model.images import Role
 from nacre.model.metadata import check_labels
@@ -34,19 +37,23 @@ from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmConfig, VmCreate, VmOut
 
 
-async def create(tx: Tx, caller: Caller, body: VmCreate) -> AcceptedBatch[VmOut]:
+async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> AcceptedBatch[VmOut]:
     """Accept new machines, all or none. Nodes are chosen after the commit: this is quick, and waits for no room."""
     project = await projects.require(tx, caller, body.project)
     names = vm_layers.names_of(body.name, body.count, body.first_number)
     asked = await vm_sources.asked(tx, caller, body, project.id)
     labels = check_labels(asked.config.labels)
     image = await images.resolve(tx, caller, asked.image, project.id)
+    given = vm_seeds.taken(body.cloud_init) if body.cloud_init is not None else CloudInit()
     spec = check_spec(spec_of(asked.config, image))
+    spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
     await capabilities.admit(tx, caller, spec, [artifact.role for artifact in image.artifacts])
     made: list[Accepted[VmOut]] = []
     for name in names:
         await vm_ports.check_free(tx, caller, spec.publish)
         row = await _insert(tx, name, asked, project, image, spec, labels)
+        if spec.cloud_init is not None:
+            await vm_seeds.keep(tx, row.id, given, sealer)
         if spec.publish:
             await vm_ports.hold(tx, row)
         made.append(await _accept(tx, caller, row))

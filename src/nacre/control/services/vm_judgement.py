@@ -34,6 +34,7 @@ def judge(row: VmRow, observed: VmObserved) -> tuple[VmRow, tuple[Told, ...]]:
         applied_reboot_nonce=observed.reboot_nonce,
         applied_reset_nonce=observed.reset_nonce,
         restarts=observed.restarts,
+        guest=observed.guest,
     )
     if observed.phase is Phase.ABSENT and row.desired is Desired.ABSENT:
         after = replace(after, finalizers=[name for name in row.finalizers if name != "node"])
@@ -50,7 +51,9 @@ def forgotten(row: VmRow, now: datetime) -> tuple[VmRow, tuple[Told, ...]]:
     """Return the row after a complete report that does not mention it: the node has nothing of it, or nothing yet."""
     if row.observed_generation == 0:
         return row, ()
-    after = replace(row, observed_generation=0, phase=Phase.PENDING, since=now, run=None, failure=None, restarts=0)
+    after = replace(
+        row, observed_generation=0, phase=Phase.PENDING, since=now, run=None, failure=None, restarts=0, guest=None
+    )
     return after, (
         Told(type="vm.lost", message=f"the node no longer knows machine {row.name} and is told of it again"),
     )

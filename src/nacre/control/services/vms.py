@@ -10,6 +10,7 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
+from nacre.control.auth.sealing import Sealer
 from nacre.control.services import (
     capabilities,
     copies,
@@ -20,6 +21,7 @@ from nacre.control.services import (
     vm_intents,
     vm_ports,
     vm_room,
+    vm_seeds,
     vm_views,
     volume_attachments,
 )
@@ -199,6 +201,7 @@ async def update(
     *,
     project: str | None = None,
     if_match: str | None = None,
+    sealer: Sealer | None = None,
 ) -> Accepted[VmOut]:
     """Change fields. What the running machine cannot take over is shown as `restart_required` until it restarts."""
     row = await _locked_with_node(tx, caller, ref, project, ports=body.publish is not None)
@@ -206,9 +209,13 @@ async def update(
     if row.desired is Desired.ABSENT:
         vm_intents.start(row)  # refuses, with the words for a machine on its way out
     vm_room.check_disk_grows(row, body.disk_bytes)
+    given = vm_seeds.taken(body.cloud_init) if body.cloud_init is not None else None
     spec = check_spec(_merged(row.spec, body))
     if vm_room.needed(spec, row.image_roles) & ~vm_room.needed(row.spec, row.image_roles):
         await capabilities.admit(tx, caller, spec, vm_room.roles_in(row.image_roles))
+    if given is not None:
+        spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
+        await vm_seeds.keep(tx, row.id, given, sealer)
     changed = vm_room.reserve(
         replace(
             row,
@@ -244,7 +251,7 @@ async def cancel(tx: Tx, caller: Caller, operation: OperationRow) -> None:
 
 
 def _merged(spec: VmSpec, body: VmUpdate) -> VmSpec:
-    names = (name for name in body.__struct_fields__ if name != "labels")
+    names = (name for name in body.__struct_fields__ if name not in {"labels", "cloud_init"})
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
     return msgspec.structs.replace(spec, **given)
 

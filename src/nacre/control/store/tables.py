@@ -24,6 +24,8 @@ from nacre.control.store import (
     templates,
     tokens,
     users,
+    vm_commands,
+    vm_seeds,
     vms,
     volumes,
 )
@@ -54,6 +56,8 @@ __all__ = [
     "templates",
     "tokens",
     "users",
+    "vm_commands",
+    "vm_seeds",
     "vms",
     "volumes",
 ]

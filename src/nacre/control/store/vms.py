@@ -41,6 +41,7 @@ from nacre.control.store.templates import templates
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
 from nacre.model.convergence import Failure
+from nacre.model.guests import GuestInfo
 from nacre.model.ids import (
     ImageId,
     InstanceTypeId,
@@ -97,6 +98,7 @@ vms = Table(
     Column("applied_reboot_nonce", Integer, nullable=False),
     Column("applied_reset_nonce", Integer, nullable=False),
     Column("restarts", Integer, nullable=False),
+    Column("guest", Model(GuestInfo)),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     UniqueConstraint("project", "name"),
@@ -162,6 +164,8 @@ class VmRow:
     applied_reboot_nonce: int = 0
     applied_reset_nonce: int = 0
     restarts: int = 0
+    guest: GuestInfo | None = None
+    """What the agent in its guest says."""
     created_at: datetime
     updated_at: datetime
 
