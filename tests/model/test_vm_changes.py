@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from nacre.lib.clock import ManualClock
+from nacre.model.guests import SeedRef
 from nacre.model.hardware import (
     Balloon,
     BootOptions,
@@ -89,6 +90,7 @@ FIXED = {
     "nics[1].options.mtu": changed(nics=(NicSpec(), NicSpec(options=NicOptions(mtu=1400)))),
     "publish": changed(publish=(PublishedPort(guest_port=80, host_port=8080),)),
     "ha": changed(ha=HaPolicy.RESTART),
+    "cloud_init": changed(cloud_init=SeedRef(digest="00ff")),
 }
 
 
@@ -131,6 +133,12 @@ def test_limits_that_disks_share_are_not_changed_while_it_runs() -> None:
     started = changed(root_disk=DiskOptions(limit_group="slow"), limit_groups=(group,))
     wanted = changed(root_disk=DiskOptions(limits=SOME))
     assert restart_required(wanted, run_of(started)) == ("root_disk.limits", "root_disk.limit_group", "limit_groups")
+
+
+def test_a_machine_that_was_started_with_its_seed_needs_no_restart_for_it() -> None:
+    seeded = changed(cloud_init=SeedRef(digest="00ff"))
+    assert changes(seeded, run_of(seeded, seed="00ff")) == ()
+    assert restart_required(STARTED, run_of(seeded, seed="00ff")) == ("cloud_init",)
 
 
 def test_of_an_agent_that_says_less_only_that_is_compared() -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,15 +91,19 @@ def test_a_machine_has_a_user_of_its_own_for_all_of_its_life(cloud: Platform, ha
 
 
 def test_two_machines_cannot_touch_each_others_files(cloud: Platform) -> None:
+    secret = {"user_data": "#!/bin/sh\n# open sesame\n"}
     for name in ("one", "two"):
-        cloud.post("/v1/vms", {"name": name, **MACHINE}, wait=60)
+        cloud.post("/v1/vms", {"name": name, "cloud_init": secret, **MACHINE}, wait=60)
     pids = {name: running(cloud, name) for name in ("one", "two")}
     users_of = {name: int(status(pid)["Uid"][0]) for name, pid in pids.items()}
     assert users_of["one"] != users_of["two"]
-    disk = cloud.root / "agent-0/vms" / cloud.vm("one")["id"] / "root.qcow2"
+    place = cloud.root / "agent-0/vms" / cloud.vm("one")["id"]
+    disk, seed = place / "root.qcow2", place / "seed.iso"
     identity = cloud.root / "agent-0/identity"
-    for path in (disk, identity):
+    for path in (disk, seed, identity):
         assert refused(path, users_of["two"])
+    assert not refused(seed, users_of["one"])
+    assert stat.S_IMODE(seed.stat().st_mode) == 0o600
     for name in ("one", "two"):
         cloud.delete(f"/v1/vms/{name}", wait=60)
 

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import msgspec
 
+from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms import launching
+from nacre.model.hardware import DiskOptions
 from nacre.model.ids import RunId
 from nacre.model.images import Role
 from nacre.model.vms import HaPolicy, NicSpec, PublishedPort, nic_mac
@@ -83,3 +85,26 @@ def test_the_whole_configuration_reaches_the_driver():
         ("medium", True, ""),
     ]
     assert launch.nics[0].options.mtu == 1400
+
+
+def test_what_cloud_init_reads_is_the_last_disk_and_only_the_root_disk_is_connected_as_the_machine_says():
+    asked, own = DiskOptions(serial="mine"), DiskOptions(serial="volume")
+    root = DiskFile(id=launching.ROOT_DISK, path=Path("/data/root.qcow2"), format="qcow2")
+    volume = DiskFile(id="vol-1", path=Path("/pool/vol-1.raw"), format="raw", options=own)
+    launch = launching.launch(
+        vm_intent(root_disk=asked),
+        CachedImage({Role.DISK: Path("/d"), Role.ISO: Path("/iso")}),
+        (root, volume),
+        run=RUN,
+        lock_fd=9,
+        host=HOST,  # type: ignore[arg-type]
+        ready=launching.Ready(seed=Path("/data/seed.iso")),
+    )
+    files = [disk for disk in launch.disks if isinstance(disk, DiskFile)]
+    assert [(disk.id, disk.options) for disk in files] == [
+        (launching.ROOT_DISK, asked),
+        ("vol-1", own),
+        (launching.MEDIUM, DiskOptions()),
+        (launching.SEED_DISK, DiskOptions()),
+    ]
+    assert (files[-1].path, files[-1].read_only, files[-1].cdrom) == (Path("/data/seed.iso"), True, False)

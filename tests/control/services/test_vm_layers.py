@@ -18,10 +18,10 @@ from nacre.model.units import GIB, MIB
 from nacre.model.vms import HaPolicy, NicSpec, PublishedPort, VmSpec
 from nacre.schema.vms import VmConfig, VmCreate
 
-NOT_CONFIGURATION = {"name", "project", "template", "instance_type", "count", "first_number"}
+NOT_CONFIGURATION = {"name", "project", "template", "instance_type", "count", "first_number", "cloud_init"}
 """Fields of a request for a machine that no template and no instance type can give."""
-NOT_OF_CONFIG: set[str] = set()
-"""Fields of a spec that nobody can ask for."""
+NOT_OF_CONFIG = {"cloud_init"}
+"""Fields of a spec that no configuration has: cloud-inits are given secrets, and templates are not sealed."""
 ORDER = (Layer.REQUEST, Layer.INSTANCE_TYPE, Layer.TEMPLATE, Layer.IMAGE)
 
 IMAGE = ImageId("img-00000000000000000000000000")

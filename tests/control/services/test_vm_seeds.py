@@ -6,12 +6,16 @@ from sqlalchemy import text
 
 from nacre.control.auth.sealing import SealedError, Sealer
 from nacre.control.gateway import desired
+from nacre.control.services import previews
 from nacre.control.store import vm_seeds
 from nacre.control.store.db import Database
 from nacre.errors import InvalidInputError, NacreError
+from nacre.model.templates import Layer
 from nacre.schema.guests import CloudInitBody
-from nacre.schema.vms import VmUpdate
-from support.cloud import SEALER, Cloud, cloud
+from nacre.schema.templates import TemplateCreate
+from nacre.schema.vms import VmCreate, VmUpdate
+from support.cloud import SEALER, Cloud, by, cloud
+from support.templates import make_template
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +63,40 @@ async def test_the_digest_says_whether_it_is_the_same_and_nothing_else(made: Clo
     other = (await made.create("other", cloud_init={"user_data": "#!/bin/bash\n"})).resource.spec.cloud_init
     assert one == same != other
     assert Sealer(bytes(32)).fingerprint(b"x", "p") != Sealer(bytes([1] * 32)).fingerprint(b"x", "p")
+
+
+async def test_of_several_at_once_each_has_its_own_and_the_name_of_its_machine(made: Cloud) -> None:
+    accepted = await made.create("web-{n}", count=2, cloud_init={"password": SECRET})
+    await made.converge()
+    intents = await made.agent.intents()
+    seeds = {intents[vm].name: intents[vm].seed for vm in intents}
+    assert {name: seed and seed.hostname for name, seed in seeds.items()} == {"web-1": "web-1", "web-2": "web-2"}
+    async with made.db.read() as rd:
+        sealed = await vm_seeds.of(rd, list(intents))
+    assert len(set(sealed.values())) == 2
+    assert [one.resource.spec.cloud_init for one in accepted.more] == [accepted.resource.spec.cloud_init]
+
+
+async def test_a_preview_says_that_it_is_given_and_not_what(made: Cloud) -> None:
+    body = msgspec.convert({"name": "web", "image": "tiny", "cloud_init": GIVEN}, VmCreate)
+    async with made.db.read() as rd:
+        seen = await previews.of_request(rd, by("vm:plan"), body, sealer=SEALER)
+    assert seen.spec is not None
+    assert seen.spec.cloud_init is not None
+    assert set(seen.spec.cloud_init.parts) == {"user_data", "hostname", "password_hash"}
+    assert [field.layer for field in seen.fields if field.path == "cloud_init"] == [Layer.REQUEST]
+    assert SECRET not in msgspec.json.encode(seen).decode()
+
+
+async def test_no_template_has_any(made: Cloud) -> None:
+    with pytest.raises(msgspec.ValidationError, match="cloud_init"):
+        msgspec.convert({"name": "shop", "config": {"cloud_init": GIVEN}}, TemplateCreate)
+    await made.running(cloud_init=GIVEN)
+    template = await make_template(made.db, from_vm="web")
+    assert "cloud_init" not in msgspec.to_builtins(template.config)
+    async with made.db.read() as rd:
+        found = await previews.difference(rd, by("template:view"), "shop", other=None, vm="web")
+    assert found.differences == ()
 
 
 async def test_another_one_waits_for_a_restart_and_none_takes_it_away(made: Cloud) -> None:
