@@ -7,8 +7,11 @@ import pytest
 from nacre.cli import exits
 from nacre.cli.hardware import Hardware, apply, assignments, made, put, shown
 from nacre.errors import InvalidInputError
+from nacre.model.guests import SeedRef
 from nacre.model.hardware import BootOptions, Firmware, TokenBucket, WatchdogAction
+from nacre.model.ids import ImageId
 from nacre.model.units import GIB, MIB
+from nacre.model.vms import VmSpec
 from nacre.schema.vms import VmCreate
 from support.api_stub import ApiStub
 from support.command_line import Run
@@ -115,3 +118,12 @@ def test_an_update_changes_what_is_named_and_leaves_the_rest_of_the_object(nacre
     assert ran.code == 0, ran.err
     spec = json.loads(nacre("vm", "show", "web", "-o", "json").out)["spec"]
     assert (spec["cpu"], spec["disk_bytes"]) == ({"max": 4, "model": "EPYC"}, 10 * GIB)
+
+
+def test_what_cloud_init_is_given_is_set_anew_because_nobody_is_shown_what_it_was(nacre: Run, stub: ApiStub) -> None:
+    seeded = VmSpec(image=ImageId("img-" + "0" * 26), cloud_init=SeedRef(digest="00ff", parts=("user_data",)))
+    stub.add_vm("web", spec=seeded)
+    ran = nacre("vm", "update", "web", "--set", "cloud_init.hostname=web-2")
+    assert ran.code == 0, ran.err
+    given = json.loads(nacre("vm", "show", "web", "-o", "json").out)["spec"]["cloud_init"]
+    assert (given["parts"], given["hostname"]) == (["hostname"], "web-2")

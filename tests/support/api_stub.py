@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from nacre.model.convergence import Conditions
 from nacre.model.events import SYSTEM, Event
+from nacre.model.guests import SeedRef
 from nacre.model.ids import ImageId, OperationId, ProjectId, TokenId, UserId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Progress, Role, Visibility
 from nacre.model.operations import OperationState
@@ -467,6 +468,10 @@ def api_stub() -> Iterator[ApiStub]:
 
 def taken_over(spec: VmSpec, body: VmCreate | VmUpdate) -> VmSpec:
     """The configuration with what a body gives."""
-    names = set(spec.__struct_fields__) & set(body.__struct_fields__) - {"image"}
+    names = set(spec.__struct_fields__) & set(body.__struct_fields__) - {"image", "cloud_init"}
     given = {name: value for name in names if (value := getattr(body, name)) is not None}
+    if body.cloud_init is not None:
+        seed = body.cloud_init
+        parts = tuple(name for name in seed.__struct_fields__ if getattr(seed, name))
+        given["cloud_init"] = SeedRef(digest="00ff", parts=parts, hostname=seed.hostname, user=seed.user)
     return msgspec.structs.replace(spec, **given)

@@ -28,6 +28,7 @@ from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, NodeState
 from nacre.model.placement import Decision, Strategy
 from nacre.model.units import GIB, MIB
+from nacre.model.vm_changes import seed_of
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, Observed
 from nacre.schema.common import Accepted
@@ -203,7 +204,7 @@ def new_run(intent: VmIntent, now: datetime) -> RunInfo:
         started_at=now,
         accelerator="tcg",
         accelerator_reason="a test",
-        seed=intent.spec.cloud_init.digest if intent.spec.cloud_init is not None else "",
+        seed=seed_of(intent.spec),
         cpus=intent.spec.cpus,
         memory_bytes=intent.spec.memory_bytes,
         publish=intent.spec.publish,

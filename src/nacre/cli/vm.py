@@ -386,7 +386,7 @@ def _with(hardware: Hardware, body: VmCreate) -> VmCreate:
 
 def _changed(hardware: Hardware, changes: VmUpdate, spec: VmSpec) -> VmUpdate:
     """Return changes with what a file and options say; objects are those of now with the difference."""
-    tree: dict[str, Any] = msgspec.to_builtins(spec)
+    tree: dict[str, Any] = msgspec.to_builtins(spec) | {"cloud_init": None}  # which nobody sees, so it is given anew
     touched = apply(tree, hardware)
     given = {name: value for name, value in msgspec.to_builtins(changes).items() if value is not None}
     return made({name: tree[name] for name in touched} | given, VmUpdate)

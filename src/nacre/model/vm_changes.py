@@ -44,6 +44,11 @@ def in_force(spec: VmSpec) -> InForce:
     )
 
 
+def seed_of(spec: VmSpec) -> str:
+    """Return the digest of what a machine's cloud-init is given."""
+    return "" if spec.cloud_init is None else spec.cloud_init.digest
+
+
 def changes(spec: VmSpec, run: RunInfo | None) -> tuple[Change, ...]:
     """Return what differs. Nothing of a machine that does not run, which gets everything when it starts."""
     if run is None or run.exited_at is not None:
@@ -115,7 +120,7 @@ def _changes(spec: VmSpec, run: RunInfo) -> Iterator[Change]:
         yield Change("memory_bytes", live=has is not None and _can_have(spec.memory_bytes, run.memory_bytes, has))
     if spec.publish != run.publish:
         yield Change("publish", live=False)
-    if (spec.cloud_init.digest if spec.cloud_init is not None else "") != run.seed:
+    if seed_of(spec) != run.seed:
         yield Change("cloud_init", live=False)
     if spec.ha is HaPolicy.RESTART and not run.guarded:
         yield Change("ha", live=False)

@@ -20,7 +20,7 @@ from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import RunId, VmId, make_id
-from nacre.model.vm_changes import applied, in_force, pending
+from nacre.model.vm_changes import applied, in_force, pending, seed_of
 from nacre.model.vms import CopyObserved, Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
@@ -300,6 +300,7 @@ class Machines:
             publish=intent.spec.publish,
             guarded=intent.spec.ha is HaPolicy.RESTART,
             config=in_force(intent.spec),
+            seed=seed_of(intent.spec),
         )
 
     def _failed(self, machine: Machine) -> None:

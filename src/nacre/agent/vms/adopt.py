@@ -19,7 +19,7 @@ from nacre.agent.vms.start import run_info
 from nacre.errors import ConflictError
 from nacre.lib import processes
 from nacre.model.ids import RunId, VolumeId
-from nacre.model.vm_changes import in_force
+from nacre.model.vm_changes import in_force, seed_of
 from nacre.model.vms import ExitReason, RunInfo
 
 
@@ -101,7 +101,7 @@ async def _unrecorded(machine: Machine, host: Host) -> Guest | None:
                 volumes=_attached(machine),
                 hotplug=can_plug(guest),
                 config=in_force(spec) if spec is not None else None,
-                seed=spec.cloud_init.digest if spec is not None and spec.cloud_init is not None else "",
+                seed=seed_of(spec) if spec is not None else "",
             )
             found = Run(info=info, hypervisor=name, handle=msgspec.to_builtins(guest.handle))
             await _keep(machine, guest, run=found, ending=None)

@@ -27,7 +27,7 @@ from nacre.lib import processes
 from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
 from nacre.model.images import Role
-from nacre.model.vm_changes import in_force
+from nacre.model.vm_changes import in_force, seed_of
 from nacre.model.vms import ExitReason, Phase, RunInfo, VmIntent
 
 LEASE_PATIENCE_S = 1.0
@@ -111,7 +111,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
         volumes=tuple(attachment.volume for attachment in intent.volumes),
         hotplug=can_plug(guest),
         config=in_force(intent.spec),
-        seed=intent.spec.cloud_init.digest if intent.spec.cloud_init is not None else "",
+        seed=seed_of(intent.spec),
     )
 
 
