@@ -31,7 +31,7 @@ from nacre.model.units import GIB, MIB
 from nacre.model.vm_changes import seed_of
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, Observed
-from nacre.schema.common import Accepted
+from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmCreate, VmOut
 from support.access import ADMIN
 
@@ -232,7 +232,9 @@ class Cloud:
         (agent,) = self.agents
         return agent
 
-    async def create(self, name: str = "web", *, principal: Principal = ADMIN, **fields: object) -> Accepted[VmOut]:
+    async def create(
+        self, name: str = "web", *, principal: Principal = ADMIN, **fields: object
+    ) -> AcceptedBatch[VmOut]:
         """Create a machine, by default from the image `tiny`."""
         body = msgspec.convert({"name": name, "image": "tiny", **msgspec.to_builtins(fields)}, VmCreate)
         async with self.db.write() as tx:
