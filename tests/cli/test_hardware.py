@@ -64,7 +64,7 @@ def test_any_field_is_set_by_its_path() -> None:
         ("=1", "set"),
         ("a..b=1", "set"),
         ("nics[99]=1", "set"),
-        ("name.x.y=1", "name"),
+        ("name.x.y=1", "set"),
         ("cpu.max=many", "cpu.max"),
         ("cpu.colour=1", "cpu"),
         ("memory.max_bytes=much", "memory.max_bytes"),
@@ -107,7 +107,7 @@ def test_a_file_is_the_basis_and_options_win(nacre: Run, stub: ApiStub, tmp_path
 def test_without_an_image_or_with_a_file_that_is_not_there_nothing_is_created(nacre: Run, stub: ApiStub) -> None:
     ran = nacre("vm", "create", "web")
     assert ran.code != exits.OK
-    assert "--image" in ran.err
+    assert "image is missing" in ran.err
     assert "nowhere.yaml" in nacre("vm", "create", "web", "-f", "nowhere.yaml").err
     assert nacre("vm", "list", "-o", "json").out.strip() == "[]"
 

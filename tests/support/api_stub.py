@@ -269,6 +269,8 @@ class _Server:
         body = msgspec.json.decode(await request.read(), type=VmCreate)
         if self.stub.vm(body.name):
             return self.no(409, "name_taken", f"there is a machine {body.name} already")
+        if body.image is None and body.template is None:
+            return self.no(400, "missing_field", "image is missing")
         spec = taken_over(VmSpec(image=ImageId("img-" + "0" * 26)), body)
         made = self.stub.add_vm(body.name, labels=body.labels, spec=spec)
         return self.accept("vm.create", made)
