@@ -61,7 +61,7 @@ def test_any_field_is_set_by_its_path() -> None:
         ("=1", "set"),
         ("a..b=1", "set"),
         ("nics[99]=1", "set"),
-        ("name.x.y=1", "name"),
+        ("name.x.y=1", "set"),
         ("cpu.max=many", "cpu.max"),
         ("cpu.colour=1", "cpu"),
         ("memory.max_bytes=much", "memory.max_bytes"),
