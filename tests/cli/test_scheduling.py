@@ -122,7 +122,7 @@ async def test_a_plan_is_a_table_and_its_exit_code_says_whether_all_fits(nacre: 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("- {name: a}", "machines[0]"),
+        ("- {name: a}", "image is missing"),
         ("- {name: a, image: tiny}\n- {name: b, image: tiny, cpus: many}", "machines[1].cpus"),
         ("- {name: a, image: tiny, memory: lots}", "lots"),
         ("- {name: a, image: tiny, placement: {zones: 3}}", "machines[0].placement.zones"),

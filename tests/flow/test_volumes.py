@@ -28,7 +28,7 @@ class Console:
     """A shell in a guest, through the API."""
 
     def __init__(self, cloud: Platform, vm: str) -> None:
-        url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console?tail_bytes=0"
+        url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
         self._socket = connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"})
         self._number = 0
 

@@ -24,7 +24,7 @@ class Shell:
         await shell.run("stty -echo cols 1000")
         return shell
 
-    async def run(self, command: str, timeout: float = 30) -> str:
+    async def run(self, command: str, timeout: float = 90) -> str:
         """Return what a command prints."""
         number = next(self._numbers)
         # Written in two parts, so that an echo of the command is no end of its output.
@@ -38,7 +38,7 @@ class Shell:
         inside = seen.partition(f"begin{number}")[2].partition(f"end{number}")[0]
         return _ESCAPES.sub("", inside).replace("\r", "").strip()
 
-    async def until(self, command: str, expected: str, timeout: float = 30) -> str:
+    async def until(self, command: str, expected: str, timeout: float = 90) -> str:
         """Run a command until it prints something."""
         async with asyncio.timeout(timeout):
             while expected not in (printed := await self.run(command)):

@@ -311,7 +311,8 @@ def _users(settings: Settings) -> Users | None:
     why = users.obstacle(settings.data, settings.run_base, *map(Path, settings.pool_roots))
     if not why:
         pools = tuple(Path(root) for root in settings.pool_roots)
-        return Users(settings.users, (settings.data, settings.run_base, *pools))
+        folders = (settings.data, settings.run_base, *pools)
+        return Users(settings.users, folders, required=settings.confine is Confine.ALWAYS)
     if settings.confine is Confine.ALWAYS:
         raise InvalidInputError(
             "cannot_confine",

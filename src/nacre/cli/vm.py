@@ -38,6 +38,7 @@ from nacre.cli.placing import ANYWHERE, Placing, placement
 from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.cli.vm_verbs import Verb, act_on, settle, settle_all
+from nacre.errors import InvalidInputError
 from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
@@ -162,6 +163,10 @@ async def create(
     )
     if hardware.asked:
         body = _with(hardware, body)
+    if body.image is None and body.template is None:
+        raise InvalidInputError(
+            "image_missing", "no image is named", hint="give --image NAME, or --template NAME", field="image"
+        )
     async with session.client() as nacre:
         if dry_run:
             preview_views.show(session, await nacre.vms.preview(body))

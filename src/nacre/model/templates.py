@@ -21,8 +21,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """A template or an instance type as it was when a machine was made from it."""
 
     id: str
+    """Its id; it may be gone by now."""
     name: str
+    """Its name, as it was then."""
     revision: int
+    """Its revision, as it was then."""
 
     def __str__(self) -> str:
         return f"{self.name} revision {self.revision}"

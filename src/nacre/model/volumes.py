@@ -54,18 +54,23 @@ class PoolCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool = False
     """Several nodes see the same volumes."""
     snapshots: bool = False
+    """Whether snapshots can be taken."""
     live_snapshots: bool = False
     """While a machine that runs under QEMU writes."""
     clone: CloneCost = CloneCost.COPY
+    """How a volume is cloned."""
     reflink: bool = False
     """Whether the file system copies by sharing blocks; found out by trying."""
     grow: bool = False
+    """Whether volumes grow."""
     live_grow: bool = False
     """While a machine that runs under QEMU uses it."""
     shrink: bool = False
+    """Whether volumes shrink."""
     thin: bool = False
     """Takes only what was written."""
     encryption: bool = False
+    """Whether what is stored is encrypted."""
 
 
 class PoolIntent(msgspec.Struct, frozen=True, kw_only=True):

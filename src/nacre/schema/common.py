@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from nacre.model.ids import OperationId, ProjectId
+from nacre.model.ids import OperationId, ProjectId, VmId
 from nacre.model.operations import OperationState
 
 T = TypeVar("T")
@@ -29,6 +29,15 @@ class Page(Out, Generic[T], frozen=True, kw_only=True):
     """This part of the list."""
     next: str | None = None
     """The cursor of the following part; null on the last."""
+
+
+class VmRef(Out, frozen=True, kw_only=True):
+    """A machine, which may be gone."""
+
+    id: VmId
+    """Its id, which never changes."""
+    name: str
+    """Its name."""
 
 
 class ProjectRef(Out, frozen=True, kw_only=True):
@@ -94,6 +103,7 @@ class AcceptedBatch(Accepted[T], Generic[T], frozen=True, kw_only=True):
     """202: the same for one object or several. Further ones are in `more`, each with an operation of its own."""
 
     more: list[Accepted[T]] = []
+    """The others, if there was more than one."""
 
 
 class Problem(Out, frozen=True, kw_only=True):

@@ -5,24 +5,15 @@ from typing import Annotated
 
 import msgspec
 
-from nacre.model.ids import DrainId, MoveId, VmId
+from nacre.model.ids import DrainId, MoveId
 from nacre.model.moves import DrainState, MoveReason, MoveState
 from nacre.model.nodes import NodeWish
 from nacre.model.vms import CopyState
-from nacre.schema.common import Body, Out, ProjectRef
+from nacre.schema.common import Body, Out, ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 
 MAX_PARALLEL = 100
 MAX_DRAIN_S = 7 * 86400
-
-
-class VmRef(Out, frozen=True, kw_only=True):
-    """A machine, which may be gone."""
-
-    id: VmId
-    """Its id, which never changes."""
-    name: str
-    """Its name."""
 
 
 class VmMove(Body, frozen=True, kw_only=True):

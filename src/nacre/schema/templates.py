@@ -20,13 +20,16 @@ class TemplateCreate(Body, frozen=True, kw_only=True):
     """A new template: from a part of a configuration, or from that of a machine that exists."""
 
     name: str
+    """Lower-case letters, digits and dashes."""
     project: str = "default"
+    """Name or id of the project that it belongs to."""
     from_vm: str | None = None
     """Name or id of a machine of the same project whose configuration is taken over. Not what is on its disks, and
     not what only one machine can have, such as MAC addresses."""
     config: VmConfig = VmConfig()
     """What machines from it get. With `from_vm`, what is to differ from that machine."""
     description: Description = ""
+    """What people should know of it."""
     labels: dict[str, str] = {}
     """Labels of the template itself. Those of machines are in `config`."""
     visibility: Visibility = Visibility.PRIVATE
@@ -41,20 +44,30 @@ class TemplateUpdate(Body, frozen=True, kw_only=True):
     clear: tuple[str, ...] = ()
     """Names of fields of its configuration that it should not give any more."""
     description: Description | None = None
+    """What people should know of it."""
     labels: dict[str, str] | None = None
+    """Free labels, all of them."""
     visibility: Visibility | None = None
+    """Who may use it."""
 
 
 class TemplateOut(Out, frozen=True, kw_only=True):
     """A template in its newest revision."""
 
     id: TemplateId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     project: ProjectRef
+    """The project that it belongs to."""
     description: str
+    """What people should know of it."""
     labels: dict[str, str]
+    """Free labels, to select by."""
     visibility: Visibility
+    """Who may use it."""
     config: VmConfig
+    """The configuration that it gives."""
     hidden: tuple[str, ...]
     """Fields of `config` that it gives and that the caller may not see."""
     image: ImageRef | None
@@ -64,21 +77,28 @@ class TemplateOut(Out, frozen=True, kw_only=True):
     vms: int
     """How many machines were made from it, of any revision, and are still there."""
     created_by: str
+    """Who made it."""
     created_at: datetime
+    """When it was made."""
     updated_at: datetime
+    """When it was last changed."""
     etag: str
+    """Names this state of it; give it in If-Match to change nothing newer."""
 
 
 class RevisionOut(Out, frozen=True, kw_only=True):
     """A template as it was, or is."""
 
     revision: int
+    """The number of this state, counted from 1."""
     config: VmConfig
+    """The configuration that it gives."""
     hidden: tuple[str, ...]
     """Fields of `config` that it gave and that the caller may not see."""
     created_by: str
     """Who made the change."""
     created_at: datetime
+    """When it was made."""
 
 
 class FieldOut(Out, frozen=True, kw_only=True):
@@ -89,6 +109,7 @@ class FieldOut(Out, frozen=True, kw_only=True):
     value: Any
     """Null if it is hidden, or if nobody gives it."""
     layer: Layer
+    """Who gave the value."""
     hidden: bool = False
     """It is given, and the caller may not see what."""
 
@@ -101,9 +122,13 @@ class PreviewOut(Out, frozen=True, kw_only=True):
     spec: VmSpec | None
     """What each of them would be; null while no image is given, or if part of it is hidden."""
     fields: tuple[FieldOut, ...]
+    """Every value with who gave it."""
     template: Origin | None
+    """The template that took part."""
     instance_type: Origin | None
+    """The instance type that took part."""
     image: ImageRef | None
+    """The image; null if none is named."""
     missing: tuple[str, ...] = ()
     """What must still be given to make a machine of it."""
 
@@ -112,8 +137,11 @@ class Difference(Out, frozen=True, kw_only=True):
     """A field that is not the same on both sides."""
 
     path: str
+    """The path of the field, such as `placement.zones[0]`."""
     left: Any
+    """What the one side says; null if nothing."""
     right: Any
+    """What the other side says; null if nothing."""
     hidden: bool = False
     """They differ, and the caller may not see in what."""
 
@@ -122,5 +150,8 @@ class DiffOut(Out, frozen=True, kw_only=True):
     """How a template differs from another, from another revision of itself, or from a machine."""
 
     left: str
+    """What is compared."""
     right: str
+    """What it is compared with."""
     differences: tuple[Difference, ...]
+    """Where they differ, by the path of the field."""

@@ -7,7 +7,7 @@ import msgspec
 
 from nacre.model.convergence import Conditions
 from nacre.model.hardware import DiskOptions
-from nacre.model.ids import ImageId, PoolId, SnapshotId, VmId, VolumeId
+from nacre.model.ids import ImageId, PoolId, SnapshotId, VolumeId
 from nacre.model.volumes import (
     PoolCapabilities,
     PoolKind,
@@ -17,7 +17,7 @@ from nacre.model.volumes import (
     VolumePhase,
     Wish,
 )
-from nacre.schema.common import Body, Out, ProjectRef
+from nacre.schema.common import Body, Out, ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 
 
@@ -27,6 +27,7 @@ class PoolCreate(Body, frozen=True, kw_only=True):
     name: str
     """Unique on the platform."""
     kind: PoolKind = PoolKind.DIRECTORY
+    """What kind of storage it is."""
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
     """Absolute path of the folder on the nodes. Their agents must allow it in `pool_roots`."""
     shared: bool = False
@@ -39,25 +40,34 @@ class PoolOnNode(Out, frozen=True, kw_only=True):
     """A pool as one node finds it."""
 
     node: NodeRef
+    """The node."""
     available: bool
+    """Whether the node can use it."""
     reason: str
     """Why it is not available there."""
     hint: str
+    """What to do if it cannot."""
     capacity_bytes: int
+    """How much there is room for in all."""
     used_bytes: int
     """By anyone, as the file system says."""
     capabilities: PoolCapabilities
+    """What can be done with volumes in it on this node."""
 
 
 class PoolOut(Out, frozen=True, kw_only=True):
     """A pool, and how it is where it is."""
 
     id: PoolId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     kind: PoolKind
+    """What kind of storage it is."""
     path: str
     """Empty for the pool that every node has in its agent's folder."""
     shared: bool
+    """Whether all of its nodes see the same volumes."""
     nodes: tuple[PoolOnNode, ...]
     """The nodes that have told of it."""
     volumes: int
@@ -65,16 +75,22 @@ class PoolOut(Out, frozen=True, kw_only=True):
     promised_bytes: int
     """What its volumes may grow to."""
     created_at: datetime
+    """When it was made."""
     updated_at: datetime
+    """When it was last changed."""
     etag: str
+    """Names this state of it; give it in If-Match to change nothing newer."""
 
 
 class VolumeCreate(Body, frozen=True, kw_only=True):
     """A new volume: blank, or from one of an image, a volume and a snapshot."""
 
     name: str
+    """Unique in its project: lower-case letters, digits and dashes."""
     project: str = "default"
+    """Name or id of the project that it belongs to."""
     labels: dict[str, str] = {}
+    """Free labels, to select by."""
     pool: str = "local"
     """Name or id of the pool. A clone is in the pool of what it is made from."""
     size_bytes: VolumeBytes | None = None
@@ -97,6 +113,7 @@ class VolumeClone(Body, frozen=True, kw_only=True):
     snapshot: str | None = None
     """Name or id of a snapshot of the volume, to clone that instead of what is in it now."""
     labels: dict[str, str] = {}
+    """Free labels of the clone."""
     full: bool = False
     """Copy every byte, so that nothing is shared."""
 
@@ -105,6 +122,7 @@ class VolumeUpdate(Body, frozen=True, kw_only=True):
     """Fields to change; the rest stays."""
 
     labels: dict[str, str] | None = None
+    """Free labels, all of them."""
     size_bytes: VolumeBytes | None = None
     """Larger than it is. A machine that uses the volume sees it grow."""
 
@@ -135,6 +153,7 @@ class SnapshotUpdate(Body, frozen=True, kw_only=True):
     keep: bool = False
     """Take back `expires_at`: it does not expire."""
     protected: bool | None = None
+    """Whether it cannot be deleted."""
 
 
 class VolumeAttach(Body, frozen=True, kw_only=True):
@@ -154,40 +173,46 @@ class VolumeRef(Out, frozen=True, kw_only=True):
     """A volume."""
 
     id: VolumeId
+    """Its id, which never changes."""
     name: str
-
-
-class VmRef(Out, frozen=True, kw_only=True):
-    """A machine."""
-
-    id: VmId
-    name: str
+    """Its name."""
 
 
 class PoolRef(Out, frozen=True, kw_only=True):
     """A pool."""
 
     id: PoolId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
 
 
 class SourceOut(Out, frozen=True, kw_only=True):
     """What a volume was made from. That may be gone by now."""
 
     kind: SourceKind
+    """What it was made from."""
     image: ImageId | None
+    """The image that it was made from."""
     volume: VolumeId | None
+    """The volume that it is a clone of."""
     snapshot: SnapshotId | None
+    """The snapshot that it was made from."""
 
 
 class VolumeOut(Out, frozen=True, kw_only=True):
     """A volume: what was asked, what is, and how far apart they are."""
 
     id: VolumeId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     project: ProjectRef
+    """The project that it belongs to."""
     labels: dict[str, str]
+    """Free labels, to select by."""
     pool: PoolRef
+    """The pool that it is in."""
     node: NodeRef | None
     """Where it lies. Null until it is first attached to a machine that has a node; then it is made."""
     size_bytes: int
@@ -197,42 +222,63 @@ class VolumeOut(Out, frozen=True, kw_only=True):
     used_bytes: int
     """What its files take, those included that clones share."""
     source: SourceOut
+    """What it was made from."""
     desired: Wish
+    """Whether it should be there."""
     phase: VolumePhase
+    """What it is doing."""
     vm: VmRef | None
     """The machine that it is attached to."""
     conditions: Conditions
+    """How far it is from what was asked."""
     created_at: datetime
+    """When it was made."""
     updated_at: datetime
+    """When it was last changed."""
     etag: str
+    """Names this state of it; give it in If-Match to change nothing newer."""
 
 
 class SnapshotOut(Out, frozen=True, kw_only=True):
     """A snapshot of a volume."""
 
     id: SnapshotId
+    """Its id, which never changes."""
     name: str
+    """Its name."""
     volume: VolumeRef
+    """The volume that it is of."""
     phase: SnapshotPhase
+    """What has become of it."""
     size_bytes: int
     """Of the volume when it was taken."""
     taken_at: datetime | None
+    """When it was taken; null while it is not yet."""
     expires_at: datetime | None
+    """When it is deleted by itself; null for never."""
     protected: bool
+    """Whether it cannot be deleted."""
     created_by: str
+    """Who made it."""
     created_at: datetime
+    """When it was made."""
 
 
 class AttachmentOut(Out, frozen=True, kw_only=True):
     """A volume as a disk of a machine."""
 
     volume: VolumeRef
+    """The volume."""
     vm: VmRef
+    """The machine that has it."""
     serial: str
     """What the guest reads as the disk's serial number: `/dev/disk/by-id/virtio-<serial>` in most."""
     options: DiskOptions
+    """How it is connected."""
     read_only: bool
+    """The guest cannot write to it."""
     delete_with_vm: bool
+    """It is deleted together with the machine."""
     open: bool
     """The running machine has it."""
     leaving: bool

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from nacre.agent.host import users
+from nacre.agent.vms import confining
 from nacre.lib import processes
+from nacre.model.hardware import DeviceOptions
+from nacre.model.vms import PublishedPort
 from support.guests import tiny_image
+from support.machines import Bench
 from support.platform import Platform, eventually
 
 pytestmark = [
@@ -132,3 +136,26 @@ def refused(path: Path, user: int) -> bool:
             os._exit(13)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 13
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, ""),
+        ({"port": 1024}, ""),
+        ({"port": 443}, "ports below 1024: 443"),
+        ({"rng": "closed"}, "random numbers"),
+        ({"rng": "missing"}, ""),
+    ],
+)
+def test_what_only_root_can_do_is_named(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    first = tmp_path / "first"
+    first.write_text("1024\n")
+    (tmp_path / "closed").touch(mode=0o600)
+    bench = Bench(root=tmp_path)
+    port = changes.get("port")
+    publish = (PublishedPort(host_port=port, guest_port=80),) if isinstance(port, int) else ()
+    rng = str(tmp_path / str(changes["rng"])) if "rng" in changes else ""
+    launch = bench.launch(publish=publish, devices=DeviceOptions(rng=rng))
+    assert why in confining.needs_root(launch, first)
+    assert bool(confining.needs_root(launch, first)) == bool(why)

@@ -106,7 +106,7 @@ async def test_bad_input_is_a_clear_problem(
 
 async def test_a_misspelt_field_gets_the_right_spelling(one_api: Api) -> None:
     async with one_api.client() as client:
-        answer = await client.post("/v1/vms", json={"name": "x", "image": "i", "memory": 1})
+        answer = await client.post("/v1/vms", json={"name": "x", "image": "i", "memory_byte": 1})
         assert answer.json()["hint"] == "did you mean memory_bytes?"
         nested = await client.post("/v1/vms", json={"name": "x", "image": "i", "publish": [{"hostport": 1}]})
         assert nested.json()["field"] == "publish[0].hostport"

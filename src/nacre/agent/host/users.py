@@ -36,8 +36,10 @@ def obstacle(*folders: Path) -> str:
 class Users:
     """The users of one node's machines."""
 
-    def __init__(self, numbers: UserRange, folders: tuple[Path, ...]) -> None:
+    def __init__(self, numbers: UserRange, folders: tuple[Path, ...], *, required: bool = False) -> None:
         """`folders` are the agent's own: what is in them may be lent, and nothing else is touched."""
+        self.required = required
+        """Whether a machine that cannot have a user of its own is not started."""
         self._range = numbers
         self._folders = folders
         self._taken: dict[VmId, int] = {}

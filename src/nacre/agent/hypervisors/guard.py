@@ -136,11 +136,12 @@ def _become(argv: list[str], status: int, user: str, lease: Lease, guard: int, l
         for number in (*_HEARD, *_IGNORED_BY_PYTHON):  # whoever started the agent may have ignored some (nohup(1))
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        deadline = lease.deadline()  # as whoever may read it
         if user:  # before the next line: whoever changes its user is no longer to die with its parent
             _drop(user, libc)
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() == guard:  # else it died before its death could mean anything
-            if lease.may_start():
+            if deadline - now() >= LEAST_LEFT_NS:
                 os.execvp(argv[0], argv)  # noqa: S606
             code = LEASE_MISSING
             _say(status, "L\n")

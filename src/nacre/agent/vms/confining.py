@@ -4,19 +4,29 @@ What is the machine's alone becomes its user's; what machines share may be read 
 stay ours, so that a hypervisor that was taken over cannot put other files in the places of its own.
 """
 
+import stat
 from dataclasses import replace
 from pathlib import Path
+
+import structlog
 
 from nacre.agent.host import users
 from nacre.agent.host.users import Users
 from nacre.agent.hypervisors.abilities import CanOffer
 from nacre.agent.hypervisors.base import Hypervisor
+from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch
 from nacre.agent.storage.directory import read_header
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Capability, offers
+from nacre.model.convergence import FailureClass
+
+_FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_USUAL_FIRST_PORT = 1024
+
+log = structlog.get_logger()
 
 
 async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: Host) -> Launch:
@@ -28,6 +38,16 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
         return launch
     if not offers(await driver.offer(), Capability.CONFINED):
         return launch
+    if why := await in_thread(needs_root, launch):
+        if host.users.required:
+            raise DriverError(
+                "cannot_confine",
+                f"the machine's hypervisor cannot run as a user of its own: {why}",
+                hint="change that, or set confine to auto in the agent's configuration",
+                failure_class=FailureClass.BLOCKED,
+            )
+        log.warning("vm.unconfined", vm=machine.id, reason=why, next="its hypervisor runs as the agent does")
+        return launch
     user = host.users.take(machine.id)
     if machine.record.user != user:
         await machine.save(user=user)
@@ -35,6 +55,21 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
     launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups))
     await in_thread(_give, launch, host.users, user, host.console_log(machine.id))
     return launch
+
+
+def needs_root(launch: Launch, first_port: Path = _FIRST_PORT) -> str:
+    """Say what of a machine only root can do; empty if nothing. Blocks, shortly."""
+    try:
+        free = int(first_port.read_text())
+    except OSError:
+        free = _USUAL_FIRST_PORT
+    low = sorted({port.host_port for port in launch.publish if port.host_port < free})
+    if low:
+        return f"it publishes ports below {free}: {', '.join(map(str, low))}"
+    source = Path(launch.devices.rng)
+    if launch.devices.rng and source.exists() and not source.stat().st_mode & stat.S_IROTH:
+        return f"only root may read its source of random numbers, {source}"
+    return ""
 
 
 async def lend(machine: Machine, disk: Disk, host: Host) -> None:

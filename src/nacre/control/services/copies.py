@@ -19,8 +19,8 @@ from nacre.errors import NotFoundError
 from nacre.model.ids import NodeId, ProjectId, VmId
 from nacre.model.vms import CopyObserved, CopyState
 from nacre.protocol.messages import Observed
-from nacre.schema.common import Page
-from nacre.schema.moves import CopyOut, VmRef
+from nacre.schema.common import Page, VmRef
+from nacre.schema.moves import CopyOut
 from nacre.schema.vms import NodeRef
 
 UNKNOWN = "unknown"

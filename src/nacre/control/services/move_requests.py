@@ -17,8 +17,8 @@ from nacre.model.ids import NodeId
 from nacre.model.moves import MOVE_ENDS, MoveReason
 from nacre.model.nodes import NodeState
 from nacre.model.vms import Desired
-from nacre.schema.common import Page, ProjectRef
-from nacre.schema.moves import MoveOut, VmMove, VmRef
+from nacre.schema.common import Page, ProjectRef, VmRef
+from nacre.schema.moves import MoveOut, VmMove
 from nacre.schema.vms import NodeRef
 
 

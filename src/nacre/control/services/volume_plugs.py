@@ -15,9 +15,9 @@ from nacre.control.store.volumes import AttachmentRow, VolumeRow
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.vms import Desired
 from nacre.model.volumes import LOCAL_POOL, MAX_ATTACHED, serial_of
-from nacre.schema.common import Accepted, Page
+from nacre.schema.common import Accepted, Page, VmRef
 from nacre.schema.vms import VmOut
-from nacre.schema.volumes import AttachmentOut, VmRef, VolumeAttach, VolumeRef
+from nacre.schema.volumes import AttachmentOut, VolumeAttach, VolumeRef
 
 
 async def list_(rd: Read, caller: Caller, ref: str, project: str | None = None) -> Page[AttachmentOut]:

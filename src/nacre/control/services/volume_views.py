@@ -9,9 +9,9 @@ from nacre.model.convergence import Conditions, derive
 from nacre.model.ids import VolumeId
 from nacre.model.nodes import LOST
 from nacre.model.volumes import SnapshotPhase, VolumePhase, Wish
-from nacre.schema.common import ProjectRef
+from nacre.schema.common import ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
-from nacre.schema.volumes import PoolRef, SnapshotOut, SourceOut, VmRef, VolumeOut, VolumeRef
+from nacre.schema.volumes import PoolRef, SnapshotOut, SourceOut, VolumeOut, VolumeRef
 
 
 async def shown(rd: Read, volume: VolumeId) -> VolumeOut:

@@ -135,7 +135,7 @@ async def test_bios_boots_from_an_installer_before_the_disks(driver, bench):
     bootable = replace(launch.disks[1], format="raw", path=launch.directory / "boot.raw")
     bootable.path.write_bytes(bootsector.disk_image())
     guest = bench.keep(await driver.start(replace(launch, disks=(launch.disks[0], bootable))))
-    await until(lambda: bootsector.WORD in printed(guest), timeout=30)
+    await until(lambda: bootsector.WORD in printed(guest), timeout=150)
 
 
 async def test_a_screen_and_the_channel_of_the_guest_s_agent_are_sockets(driver, bench):
