@@ -70,7 +70,7 @@ def machine_words(words: list[bytes]) -> str | None:
     return None
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killing_anything_at_any_moment_loses_leaks_and_doubles_nothing(seed: int) -> None:
     chance = random.Random(seed)

@@ -200,7 +200,7 @@ def test_taking_the_agent_away_leaves_disks_and_settings(host: Host) -> None:
     assert (host.root / "host/etc/nacre/agent.toml").exists()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 def test_with_all_that_it_depends_on_from_the_package_index(cloud: Platform, host: Host) -> None:
     """The slow one: everything into an empty environment, as on a host that has nothing of ours."""
     host.env = {"PIP_NO_DEPS": "0", "PYTHONPATH": ""}

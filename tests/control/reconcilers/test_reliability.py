@@ -1,6 +1,5 @@
 """Reliability is judged every minute by one replica; a node that comes and goes gets nothing until it is steady."""
 
-import time
 
 import pytest
 
@@ -228,22 +227,15 @@ async def test_a_flap_during_a_round_is_not_overwritten(database: Database, cloc
     assert vm_room.empty_room(await row_of(database)).flapping
 
 
-async def test_a_fleet_is_judged_in_no_time(database: Database, clock: ManualClock) -> None:
+async def test_a_fleet_is_judged_and_only_what_changed_is_written(database: Database, clock: ManualClock) -> None:
     count = 1000
     async with database.write() as tx:
         for number in range(count):
             await make_node(tx, f"node-{number}", told=facts())
     clock.advance(3600)
     judge = replica(database)
-    began = time.perf_counter()
     await judge.round()
-    first, began = time.perf_counter() - began, time.perf_counter()
+    assert (judge.summary.nodes, judge.summary.written) == (count, count)
     clock.advance(INTERVAL_S)
     await judge.round()
-    second = time.perf_counter() - began
-    assert judge.summary.nodes == count
-    assert first < 5
-    assert second < first
-    print(
-        f"{count} nodes: all written in {first:.2f} s, the next round wrote {judge.summary.written} in {second:.2f} s"
-    )
+    assert (judge.summary.nodes, judge.summary.written) == (count, 0)
