@@ -1,6 +1,8 @@
 """Fixtures for every test."""
 
+import faulthandler
 import logging
+import os
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -16,6 +18,30 @@ from support.postgres import Cluster, cluster
 
 settings.register_profile("nacre", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("nacre")  # a machine that is busy is no failure
+
+
+LATE_S = 60.0
+STANDARD_ERROR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep standard error as it is before a test's output is captured."""
+    config.stash[STANDARD_ERROR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the worker, with the stacks of all threads, if a test goes on although its time is up.
+
+    What a time-out raises may be swallowed, by an event loop for one; then nothing else would end the run.
+    """
+    mark = item.get_closest_marker("timeout")
+    limit = float(mark.args[0] if mark else item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=item.config.stash[STANDARD_ERROR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

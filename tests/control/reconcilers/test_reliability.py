@@ -1,6 +1,5 @@
 """Reliability is judged every minute by one replica; a node that comes and goes gets nothing until it is steady."""
 
-
 import pytest
 
 from nacre.control.reconcilers.reliability import INTERVAL_S, Reliabilities
