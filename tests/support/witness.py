@@ -8,6 +8,7 @@ the lab; the judgement is pure.
 import itertools
 import re
 import select
+import socket
 import threading
 import time
 from collections import defaultdict
@@ -142,7 +143,10 @@ class Recorder:
     def _listen(self) -> None:
         while not self._ended.is_set():
             if select.select([self._socket], [], [], 0.2)[0]:
-                text = self._socket.recv(2048)
+                try:
+                    text = self._socket.recv(2048, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue  # it was there, and damaged (select(2), "BUGS")
                 if match := _CLAIM.search(text):
                     machine, boot, counter = match.groups()
                     self._claims.append(Claim(machine.decode(), boot.decode(), int(counter), time.monotonic()))
