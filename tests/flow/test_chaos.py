@@ -22,7 +22,7 @@ pytestmark = pytest.mark.host
 
 ROUNDS = int(os.environ.get("NACRE_CHAOS_ROUNDS", "6"))
 NAMES = [f"vm-{index}" for index in range(5)]
-CONVERGES_S = 30
+CONVERGES_S = 150
 
 
 class Witness(threading.Thread):

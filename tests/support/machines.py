@@ -85,7 +85,7 @@ def printed(guest: Guest) -> str:
     return guest.console_log.read_text(errors="replace") if guest.console_log.exists() else ""
 
 
-async def ready(guest: Guest, times: int = 1, timeout: float = 60) -> None:
+async def ready(guest: Guest, times: int = 1, timeout: float = 150) -> None:
     """Wait until the guest has booted `times` times."""
     await until(lambda: len(READY.findall(printed(guest))) >= times, timeout=timeout)
 
@@ -104,7 +104,7 @@ class Watch:
             if event.state is GuestState.SHUT_DOWN and self.releases:
                 await guest.release()
 
-    async def until(self, state: GuestState, timeout: float = 20) -> GuestEvent:
+    async def until(self, state: GuestState, timeout: float = 90) -> GuestEvent:
         """Wait for an event of this state; return the newest one."""
         await until(lambda: any(event.state is state for event in self.events), timeout=timeout)
         return next(event for event in reversed(self.events) if event.state is state)

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(check: Callable[[], Awaitable[T] | T], timeout: float = 30.0, *, every: float = 0.02) -> T:
+async def until(check: Callable[[], Awaitable[T] | T], timeout: float = 90.0, *, every: float = 0.02) -> T:
     """Return the first truthy answer of `check`, which may be async. Fails with the last answer after `timeout` s."""
     deadline = time.monotonic() + timeout
     while True:

@@ -148,7 +148,7 @@ asyncio.run(acceleration.prove({BINARY!r}, "tcg", Path({str(kernel)!r}), time_li
     def running():
         return subprocess.run(["pgrep", "-f", "--", f"-kernel {kernel}"], capture_output=True).stdout
 
-    await until(running, timeout=20)
+    await until(running)
     agent.kill()
     await agent.wait()
     await until(lambda: not running())

@@ -95,7 +95,7 @@ async def test_a_disk_boots_by_bios_and_can_be_written(driver, bench, format_, m
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(raw), "-F", "raw", str(path)], check=True)
     disks = (DiskFile(id="root", path=path, format=format_),)
     guest = bench.keep(await driver.start(replace(launch, disks=disks)))
-    await until(lambda: bootsector.WORD in printed(guest), timeout=30)
+    await until(lambda: bootsector.WORD in printed(guest))
 
     def written():
         words = ["qemu-io", "-U", "-r", "-f", format_, "-c", f"read -v {bootsector.WRITTEN_AT} 16", str(path)]
@@ -110,7 +110,7 @@ async def test_a_disk_that_cannot_boot_says_so_on_the_console(driver, bench):
     (launch.directory / "disk.raw").write_bytes(bytes(MIB))
     disk = DiskFile(id="root", path=launch.directory / "disk.raw", format="raw")
     guest = bench.keep(await driver.start(replace(launch, disks=(disk,))))
-    await until(lambda: "No bootable device" in printed(guest), timeout=30)
+    await until(lambda: "No bootable device" in printed(guest))
 
 
 @pytest.mark.parametrize("machine", [MachineType.PC, MachineType.MICROVM])
@@ -138,7 +138,7 @@ async def test_a_blank_disk_becomes_a_file_system_that_keeps_what_was_written(dr
         await ready(guest, times=life + 1)
         reader, writer = await asyncio.open_unix_connection(guest.console_socket)
         writer.write(b"\n" + command)
-        await until(lambda life=life, guest=guest: printed(guest).count("done") > life, timeout=20)
+        await until(lambda life=life, guest=guest: printed(guest).count("done") > life)
         await guest.shutdown()
         assert (await watch.until(GuestState.GONE)).exit_reason is ExitReason.STOPPED
         writer.close()
