@@ -122,7 +122,7 @@ def _become(argv: list[str], status: int, lease: Lease, guard: int, libc: ctypes
     code = NOT_RUN
     try:
         os.setsid()
-        for number in (*_HEARD, *_IGNORED_BY_PYTHON):  # whoever started the agent may have ignored some (nohup(1))
+        for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
