@@ -37,7 +37,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     mark = item.get_closest_marker("timeout")
     limit = float(mark.args[0] if mark else item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=item.config.stash[STANDARD_ERROR])
+    if limit > 0:  # 0 is none
+        faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=item.config.stash[STANDARD_ERROR])
     try:
         return (yield)
     finally:

@@ -114,6 +114,20 @@ async def test_waiting_gives_up_after_its_time(tmp_path):
         assert await process.kill()
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM])
+async def test_a_program_obeys_a_signal_although_we_were_started_deaf_to_it(tmp_path, number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = spawn(["sleep", "600"], tmp_path)
+    finally:
+        signal.signal(number, before)
+    with process:
+        process.send(number)
+        if not await process.wait(20):
+            await process.kill()
+        assert process.exit_status == -number
+
+
 async def test_the_exit_of_a_process_that_is_not_our_child_is_seen(tmp_path):
     parent = await asyncio.create_subprocess_exec(
         "sh", "-c", "sleep 600 & echo $!; wait", stdout=asyncio.subprocess.PIPE, start_new_session=True

@@ -26,7 +26,8 @@ _LINUX = sys.platform == "linux"
 _NO_PROCESS = (errno.ESRCH, errno.ENOENT, errno.EINVAL)
 """What pidfd_open(2) says of a number that is free, or that a thread has by now: newer kernels, older kernels."""
 _POLL_S = 0.05  # only where there are no pidfds (macOS)
-_PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+_DEFAULTED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Python ignores the first two; whoever started us may have had us ignore the others (nohup(1), `&` in a script)."""
 
 
 @cache
@@ -231,7 +232,7 @@ def spawn(
             file_actions=actions,
             setsid=True,
             setsigmask=[],
-            setsigdef=_PYTHON_IGNORES,
+            setsigdef=_DEFAULTED,
         )
     finally:
         for fd in lifted:
