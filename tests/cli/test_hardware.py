@@ -107,7 +107,7 @@ def test_a_file_is_the_basis_and_options_win(nacre: Run, stub: ApiStub, tmp_path
 def test_without_an_image_or_with_a_file_that_is_not_there_nothing_is_created(nacre: Run, stub: ApiStub) -> None:
     ran = nacre("vm", "create", "web")
     assert ran.code != exits.OK
-    assert "image is missing" in ran.err
+    assert "no image is named" in ran.err
     assert "nowhere.yaml" in nacre("vm", "create", "web", "-f", "nowhere.yaml").err
     assert nacre("vm", "list", "-o", "json").out.strip() == "[]"
 

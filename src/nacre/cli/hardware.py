@@ -17,6 +17,8 @@ from cyclopts import Parameter
 
 from nacre.errors import InvalidInputError
 from nacre.model.units import parse_size
+from nacre.model.vms import VmSpec
+from nacre.schema.vms import VmCreate, VmUpdate
 
 Tree = dict[str, Any]
 Assignments = list[tuple[str, object]]
@@ -101,6 +103,25 @@ def assignments(asked: Hardware) -> Assignments:
     for name, bucket in map(_limit, asked.nic_limit):
         found += [(f"nics[0].options.{way}_limits.{name}", bucket) for way in ("receive", "send")]
     return found + [_assignment(text) for text in asked.set_]
+
+
+def with_hardware(asked: Hardware, body: VmCreate) -> VmCreate:
+    """Return a new machine with what a file and options say of it; what was given beside them wins over the file."""
+    given: dict[str, Any] = msgspec.to_builtins(body)
+    usual: dict[str, Any] = msgspec.to_builtins(VmCreate(name=""))
+    tree = dict(given)
+    apply(tree, asked)
+    tree |= {name: value for name, value in given.items() if value != usual[name]}
+    apply(tree, without_file(asked))
+    return made(tree, VmCreate)
+
+
+def changed_hardware(asked: Hardware, changes: VmUpdate, spec: VmSpec) -> VmUpdate:
+    """Return changes with what a file and options say; objects are those of now with the difference."""
+    tree: dict[str, Any] = msgspec.to_builtins(spec) | {"cloud_init": None}  # which nobody sees, so it is given anew
+    touched = apply(tree, asked)
+    given = {name: value for name, value in msgspec.to_builtins(changes).items() if value is not None}
+    return made({name: tree[name] for name in touched} | given, VmUpdate)
 
 
 def apply(tree: Tree, asked: Hardware) -> set[str]:

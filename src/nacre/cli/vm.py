@@ -1,7 +1,7 @@
 """`nacre vm …`: virtual machines."""
 
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import App, Parameter
@@ -21,7 +21,7 @@ from nacre.cli import (
 )
 from nacre.cli.cloud_init import NOTHING, Seeding
 from nacre.cli.event import show_events
-from nacre.cli.hardware import USUAL, Hardware, apply, made, without_file
+from nacre.cli.hardware import USUAL, Hardware, changed_hardware, with_hardware
 from nacre.cli.options import (
     NO_WAIT,
     AllProjects,
@@ -42,7 +42,7 @@ from nacre.errors import InvalidInputError
 from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
-from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy, VmSpec
+from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy
 from nacre.schema.guests import CloudInitBody
 from nacre.schema.vms import VmCreate, VmUpdate
 
@@ -162,7 +162,7 @@ async def create(
         project=session.project,  # last: what is wrong with the words is said even to who is not logged in
     )
     if hardware.asked:
-        body = _with(hardware, body)
+        body = with_hardware(hardware, body)
     if body.image is None and body.template is None:
         raise InvalidInputError(
             "image_missing", "no image is named", hint="give --image NAME, or --template NAME", field="image"
@@ -277,7 +277,7 @@ async def update(
                 labels=arguments.changed_labels(current.labels, label) if label else None,
                 placement=placement(placing, before) if moved else None,
             )
-            changes = _changed(hardware, changes, current.spec)
+            changes = changed_hardware(hardware, changes, current.spec)
         arguments.check_changes(changes)
         with progress.spinner(f"update {name}") as say:
             accepted = await nacre.vms.update(ref, changes, project=session.project, if_match=etag)
@@ -376,25 +376,6 @@ async def events(
     """List what happened to a machine; by id also after it was deleted."""
     vm = await _id_of(session, arguments.ref(name, "vm"))
     await show_events(session, {"noun": "vm", "object": vm}, follow=follow, limit=limit)
-
-
-def _with(hardware: Hardware, body: VmCreate) -> VmCreate:
-    """Return a new machine with what a file and options say of it; what was given beside them wins over the file."""
-    given: dict[str, Any] = msgspec.to_builtins(body)
-    usual: dict[str, Any] = msgspec.to_builtins(VmCreate(name=""))
-    tree = dict(given)
-    apply(tree, hardware)
-    tree |= {name: value for name, value in given.items() if value != usual[name]}
-    apply(tree, without_file(hardware))
-    return made(tree, VmCreate)
-
-
-def _changed(hardware: Hardware, changes: VmUpdate, spec: VmSpec) -> VmUpdate:
-    """Return changes with what a file and options say; objects are those of now with the difference."""
-    tree: dict[str, Any] = msgspec.to_builtins(spec) | {"cloud_init": None}  # which nobody sees, so it is given anew
-    touched = apply(tree, hardware)
-    given = {name: value for name, value in msgspec.to_builtins(changes).items() if value is not None}
-    return made({name: tree[name] for name in touched} | given, VmUpdate)
 
 
 async def _id_of(session: Session, ref: str) -> str:
