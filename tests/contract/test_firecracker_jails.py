@@ -38,6 +38,14 @@ def jail_of(lab, launch) -> Path:
     return lab.root / "jails" / "firecracker" / launch.vm
 
 
+@pytest.fixture(params=[0o022, 0o077], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
 async def test_a_machine_lives_in_a_jail_like_any_other(lab):
     launch, guest, watch = await lab.started(confinement=confined(lab), nics=(lab.nic(),))
     root = jail_of(lab, launch) / "root"

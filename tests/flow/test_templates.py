@@ -61,4 +61,5 @@ def test_a_guest_boots_with_what_template_type_and_request_say(cloud: Platform) 
     assert cloud.vm("web")["phase"] == "running"
     for name in ("web", "more-1", "more-2"):
         cloud.delete(f"/v1/vms/{name}", wait=60)
+    assert cloud.request("DELETE", "/v1/instance-types/small").status_code == 204
     assert_as_it_was(cloud, before)

@@ -1,10 +1,11 @@
 """A volume through its life, with a real guest that writes to it: attached while it runs, kept, cloned, grown, gone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from support.guests import tiny_image
 from support.leftovers import assert_as_it_was, snapshot_of
@@ -27,9 +28,8 @@ def cloud() -> Iterator[Platform]:
 class Console:
     """A shell in a guest, through the API."""
 
-    def __init__(self, cloud: Platform, vm: str) -> None:
-        url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
-        self._socket = connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"})
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
         self._number = 0
 
     def run(self, command: str) -> str:
@@ -46,9 +46,12 @@ class Console:
         """Run a command until it prints something."""
         return str(eventually(lambda: expected in (said := self.run(command)) and said, what=command))
 
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
+
+@contextmanager
+def console(cloud: Platform, vm: str) -> Generator[Console]:
+    url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
+    with connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"}) as socket:
+        yield Console(socket)
 
 
 def volume(cloud: Platform, name: str) -> Any:
@@ -72,49 +75,48 @@ def test_a_volume_lives_through_everything_and_nothing_is_left(cloud: Platform) 
     assert vm["restart_required"] == []
     assert vm["run"]["volumes"] == [made["id"]]
     assert volume(cloud, "data")["vm"]["name"] == "writer"
-    shell = Console(cloud, "writer")
-    shell.until("cat /sys/block/vda/serial", made["id"][-20:])
-    shell.run("echo before | dd of=/dev/vda bs=512 conv=notrunc,fsync 2>/dev/null")
+    with console(cloud, "writer") as shell:
+        shell.until("cat /sys/block/vda/serial", made["id"][-20:])
+        shell.run("echo before | dd of=/dev/vda bs=512 conv=notrunc,fsync 2>/dev/null")
 
-    done(cloud.post("/v1/volumes/data/snapshots", {"name": "early", "protected": True}, wait=WAIT))
-    shell.run("echo after | dd of=/dev/vda bs=512 conv=notrunc,fsync 2>/dev/null")
-    done(cloud.post("/v1/volumes/data/clone", {"name": "copy"}, wait=WAIT))
-    done(cloud.post("/v1/volumes/data/clone", {"name": "old", "snapshot": "early"}, wait=WAIT))
-    assert "after" in shell.run("head -c 6 /dev/vda")
-    answer = cloud.request("PATCH", "/v1/volumes/data", json={"size_bytes": 32 * MIB}, params={"wait": WAIT})
-    assert done(answer.json())["actual_size_bytes"] == 32 * MIB
-    shell.until("cat /sys/block/vda/size", str(32 * MIB // 512))
+        done(cloud.post("/v1/volumes/data/snapshots", {"name": "early", "protected": True}, wait=WAIT))
+        shell.run("echo after | dd of=/dev/vda bs=512 conv=notrunc,fsync 2>/dev/null")
+        done(cloud.post("/v1/volumes/data/clone", {"name": "copy"}, wait=WAIT))
+        done(cloud.post("/v1/volumes/data/clone", {"name": "old", "snapshot": "early"}, wait=WAIT))
+        assert "after" in shell.run("head -c 6 /dev/vda")
+        answer = cloud.request("PATCH", "/v1/volumes/data", json={"size_bytes": 32 * MIB}, params={"wait": WAIT})
+        assert done(answer.json())["actual_size_bytes"] == 32 * MIB
+        shell.until("cat /sys/block/vda/size", str(32 * MIB // 512))
 
-    refused = cloud.request("POST", "/v1/volumes/data/restore", json={"snapshot": "early"})
-    assert (refused.status_code, refused.json()["code"]) == (409, "volume_in_use")
-    refused = cloud.request("DELETE", "/v1/volumes/data")
-    assert (refused.status_code, refused.json()["code"]) == (409, "volume_attached")
-    assert "detach" in refused.json()["hint"]
+        refused = cloud.request("POST", "/v1/volumes/data/restore", json={"snapshot": "early"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "volume_in_use")
+        refused = cloud.request("DELETE", "/v1/volumes/data")
+        assert (refused.status_code, refused.json()["code"]) == (409, "volume_attached")
+        assert "detach" in refused.json()["hint"]
 
-    vm = done(cloud.delete("/v1/vms/writer/volumes/data", wait=WAIT))
-    assert vm["run"]["volumes"] == []
-    eventually(lambda: volume(cloud, "data")["vm"] is None, what="a free volume")
-    done(cloud.post("/v1/volumes/data/restore", {"snapshot": "early"}, wait=WAIT))
-    for name, word in (("data", "before"), ("copy", "after"), ("old", "before")):
-        done(cloud.post("/v1/vms/writer/volumes", {"volume": name}, wait=WAIT))
-        shell.until("head -c 6 /dev/vd?", word)
-        done(cloud.delete(f"/v1/vms/writer/volumes/{name}", wait=WAIT))
-        eventually(lambda name=name: volume(cloud, name)["vm"] is None, what="a free volume")
+        vm = done(cloud.delete("/v1/vms/writer/volumes/data", wait=WAIT))
+        assert vm["run"]["volumes"] == []
+        eventually(lambda: volume(cloud, "data")["vm"] is None, what="a free volume")
+        done(cloud.post("/v1/volumes/data/restore", {"snapshot": "early"}, wait=WAIT))
+        for name, word in (("data", "before"), ("copy", "after"), ("old", "before")):
+            done(cloud.post("/v1/vms/writer/volumes", {"volume": name}, wait=WAIT))
+            shell.until("head -c 6 /dev/vd?", word)
+            done(cloud.delete(f"/v1/vms/writer/volumes/{name}", wait=WAIT))
+            eventually(lambda name=name: volume(cloud, name)["vm"] is None, what="a free volume")
 
-    refused = cloud.request("DELETE", "/v1/volumes/data")
-    assert refused.json()["code"] == "volume_has_snapshots"
-    refused = cloud.request("DELETE", "/v1/volumes/data/snapshots/early")
-    assert refused.json()["code"] == "snapshot_protected"
-    cloud.request("PATCH", "/v1/volumes/data/snapshots/early", json={"protected": False})
-    done(cloud.delete("/v1/volumes/data/snapshots/early", wait=WAIT))
-    for name in ("data", "old"):
-        done(cloud.delete(f"/v1/volumes/{name}", wait=WAIT))
+        refused = cloud.request("DELETE", "/v1/volumes/data")
+        assert refused.json()["code"] == "volume_has_snapshots"
+        refused = cloud.request("DELETE", "/v1/volumes/data/snapshots/early")
+        assert refused.json()["code"] == "snapshot_protected"
+        cloud.request("PATCH", "/v1/volumes/data/snapshots/early", json={"protected": False})
+        done(cloud.delete("/v1/volumes/data/snapshots/early", wait=WAIT))
+        for name in ("data", "old"):
+            done(cloud.delete(f"/v1/volumes/{name}", wait=WAIT))
 
-    # What is deleted with its machine, after the agent was killed in the middle of everything.
-    cloud.agent.kill()
-    cloud.agent.start()
-    done(cloud.post("/v1/vms/writer/volumes", {"volume": "copy", "delete_with_vm": True}, wait=WAIT))
-    shell.close()
+        # What is deleted with its machine, after the agent was killed in the middle of everything.
+        cloud.agent.kill()
+        cloud.agent.start()
+        done(cloud.post("/v1/vms/writer/volumes", {"volume": "copy", "delete_with_vm": True}, wait=WAIT))
     cloud.delete("/v1/vms/writer", wait=WAIT)
     eventually(lambda: cloud.request("GET", "/v1/volumes/copy").status_code == 404, what="the volume gone")
     left = cloud.root / "agent-0" / "volumes"

@@ -61,17 +61,22 @@ class SeedRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     parts: tuple[str, ...] = ()
     """What is given: `user_data`, `ssh_keys` and so on."""
     hostname: str = ""
+    """What the guest calls itself; empty if that is not given here."""
     user: str = ""
+    """The name of the first user; empty for the one of the image."""
 
 
 class GuestAddress(msgspec.Struct, frozen=True, kw_only=True):
     """An address that a guest has."""
 
     address: str
+    """IPv4 or IPv6."""
     prefix: int
+    """Length of the prefix of its network, in bits."""
     interface: str
     """As the guest calls it."""
     mac: str = ""
+    """Of the interface."""
     nic: str = ""
     """Which of the machine's NICs that is: `nic0`; empty for an interface that is none of them."""
 
@@ -80,8 +85,11 @@ class GuestFilesystem(msgspec.Struct, frozen=True, kw_only=True):
     """A file system that a guest has mounted."""
 
     mountpoint: str
+    """Where it is mounted."""
     type: str
+    """As the guest calls it, such as `ext4`."""
     total_bytes: int | None = None
+    """Its size; null if the guest does not say."""
 
 
 class GuestInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +98,19 @@ class GuestInfo(msgspec.Struct, frozen=True, kw_only=True):
     answering: bool = True
     """False when it has answered in this life and does not any more."""
     agent_version: str = ""
+    """Of the agent in the guest."""
     hostname: str = ""
+    """What the guest calls itself."""
     os: str = ""
     """As the guest's distribution calls itself."""
     kernel: str = ""
+    """Release of its kernel."""
     addresses: tuple[GuestAddress, ...] = ()
+    """The loopback ones left out."""
     filesystems: tuple[GuestFilesystem, ...] = ()
+    """Those in memory left out."""
     booted_at: datetime | None = None
+    """By the uptime of the guest; null if it does not say."""
     seen_at: datetime
     """When it was first seen like this. It is looked at again every few seconds."""
 

@@ -38,6 +38,7 @@ class MetricPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A machine at one moment; rates are means since the point before."""
 
     at: datetime
+    """When it was measured."""
     cpu_cores: float | None = None
     """How many CPUs of the host it kept busy."""
     memory_resident_bytes: int | None = None
@@ -45,13 +46,21 @@ class MetricPoint(msgspec.Struct, frozen=True, kw_only=True):
     memory_balloon_bytes: int | None = None
     """What the balloon has taken from the guest."""
     disk_read_bytes_per_second: float | None = None
+    """From all disks."""
     disk_written_bytes_per_second: float | None = None
+    """To all disks."""
     disk_reads_per_second: float | None = None
+    """Requests."""
     disk_writes_per_second: float | None = None
+    """Requests."""
     network_received_bytes_per_second: float | None = None
+    """By all NICs, as the guest sees it."""
     network_sent_bytes_per_second: float | None = None
+    """By all NICs, as the guest sees it."""
     network_received_packets_per_second: float | None = None
+    """By all NICs, as the guest sees it."""
     network_sent_packets_per_second: float | None = None
+    """By all NICs, as the guest sees it."""
     guest_load_1m: float | None = None
     """As the guest's agent says."""
     guest_memory_available_bytes: int | None = None
@@ -66,3 +75,4 @@ class MetricSeries(msgspec.Struct, frozen=True, kw_only=True):
     step_s: int
     """Seconds between points; there are none for times when the machine did not run."""
     points: tuple[MetricPoint, ...] = ()
+    """None for times at which nothing was measured."""

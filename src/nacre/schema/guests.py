@@ -66,24 +66,36 @@ class CommandOut(Out, frozen=True, kw_only=True):
     """A command that ran in a guest, as it was recorded. Its arguments are not: they may be secret."""
 
     id: CommandId
+    """Its id."""
     vm: str
+    """The id of the machine."""
     program: str
     """The first word of the command."""
     state: CommandState
+    """`failed` if it could not be run, or if nobody knows how it ended; otherwise `ended`, whatever its exit code."""
     exit_code: int | None = None
     """Null while it runs, and if it did not end by itself."""
     signal: int | None = None
     """What it was killed by."""
     timed_out: bool = False
+    """It ran for too long and was killed."""
     stdout: str = ""
     """As UTF-8; what is not is replaced."""
     stderr: str = ""
+    """As `stdout`."""
     stdout_truncated: bool = False
+    """It printed more than was kept."""
     stderr_truncated: bool = False
+    """It printed more than was kept."""
     code: str = ""
     """Why it failed."""
     message: str = ""
+    """The same for people."""
     hint: str = ""
+    """What to do about it."""
     created_by: str
+    """Who ran it."""
     started_at: datetime
+    """When it was asked for."""
     ended_at: datetime | None = None
+    """Null while it runs."""

@@ -163,8 +163,8 @@ async def test_it_ends_with_the_hypervisor_and_writes_down_its_last_words(stage)
 
 async def test_it_keeps_nothing_for_a_process_that_is_another_one_by_now(tmp_path):
     words = [str(tmp_path / name) for name in ("serial", "console", "log")]
-    console_keeper.main([str(os.getpid()), "1", *words])
-    console_keeper.main(["999999999", "1", *words])
+    for process in ([str(os.getpid()), "1"], ["999999999", "1"]):
+        subprocess.run([sys.executable, console_keeper.__file__, *process, *words], check=True, timeout=60)
     assert list(tmp_path.iterdir()) == []
 
 

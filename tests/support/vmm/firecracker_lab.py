@@ -30,6 +30,7 @@ class FirecrackerLab(Bench):
         """Put everything where the driver finds it."""
         programs = install(self.root / "bin", firecracker="firecracker", jailer="jailer")
         self.taps.mkdir()
+        self.taps.chmod(0o755)  # for users in jails
         self.kernel.write_bytes(b"\x7fELF")
         self.trace.touch()
         (self.root / "kvm").touch()

@@ -51,8 +51,11 @@ class Jail:
 
     def make(self) -> None:
         """Make its folder. What is above it stays ours, so that nobody puts another in its place."""
-        self.base.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.root.parent.mkdir(mode=0o711, parents=True)
+        kind, own = self.root.parents[1], self.root.parent
+        kind.mkdir(parents=True, exist_ok=True)
+        own.mkdir()
+        for folder in (self.base, kind, own):
+            folder.chmod(0o711)  # whatever our umask is: the process's user has to come through
         self.root.mkdir(mode=0o700)
         os.chown(self.root, self.uid, self.gid)
 

@@ -143,7 +143,8 @@ class Places:
             self.jail.make()
             (self.run / _JAIL).symlink_to(self.jail.root)
             self.api.symlink_to(self.jail.root / API_SOCKET)
-        (self.work / DISKS).mkdir(mode=0o755)
+        (self.work / DISKS).mkdir()
+        (self.work / DISKS).chmod(0o755)  # ours, and read by the process's user
         for each in placed:
             self.put(each)
         with folders.held(self.work) as work:
