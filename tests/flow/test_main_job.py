@@ -42,7 +42,7 @@ def test_a_guest_is_created_reached_stopped_and_deleted_and_nothing_is_left(clou
     assert accepted["resource"]["conditions"]["converged"] is True
     page = eventually(lambda: httpx2.get(f"http://127.0.0.1:{port}/", timeout=2).text, what="a page from the guest")
     assert "hello" in page.lower()
-    assert "NACRE-TINY ready" in cloud.log("web")
+    eventually(lambda: "NACRE-TINY ready" in cloud.log("web"), what="its last word of the boot")
     run = cloud.vm("web")["run"]
     assert run["accelerator"] in {"kvm", "hvf", "tcg"}
     assert run["accelerator"] != "tcg" or run["accelerator_reason"]
