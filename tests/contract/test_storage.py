@@ -1,7 +1,6 @@
 """What every driver of pools promises (`storage.base.VolumeStore`), and that who is killed leaves old or new.
 
-Drivers: `directory`, on the file system of the tests, and on one that copies by reflink if this host has one mounted
-where the tests may write (NACRE_REFLINK_DIR names it).
+Drivers: `directory`, on the file system of the tests, and on one that copies by reflink.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.units import MIB
 from nacre.model.volumes import LOCAL_POOL
+from support.filesystems import with_reflinks
 from support.volumes import content, fill, holds, sound, strike_at
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
@@ -31,18 +31,21 @@ SECOND = SnapshotId("snap-00000000000000000000000002")
 SIZE = 4 * MIB
 
 
-def folder_for(kind: str, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def reflinks(tmp_path_factory):
+    with with_reflinks(tmp_path_factory.mktemp("reflinks")) as folder:
+        yield folder
+
+
+def folder_for(kind: str, request) -> Path:
     if kind == "reflink":
-        given = os.environ.get("NACRE_REFLINK_DIR")
-        if given is None:
-            pytest.skip("no file system with reflinks: this kernel mounts none without a loop device")
-        return Path(given) / tmp_path.name
-    return tmp_path / "pool"
+        return request.getfixturevalue("reflinks") / request.getfixturevalue("tmp_path").name
+    return request.getfixturevalue("tmp_path") / "pool"
 
 
 @pytest.fixture(params=["directory", "reflink"])
-def root(request, tmp_path):
-    made = folder_for(request.param, tmp_path)
+def root(request):
+    made = folder_for(request.param, request)
     made.mkdir()
     return made
 
