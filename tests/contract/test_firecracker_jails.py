@@ -10,6 +10,7 @@ import pytest
 from nacre.agent.host import locks
 from nacre.agent.hypervisors.base import GuestState
 from nacre.agent.hypervisors.firecracker import folders
+from nacre.agent.hypervisors.firecracker.places import Places
 from nacre.agent.hypervisors.launch import Confinement
 from nacre.lib import processes
 from nacre.model.vms import ExitReason
@@ -64,6 +65,36 @@ async def test_a_machine_lives_in_a_jail_like_any_other(lab):
     assert not jail_of(lab, launch).exists()
     assert leftovers(launch) == []
     assert (lab.root / "root.raw").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change users")
+async def test_a_machine_with_a_guard_is_its_user_from_the_beginning(lab):
+    launch, guest, _ = await lab.started(confinement=confined(lab), lease=lab.lease(), nics=(lab.nic(),))
+    root = jail_of(lab, launch) / "root"
+    said = Path(f"/proc/{guest.handle.pid}/status").read_text()
+    assert f"Uid:\t{USER}\t{USER}\t{USER}\t{USER}" in said
+    assert f"Gid:\t{USER}\t{USER}\t{USER}\t{USER}" in said
+    assert "NoNewPrivs:\t1" in said
+    assert Path(f"/proc/{guest.handle.pid}/cwd").resolve() == root
+    assert launch.run_directory.stat().st_uid == os.geteuid()
+    await guest.attach_disk(lab.disk("more"))
+    await type_on(guest, "echo inside\n")
+    await until(lambda: printed(guest).count("inside") == 2)
+    await guest.detach()
+    again = lab.keep(await lab.driver.adopt(replace(launch, confinement=None), guest.handle))
+    os.kill(again.guard.pid, signal.SIGKILL)
+    await until(lambda: not processes.is_alive(guest.handle.pid, guest.handle.start_time))
+    await again.kill()
+    assert not jail_of(lab, launch).exists()
+    assert leftovers(launch) == []
+
+
+async def test_a_link_to_a_jail_that_is_not_ours_is_not_believed(lab):
+    launch = lab.launch()
+    (launch.run_directory / "jail").symlink_to(lab.root)
+    assert Places.found(launch).jail is not None
+    os.chown(launch.run_directory / "jail", 60124, 60124, follow_symlinks=False)
+    assert Places.found(launch).jail is None
 
 
 async def test_the_lock_is_held_from_within_the_jail(lab):

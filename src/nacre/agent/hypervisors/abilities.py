@@ -34,6 +34,16 @@ class CanGuard(Protocol):
 
 
 @runtime_checkable
+class HasJails(Protocol):
+    """Ability of a driver: it makes a folder with all that a confined machine's process is to see."""
+
+    @property
+    def has_jails(self) -> bool:
+        """Always true."""
+        ...
+
+
+@runtime_checkable
 class HasFirmware(Protocol):
     """Ability of a driver: starts guests by UEFI."""
 

@@ -124,7 +124,7 @@ class Confinement:
     groups: tuple[int, ...] = ()
     """Groups besides, which may read what machines share and use the host's accelerator."""
     jail: Path | None = None
-    """A folder of its own that becomes its root, where the driver has a jailer."""
+    """Where drivers that do so (`abilities.HasJails`) make a folder that is all that the machine's process sees."""
 
 
 @dataclass(frozen=True, kw_only=True)

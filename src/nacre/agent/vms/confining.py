@@ -12,7 +12,7 @@ import structlog
 
 from nacre.agent.host import users
 from nacre.agent.host.users import Users
-from nacre.agent.hypervisors.abilities import CanOffer
+from nacre.agent.hypervisors.abilities import CanOffer, HasJails
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch
@@ -52,7 +52,8 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
     if machine.record.user != user:
         await machine.save(user=user)
     groups = (host.users.group, *users.kvm_group())
-    launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups))
+    jail = host.jails if isinstance(driver, HasJails) else None
+    launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups, jail=jail))
     await in_thread(_give, launch, host.users, user, host.console_log(machine.id))
     return launch
 
@@ -80,6 +81,9 @@ async def lend(machine: Machine, disk: Disk, host: Host) -> None:
 
 def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
     numbers.enter(launch.directory, user)
+    if launch.confinement is not None and launch.confinement.jail is not None:
+        numbers.enter(launch.run_directory, user)
+        return  # the rest is put into the jail by the driver
     numbers.own(launch.run_directory, user)
     console_log.touch(mode=0o600)
     for path in (console_log, launch.tpm_socket, launch.firmware and launch.firmware.variables):

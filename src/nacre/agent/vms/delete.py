@@ -15,6 +15,7 @@ from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.stop import end_unseen, kill
 from nacre.lib.threads import in_thread
+from nacre.model.ids import VmId
 from nacre.model.vms import Phase
 
 
@@ -34,12 +35,18 @@ async def delete(machine: Machine, host: Host) -> None:
             await in_thread(remove_folder, place)
         finally:
             os.close(lock)
-    await in_thread(remove_folder, host.run_place(machine.id))
+    await in_thread(remove_traces, machine.id, host)
     host.lease_file(machine.id, machine.record.fence).unlink(missing_ok=True)
     await asyncio.to_thread(host.cgroups.remove, machine.id)
     if host.users is not None:
         host.users.give_back(machine.id)
     await machine.save(deleted=True, starting=None, user=0)
+
+
+def remove_traces(vm: VmId, host: Host) -> None:
+    """Remove what lives of a machine have left besides its disks and logs. Blocks."""
+    for folder in host.traces(vm):
+        remove_folder(folder)
 
 
 def remove_folder(folder: Path) -> None:

@@ -71,6 +71,15 @@ class Host:
         """A machine's folder for sockets."""
         return self.run_directory / vm
 
+    @property
+    def jails(self) -> Path:
+        """The folder of what confined machines' processes see, on the file system of their disks."""
+        return self.directory / "jails"
+
+    def traces(self, vm: VmId) -> list[Path]:
+        """Folders that lives of a machine leave behind: for sockets, and jails. Blocks."""
+        return [self.run_place(vm), *self.jails.glob(f"*/{vm}")]
+
     def lock_file(self, vm: VmId) -> Path:
         """The file that the machine's process holds a lock on."""
         return self.place(vm) / "lock"

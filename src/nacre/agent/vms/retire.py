@@ -9,7 +9,7 @@ import os
 from nacre.agent.host import locks
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.copies import Copies
-from nacre.agent.vms.delete import remove_folder
+from nacre.agent.vms.delete import remove_traces
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
@@ -49,7 +49,7 @@ async def retire(machine: Machine, fence: int, copies: Copies, host: Host) -> No
 
 def clear(vm: VmId, fence: int, host: Host) -> None:
     """Remove what is left of a machine when its folder is a copy, its record last. Blocks. May be repeated."""
-    remove_folder(host.run_place(vm))
+    remove_traces(vm, host)
     host.lease_file(vm, fence).unlink(missing_ok=True)
     host.cgroups.remove(vm)
     host.records.remove(vm)

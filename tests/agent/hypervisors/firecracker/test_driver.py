@@ -90,7 +90,7 @@ async def test_a_compressed_kernel_takes_a_release_that_unpacks_it(bench, monkey
     bench.keep(await driver(bench).start(launch))
 
 
-async def test_a_confined_machine_needs_a_jailer_and_a_folder_and_has_no_guard(bench):
+async def test_a_confined_machine_needs_a_jailer_and_a_folder(bench):
     jail = Confinement(uid=1000, gid=1000, jail=bench.root / "jail")
     basis = {"kernel": bench.root / "vmlinux", "nics": ()}
     error = await failure(driver(bench).start(bench.launch(confinement=jail, **basis)))
@@ -98,8 +98,6 @@ async def test_a_confined_machine_needs_a_jailer_and_a_folder_and_has_no_guard(b
     with_jailer = driver(bench, jailer="/bin/true")
     nowhere = bench.launch(confinement=Confinement(uid=1000, gid=1000), **basis)
     assert (await failure(with_jailer.start(nowhere))).code == "jail_missing"
-    guarded = bench.launch(confinement=jail, lease=bench.lease(), **basis)
-    assert (await failure(with_jailer.start(guarded))).code == "guard_unavailable"
 
 
 async def test_a_path_that_is_too_long_is_said_before_anything_is_made(bench):

@@ -61,7 +61,7 @@ class Installed:
 
 
 class FirecrackerHypervisor:
-    """Fulfils `base.Hypervisor`, `CanGuard`, `CanProbeAcceleration`, `CanRestore` and `CanOffer`."""
+    """Fulfils `base.Hypervisor`, `CanGuard`, `CanProbeAcceleration`, `CanRestore`, `CanOffer` and `HasJails`."""
 
     def __init__(self, *, state_directory: Path, binary: str = BINARY, jailer: str = JAILER, kvm: Path = KVM) -> None:
         self._binary = binary
@@ -117,6 +117,11 @@ class FirecrackerHypervisor:
         return offer.offer(
             found.release, jailer=shutil.which(self._jailer) is not None, guard_obstacle=self.guard_obstacle()
         )
+
+    @property
+    def has_jails(self) -> bool:
+        """See `HasJails`."""
+        return True
 
     def guard_obstacle(self) -> str:
         """Firecracker is a process like all others."""
@@ -210,7 +215,10 @@ class FirecrackerHypervisor:
             await in_thread(places.prepare, files)
             own_log = launch.directory / _LOG_NAME
             await in_thread(_shorten, own_log)
-            process = await guarding.spawn(words, lease=launch.lease, output=own_log, inherit=[launch.lock_fd])
+            user = launch.confinement if places.jail is not None and not places.jail.closed else None
+            process = await guarding.spawn(
+                words, lease=launch.lease, output=own_log, inherit=[launch.lock_fd], user=user
+            )
             await _greeting(api, process)
             for request in requests:
                 await api.tell(request, timeout=timeout)
@@ -232,15 +240,7 @@ class FirecrackerHypervisor:
                 hint="put the jailer of the same release beside Firecracker",
                 failure_class=FailureClass.BLOCKED,
             )
-        if launch.lease is not None:
-            # The jailer changes its user, and with that the kernel forgets that it is to die with its guard.
-            raise DriverError(
-                "guard_unavailable",
-                "a machine in Firecracker's jail cannot have a guard",
-                hint="set it to ha none, or let it run unconfined",
-                failure_class=FailureClass.BLOCKED,
-            )
-        return Jail.of(launch.confinement, launch.vm, Path(found.path))
+        return Jail.of(launch.confinement, launch.vm, Path(found.path), closed=launch.lease is None)
 
     def _obstacle(self, release: Release) -> str:
         if not self._kvm.exists():

@@ -3,6 +3,9 @@
 The jailer copies the binary into it, makes the device nodes, changes its root and its user, and becomes Firecracker.
 It does not bring what the machine needs, and refuses a folder in which it has been before. So files are linked into it
 here first, and all of it is removed when the process is proven dead.
+
+Whoever changes its user is no longer to die with its parent (prctl(2), PR_SET_PDEATHSIG). So the process of a machine
+with a guard is its own user from the beginning, without a jailer: the folder is then not its root, only where it works.
 """
 
 import errno
@@ -30,9 +33,11 @@ class Jail:
     root: Path
     uid: int = -1
     gid: int = -1
+    closed: bool = True
+    """Whether the jailer shuts the process in. Otherwise it begins as its user, and only works here."""
 
     @classmethod
-    def of(cls, confinement: Confinement, vm: VmId, binary: Path) -> "Jail":
+    def of(cls, confinement: Confinement, vm: VmId, binary: Path, *, closed: bool) -> "Jail":
         """Return the jail of a machine, laid out as the jailer does. Raises DriverError."""
         if confinement.jail is None:
             raise DriverError(
@@ -42,7 +47,7 @@ class Jail:
                 failure_class=FailureClass.BLOCKED,
             )
         root = confinement.jail / binary.name / ids.machine(vm) / "root"
-        return cls(root, confinement.uid, confinement.gid)
+        return cls(root, confinement.uid, confinement.gid, closed)
 
     @property
     def base(self) -> Path:
@@ -62,6 +67,12 @@ class Jail:
     def give(self, folder: int, name: str) -> None:
         """Make the process's user the owner of something in a folder that is held."""
         os.chown(name, self.uid, self.gid, dir_fd=folder, follow_symlinks=False)
+
+    def lend(self, *paths: Path) -> None:
+        """Make the process's user the owner of files that its shell opens, unless it does so as root."""
+        for path in paths:
+            if not self.closed:
+                os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def link(self, placed: Placed, folder: int, name: str) -> None:
         """Show a file of the host to the process. Raises DriverError, OSError."""

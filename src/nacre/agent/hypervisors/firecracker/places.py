@@ -67,9 +67,10 @@ class Places:
 
     @classmethod
     def found(cls, launch: Launch) -> "Places":
-        """Return those of a machine that may run already."""
+        """Return those of a machine that may run already. Only a link of ours is believed."""
         link = launch.run_directory / _JAIL
-        return cls.of(launch, Jail(link.readlink()) if link.is_symlink() else None)
+        ours = link.is_symlink() and link.lstat().st_uid == os.geteuid()
+        return cls.of(launch, Jail(link.readlink()) if ours else None)
 
     @property
     def work(self) -> Path:
@@ -154,6 +155,8 @@ class Places:
                     self.jail.give(work, name)
         os.mkfifo(self.console_input, 0o600)
         self.console_log.touch(0o600)
+        if self.jail is not None:
+            self.jail.lend(self.console_input, self.console_log)
 
     def put(self, placed: Placed) -> None:
         """Put one file where the process finds it, in place of what was there. Raises DriverError, OSError."""
@@ -197,9 +200,11 @@ class Places:
         words = ["--api-sock", API_SOCKET, "--log-path", LOG, "--level", "Info", "--metrics-path", METRICS]
         if pci:
             words.append("--enable-pci")
-        opening = ["/bin/sh", "-c", _OPEN if self.jail is None else _OPEN_JAILED, "firecracker", str(self.run)]
+        closed = self.jail if self.jail is not None and self.jail.closed else None
+        opening = ["/bin/sh", "-c", _OPEN if closed is None else _OPEN_JAILED, "firecracker"]
+        opening += [str(self.work if closed is None else self.run)]
         opening += [str(self.console_input) if serial else os.devnull, str(self.console_log)]
         name = ids.machine(launch.vm)
-        if self.jail is None:
+        if closed is None:
             return [*opening, binary, "--id", name, *words]
-        return [*opening, *self.jail.command(jailer, binary, name), "--", *words]
+        return [*opening, *closed.command(jailer, binary, name), "--", *words]

@@ -7,7 +7,6 @@ import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import (
-    Confinement,
     DiskFile,
     FirmwareFiles,
     Launch,
@@ -109,7 +108,6 @@ def served(**options) -> dict[str, object]:
         ({"nics": (TAP,)}, "tap_unavailable"),
         ({"devices": DeviceOptions(tpm=True)}, "tpm_missing"),
         ({"firmware": replace(FIRMWARE, secure_boot=True), "machine": MachineType.PC}, "secure_boot_unsupported"),
-        ({"confinement": Confinement(uid=1, gid=1, jail=Path("/jail"))}, "jail_unsupported"),
     ],
 )
 def test_what_qemu_cannot_do_is_refused_for_good_with_a_hint(changes: dict[str, object], code: str) -> None:

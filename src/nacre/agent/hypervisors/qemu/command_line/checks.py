@@ -114,12 +114,6 @@ _RULES: tuple[Rule, ...] = (
         "secure boot needs the machine type q35, whose firmware can protect its variables",
         _OTHER_BOARD,
     ),
-    (
-        lambda launch: launch.confinement is not None and launch.confinement.jail is not None,
-        "jail_unsupported",
-        "QEMU gets a user of its own and a sandbox, but no folder as its root",
-        "use firecracker for machines in a jail",
-    ),
 )
 _MICROVM: tuple[Rule, ...] = (
     (
