@@ -1,4 +1,4 @@
-"""Machines under Firecracker, as the whole platform runs them: the program is a stand-in, all else is real."""
+"""Machines under Firecracker and Cloud Hypervisor with all else real: only the two programs are stand-ins."""
 
 import os
 import shutil
@@ -19,13 +19,13 @@ pytestmark = [
     pytest.mark.skipif(not KVM.exists(), reason=f"these hypervisors need {KVM}, which is not there"),
 ]
 
-MACHINE = {"image": "elf", "hypervisor": "firecracker", "memory_bytes": 128 << 20, "nics": []}
+MACHINE = {"image": "elf", "memory_bytes": 128 << 20, "nics": []}
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Platform]:
     root = Path(tempfile.mkdtemp(prefix="nacre-"))
-    programs = install(root / "bin", firecracker="firecracker", jailer="jailer")
+    programs = install(root / "bin", firecracker="firecracker", jailer="jailer", cloud_hypervisor="cloud_hypervisor")
     for folder in (root, programs):
         folder.chmod(0o755)
     kernel = root / "vmlinux"
@@ -34,8 +34,9 @@ def cloud() -> Iterator[Platform]:
         root,
         agent_env={
             "NACRE_AGENT_CONFINE": "always",
-            "NACRE_AGENT_HYPERVISORS": "qemu,firecracker",
+            "NACRE_AGENT_HYPERVISORS": "qemu,firecracker,cloud-hypervisor",
             "NACRE_AGENT_FIRECRACKER_BINARY": str(programs / "firecracker"),
+            "NACRE_AGENT_CLOUD_HYPERVISOR_BINARY": str(programs / "cloud-hypervisor"),
             "NACRE_AGENT_JAILER_BINARY": str(programs / "jailer"),
         },
     )
@@ -55,7 +56,9 @@ def process_of(cloud: Platform, vm: str) -> Path:
     found = [
         path.parent
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if (words := path.read_bytes().split(b"\0")) and b"--api-sock" in words and vm.encode() in words
+        if (words := path.read_bytes().split(b"\0"))
+        and vm.encode() in b" ".join(words)
+        and any(word.startswith(b"--api-sock") for word in words)
     ]
     (one,) = [path for path in found if b"guard.py" not in (path / "cmdline").read_bytes()]
     return one
@@ -65,7 +68,7 @@ def process_of(cloud: Platform, vm: str) -> Path:
 def test_a_machine_is_in_its_jail_from_its_start_to_its_end(cloud: Platform, ha: str) -> None:
     before = snapshot_of(cloud)
     name = f"jailed-{ha}"
-    accepted = cloud.post("/v1/vms", {"name": name, "ha": ha, **MACHINE}, wait=60)
+    accepted = cloud.post("/v1/vms", {"name": name, "ha": ha, "hypervisor": "firecracker", **MACHINE}, wait=60)
     assert accepted["operation"]["state"] == "succeeded", (accepted, cloud.agent.tail())
     vm = accepted["resource"]
     assert vm["run"]["confined"]
@@ -87,4 +90,25 @@ def test_a_machine_is_in_its_jail_from_its_start_to_its_end(cloud: Platform, ha:
     assert jail.exists()
     cloud.delete(f"/v1/vms/{name}", wait=60)
     assert not jail.exists()
+    assert_as_it_was(cloud, before)
+
+
+@pytest.mark.parametrize("ha", ["none", "restart"])
+def test_cloud_hypervisor_has_a_user_and_a_disk(cloud: Platform, ha: str) -> None:
+    before = snapshot_of(cloud)
+    name = f"cloudy-{ha}"
+    body = {"name": name, "ha": ha, "hypervisor": "cloud-hypervisor", "disk_bytes": 16 << 20, **MACHINE}
+    accepted = cloud.post("/v1/vms", body, wait=60)
+    assert accepted["operation"]["state"] == "succeeded", (accepted, cloud.agent.tail())
+    vm = accepted["resource"]
+    assert (vm["run"]["confined"], vm["run"]["guarded"]) == (True, ha == "restart")
+    eventually(lambda: cloud.log(name), what="what its console prints")
+    assert cloud.post(f"/v1/vms/{name}/pause", wait=60)["resource"]["phase"] == "paused"
+    cloud.agent.kill()
+    cloud.agent.start()
+    eventually(lambda: cloud.vm(name)["conditions"]["converged"], what="the machine taken over")
+    assert cloud.post(f"/v1/vms/{name}/resume", wait=60)["resource"]["phase"] == "running"
+    disk = cloud.root / "agent-0/vms" / vm["id"] / "root.qcow2"
+    assert 900_000 < disk.stat().st_uid <= 965_535
+    cloud.delete(f"/v1/vms/{name}", wait=60)
     assert_as_it_was(cloud, before)

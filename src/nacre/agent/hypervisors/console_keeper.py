@@ -30,8 +30,9 @@ _QUICK_FOR_S = 5.0
 class Keeper:
     """Everything the process does, in one thread."""
 
-    def __init__(self, pidfd: int, serial: str, console: str, log: str) -> None:
+    def __init__(self, pidfd: int, user: int, serial: str, console: str, log: str) -> None:
         self._pidfd = pidfd
+        self._user = user
         self._serial = serial
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._guest: socket.socket | None = None
@@ -95,8 +96,11 @@ class Keeper:
             guest.connect(self._serial)
         except OSError:  # it is not there yet, or not any more
             guest.close()
-        else:
+            return
+        if _user(guest) == self._user:
             self._guest = guest
+        else:  # a process that was taken over leads us to another machine's console
+            guest.close()
 
     def _hear(self) -> bool:
         """Take what the guest prints. False if there is nothing."""
@@ -169,6 +173,12 @@ def _append(log: int, data: bytes) -> None:
         sys.stderr.write(f"console keeper: the log cannot be written: {error.strerror}\n")
 
 
+def _user(connection: socket.socket) -> int:
+    """Return who listens at the other end: the second of three numbers (struct ucred, unix(7))."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(peer[4:8], sys.byteorder)
+
+
 def _started(pid: int) -> int:
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # pathlib costs memory
         return int(file.read().rpartition(")")[2].split()[19])
@@ -180,11 +190,12 @@ def main(words: list[str]) -> None:
     os.umask(0o077)
     try:
         pidfd = os.pidfd_open(int(pid))
+        user = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116  # as above
         if _started(int(pid)) != int(start):
             return
     except OSError:  # it has ended already
         return
-    Keeper(pidfd, serial, console, log).run()
+    Keeper(pidfd, user, serial, console, log).run()
 
 
 if __name__ == "__main__":

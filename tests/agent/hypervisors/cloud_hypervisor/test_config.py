@@ -8,7 +8,6 @@ import pytest
 from nacre.agent.hypervisors.cloud_hypervisor import config, paths
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import (
-    Confinement,
     DiskFile,
     FirmwareFiles,
     Launch,
@@ -315,7 +314,6 @@ REFUSED = {
     "secure_boot_unsupported": {"kernel": None, "firmware": replace(FIRMWARE, secure_boot=True)},
     "cpu_model_unsupported": {"cpu": CpuOptions(model="Skylake-Server")},
     "topology_unfit": {"cpu": CpuOptions(topology=CpuTopology(cores=3))},
-    "confinement_unsupported": {"confinement": Confinement(uid=1, gid=1)},
     "graphics_unsupported": {"devices": DeviceOptions(graphics=Graphics.VNC)},
     "rng_unsupported": {"devices": DeviceOptions(rng="")},
     "watchdog_unsupported": {"devices": DeviceOptions(watchdog=WatchdogAction.POWEROFF)},

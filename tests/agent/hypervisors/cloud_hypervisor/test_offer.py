@@ -12,7 +12,7 @@ def test_what_it_can_and_what_it_cannot():
     assert found[Capability.CONSOLE].level is Level.EMULATED
     assert not offers(found, Capability.NIC_USER)
     assert not offers(found, Capability.BOOT_BIOS)
-    assert not offers(found, Capability.CONFINED)
+    assert offers(found, Capability.CONFINED)
     assert not offers(offer.offer(guard_obstacle="no timers"), Capability.GUARD)
 
 

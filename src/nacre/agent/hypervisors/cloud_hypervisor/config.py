@@ -227,12 +227,6 @@ def _check(launch: Launch) -> None:
             f"gives the guest the host's CPU, not a {launch.cpu.model}",
             "leave the model away, or use the hypervisor qemu",
         )
-    if launch.confinement is not None:
-        raise unsupported(
-            "confinement_unsupported",
-            "cannot be given a user of its own yet",
-            "switch the confinement of machines off on this node, or use another hypervisor",
-        )
     _check_hotplug(launch)
     _check_devices(launch.devices)
     if launch.devices.tpm and launch.tpm_socket is None:

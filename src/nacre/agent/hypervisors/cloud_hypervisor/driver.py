@@ -2,19 +2,18 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.cloud_hypervisor import api as calls
 from nacre.agent.hypervisors.cloud_hypervisor import (
+    checkpoints,
     config,
     devices,
     events,
@@ -27,7 +26,6 @@ from nacre.agent.hypervisors.cloud_hypervisor import (
 )
 from nacre.agent.hypervisors.cloud_hypervisor.api import Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
-from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.guest import CloudHypervisorGuest, clean_up
 from nacre.agent.hypervisors.cloud_hypervisor.installed import Installed
 from nacre.agent.hypervisors.errors import DriverError
@@ -36,8 +34,10 @@ from nacre.agent.hypervisors.lifecycle import take_hold
 from nacre.agent.hypervisors.proofs import Verdicts
 from nacre.lib import processes
 from nacre.lib.processes import Process
+from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Offer
 from nacre.model.convergence import FailureClass
+from nacre.model.hardware import ConsoleMode
 from nacre.model.nodes import HypervisorInfo
 
 BINARY = "cloud-hypervisor"
@@ -131,11 +131,11 @@ class CloudHypervisor:
 
     async def restore(self, launch: Launch, directory: Path) -> Guest:
         """See `CanRestore`."""
-        body = config.for_restoring(_saved(directory), launch)
+        body = config.for_restoring(checkpoints.saved(directory), launch)
         found = await self._find()
         process, api = await self._spawn(launch, found)
         async with _undone(launch, process, api) as begun:
-            source = _lent(launch, directory, body)
+            source = await in_thread(checkpoints.lent, launch, directory, body)
             if devices.has_keeper(launch.devices):
                 begun.console = await Console.begin(launch, process)
             await api.put("vm.restore", {"source_url": f"file://{source}", "resume": False}, timeout=_RESTORE_S)
@@ -229,7 +229,10 @@ class CloudHypervisor:
         try:
             for name, target in paths.links(launch).items():
                 (launch.run_directory / name).symlink_to(target)
-            process = await guarding.spawn(words, lease=launch.lease, output=output, inherit=[launch.lock_fd])
+            _give(launch)
+            process = await guarding.spawn(
+                words, lease=launch.lease, output=output, inherit=[launch.lock_fd], user=launch.confinement
+            )
         except OSError as error:
             clean_up(launch)
             raise installed.unavailable(f"Cloud Hypervisor cannot be run: {error.strerror}") from error
@@ -245,6 +248,14 @@ class CloudHypervisor:
         """Ask the installed binary what it is, again only when the file changed. Raises DriverError."""
         self._installed = await installed.find(self._binary, self._installed)
         return self._installed
+
+
+def _give(launch: Launch) -> None:
+    """Give the process's user what it could not make itself: a log in a folder that stays ours. Raises OSError."""
+    if launch.confinement is not None and launch.devices.console is ConsoleMode.FILE:
+        path = launch.directory / paths.VIRTIO_LOG
+        path.touch(mode=0o600)
+        os.chown(path, launch.confinement.uid, launch.confinement.gid, follow_symlinks=False)
 
 
 @dataclass
@@ -340,29 +351,6 @@ async def _listening(launch: Launch, arriving: asyncio.Task[None]) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise silent()
         await asyncio.wait({arriving}, timeout=_POLL_S)
-
-
-def _lent(launch: Launch, directory: Path, body: Fields) -> Path:
-    """Return a folder that has everything of a checkpoint, but the configuration of this life."""
-    folder = launch.run_directory / paths.RESTORING
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(body))
-    for name in ("state.json", "memory-ranges"):
-        (folder / name).symlink_to(directory / name)
-    return folder
-
-
-def _saved(directory: Path) -> Fields:
-    """Read the configuration in a checkpoint. Raises DriverError."""
-    try:
-        return msgspec.json.decode((directory / "config.json").read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.DecodeError) as error:
-        raise DriverError(
-            "checkpoint_unfit",
-            "the checkpoint cannot be read",
-            hint="start the machine without it, or from another one",
-            failure_class=FailureClass.PERMANENT,
-        ) from error
 
 
 def _handle(process: Process, found: Installed) -> Handle:

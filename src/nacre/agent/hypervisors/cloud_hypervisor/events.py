@@ -5,11 +5,14 @@ Used by `guest` and `driver`. The process writes each event indented, and an emp
 """
 
 import asyncio
+import errno
 import json
+import os
+import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 from nacre.agent.hypervisors.abilities import MigrationProgress, MigrationState
 from nacre.agent.hypervisors.base import GuestState
@@ -118,7 +121,7 @@ async def follow(path: Path) -> AsyncIterator[Event]:
     """Yield every event of a file from its beginning, and what is appended from then on. Never ends."""
     decoder = Decoder()
     wait, longest = _LOOK_S
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while True:
             data = file.read(_CHUNK)
             for event in decoder.feed(data):
@@ -133,9 +136,24 @@ async def follow(path: Path) -> AsyncIterator[Event]:
 def read(path: Path) -> list[Event]:
     """Return the events that a file holds; none if there is none."""
     try:
-        return Decoder().feed(path.read_bytes())
+        with _opened(path) as file:
+            return Decoder().feed(file.read())
     except FileNotFoundError:
         return []
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open the file that a process writes which its guest may have taken over: nothing else in its place."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(error.errno, "it is a link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(errno.ENOENT, "it is no file")
+    return os.fdopen(file, "rb")
 
 
 def _event(text: bytes) -> Event | None:

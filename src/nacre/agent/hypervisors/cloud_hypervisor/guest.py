@@ -21,7 +21,7 @@ from nacre.agent.hypervisors.abilities import (
     Sizes,
 )
 from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
-from nacre.agent.hypervisors.cloud_hypervisor import events, moving, paths, sizes
+from nacre.agent.hypervisors.cloud_hypervisor import checkpoints, events, moving, paths, sizes
 from nacre.agent.hypervisors.cloud_hypervisor.api import SILENT, WRONG_STATE, Api, silent
 from nacre.agent.hypervisors.cloud_hypervisor.consoles import Console
 from nacre.agent.hypervisors.cloud_hypervisor.events import Event, Story
@@ -223,7 +223,8 @@ class CloudHypervisorGuest:
             )
         self._held = GuestState.PAUSED
         try:
-            await self._api.put("vm.snapshot", {"destination_url": f"file://{directory}"}, timeout=_SAVE_S)
+            with checkpoints.writable(directory, self.handle.pid):
+                await self._api.put("vm.snapshot", {"destination_url": f"file://{directory}"}, timeout=_SAVE_S)
         finally:
             self._held = None
 

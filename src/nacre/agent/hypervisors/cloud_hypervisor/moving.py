@@ -7,6 +7,7 @@ would break, and the machine would go on here, as after any failure.
 
 import asyncio
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Line:
         path = run_directory / paths.MIGRATION_SOCKET
         path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self.accept, path)
+        _let_in(path)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on one connection."""
@@ -118,6 +120,12 @@ class Line:
         self._free_at = begin + count / self._bandwidth
         if begin > now:
             await asyncio.sleep(begin - now)
+
+
+def _let_in(path: Path) -> None:
+    """Let the user of the process in, whose folder this is."""
+    owner = path.parent.stat()
+    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerms) -> Line:

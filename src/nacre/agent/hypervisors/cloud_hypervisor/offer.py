@@ -46,6 +46,7 @@ _NATIVE = (
     Capability.PANIC,
     Capability.CHECKPOINT,
     Capability.METRICS,
+    Capability.CONFINED,
 )
 _NEEDS_GUEST = {
     Capability.SHUTDOWN: "the guest must obey its power button",
