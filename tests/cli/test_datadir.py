@@ -14,12 +14,27 @@ def myself() -> Child:
     return Child(pid=os.getpid(), start_time=processes.start_time(os.getpid()) or 0)
 
 
-def test_only_the_owner_can_look_into_the_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("user", "outer"), [(0, 0o711), (1000, 0o700)])
+def test_only_the_owner_can_look_into_the_folders_and_users_of_machines_pass_through_those_of_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, outer: int
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     data = DataDir(tmp_path / "a" / "b")
-    data.prepare()
-    data.prepare()
-    for folder in (data.root, data.folder("control"), data.folder("agent")):
+    earlier = os.umask(0o077)
+    try:
+        data.prepare()
+        data.prepare()
+    finally:
+        os.umask(earlier)
+    assert stat.S_IMODE(data.root.stat().st_mode) == outer
+    for folder in (data.folder("control"), data.folder("agent")):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    DataDir(tmp_path / "mine").prepare()
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o700
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def test_a_platform_comes_up_and_its_guests_outlive_it(place: Place, tmp_path: P
     said = place.up("--detach")
     assert f"nacre login http://{place.listen} --claim-file {place.root / 'claim'}" in said
     assert (place.root / "claim").stat().st_mode & 0o077 == 0
+    assert place.root.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+    open_to_others = {path: mode for path in place.root.rglob("*") if (mode := path.lstat().st_mode & 0o007)}
+    assert not open_to_others
     assert (place.root / "claim").read_text().strip() not in said  # only a screen is shown the claim
     log_in(place)
     assert "ready" in place.nacre("node", "list")

@@ -34,6 +34,7 @@ from nacre.model.vms import NicSpec, VmSpec
 
 PLAIN = VmSpec(image=ImageId("img-0"), memory_bytes=GIB)
 SOME = RateLimits(operations=TokenBucket(size=100))
+SLOW = RateLimits(bandwidth=TokenBucket(size=100))
 
 
 def nic(**options: Any) -> dict[str, Any]:
@@ -76,8 +77,9 @@ ASKED: list[tuple[Capability, str, dict[str, Any]]] = [
     (Capability.NIC_MTU, "nics[1].options.mtu", nic(mtu=1400)),
     (Capability.NIC_OFFLOADS, "nics[1].options.tso", nic(ufo=False)),
     (Capability.NIC_IOMMU, "nics[1].options.iommu", nic(iommu=True)),
-    (Capability.NIC_LIMITS, "nics[1].options.receive_limits", nic(receive_limits=SOME)),
-    (Capability.NIC_LIMITS, "nics[1].options.send_limits", nic(send_limits=SOME)),
+    (Capability.NIC_LIMITS_USER, "nics[1].options.receive_limits", nic(receive_limits=SLOW, send_limits=SLOW)),
+    (Capability.NIC_LIMITS_USER, "nics[1].options.send_limits", nic(send_limits=SLOW)),
+    (Capability.NIC_LIMITS_PACKETS, "nics[1].options.send_limits", nic(receive_limits=SLOW, send_limits=SOME)),
     (Capability.CONSOLE_VIRTIO, "devices.console", {"devices": DeviceOptions(console=ConsoleMode.SOCKET)}),
     (Capability.WATCHDOG, "devices.watchdog", {"devices": DeviceOptions(watchdog=WatchdogAction.RESET)}),
     (Capability.TPM, "devices.tpm", {"devices": DeviceOptions(tpm=True)}),
@@ -95,6 +97,11 @@ def test_what_is_asked_for_is_needed_and_knows_its_field(
     asked = msgspec.structs.replace(PLAIN, **changes)
     assert wants(asked, {Role.KERNEL})[capability] == field
     assert capability not in needs(PLAIN, {Role.KERNEL})
+
+
+def test_limits_of_bytes_do_not_need_limits_of_packets() -> None:
+    asked = msgspec.structs.replace(PLAIN, **nic(receive_limits=SLOW, send_limits=SLOW))
+    assert Capability.NIC_LIMITS_PACKETS not in needs(asked, {Role.KERNEL})
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,23 @@ nothing of the machine that runs the tests is touched. Names carry the process t
 behind is removed when the next lab is made. Needs root; `hindrance` says what is in the way.
 """
 
+import asyncio
 import contextlib
 import ctypes
+import fcntl
 import functools
 import itertools
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +33,9 @@ NETWORKS = {"control": "10.77.1", "data": "10.77.2"}
 _RUN = Path("/run/netns")
 _PREFIX = "nacre-lab"
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS = 0x00020000
+_TUNSETIFF = 0x400454CA
+_TAP = 0x0002 | 0x1000  # without packet information
 _numbers = itertools.count()
 
 
@@ -223,6 +230,69 @@ def enter_namespace(namespace: str) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
 
 
+def in_own_network(work: Callable[[], Coroutine[None, None, T]]) -> T:
+    """Run a coroutine in a network of its own, with a loop of its own, and return what came of it.
+
+    What it starts is in that network too, which ends with the last process in it. `/sys` shows its devices.
+    """
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
+                raise OSError(ctypes.get_errno(), "cannot have a network of its own")
+            _run("mount", "--make-rprivate", "/")
+            _run("mount", "-t", "sysfs", "sysfs", "/sys")
+            _run("ip", "link", "set", "lo", "up")
+            found.append(asyncio.run(work()))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def make_tap(name: str, address: str = "") -> None:
+    """Make a tap in the network of the calling thread, and set it up."""
+    _run("ip", "tuntap", "add", "dev", name, "mode", "tap")
+    _run("ip", "link", "set", name, "up")
+    if address:
+        _run("ip", "addr", "add", address, "dev", name)
+
+
+def remove_link(name: str) -> None:
+    """Remove a device from the network of the calling thread."""
+    _run("ip", "link", "del", name)
+
+
+def run_in_it(*words: str) -> str:
+    """Run a program in the network of the calling thread, and return what it prints. It must succeed."""
+    return _run(*words)
+
+
+@contextlib.contextmanager
+def opened_tap(name: str) -> Iterator[int]:
+    """Have a tap open, as a guest's process has."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR)
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def without_capability(name: str, program: str) -> str:
+    """Run Python as root without one of its capabilities, and return what it prints."""
+    words = ["setpriv", f"--bounding-set=-{name}", f"--inh-caps=-{name}", "--", sys.executable, "-c", program]
+    return _run(*words)
+
+
 def bound(address: str, port: int = 0) -> socket.socket:
     """A UDP socket with room for many datagrams, to be made on a host: `host.inside(lambda: bound(...))`."""
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -253,6 +323,7 @@ def _me() -> str:
     return f"{os.getpid()}-{processes.start_time(os.getpid())}"
 
 
-def _run(*words: str) -> None:
+def _run(*words: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+    return done.stdout

@@ -25,7 +25,7 @@ from nacre.agent.executor import Executor
 from nacre.agent.host import cgroups, inventory, users
 from nacre.agent.host.proof import AccelerationProof
 from nacre.agent.host.users import Users
-from nacre.agent.hypervisors import registry
+from nacre.agent.hypervisors import registry, traffic
 from nacre.agent.identity import IdentityFiles
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.instance import new_instance
@@ -205,6 +205,7 @@ class Agent:
 
     async def _work(self) -> None:
         try:
+            await traffic.sweep()
             await self._volumes.begin()
             await self._executor.begin()
             self._reporting.restore()

@@ -79,9 +79,16 @@ class DataDir:
         return self.root / f"{program}.log"
 
     def prepare(self) -> None:
-        """Make the folders, for their owner only. Raises InvalidInputError."""
+        """Make the folders, for their owner only. Raises InvalidInputError.
+
+        Of root's, others may pass through the outer one: hypervisors run as users of their own there, and must reach
+        their machines' files. They cannot list it, and what is in it lets nobody else in.
+        """
         try:
-            for folder in (self.root, self.folder("control"), self.folder("agent")):
+            if not self.root.exists():
+                self.root.mkdir(mode=0o700, parents=True)
+                self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)  # whatever the umask
+            for folder in (self.folder("control"), self.folder("agent")):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidInputError(

@@ -78,6 +78,8 @@ class Capability(StrEnum):
     NIC_REMOVE = "nic.remove"
     NIC_LIMITS = "nic.limits"
     NIC_LIMITS_LIVE = "nic.limits-live"
+    NIC_LIMITS_PACKETS = "nic.limits-packets"
+    NIC_LIMITS_USER = "nic.limits-user"
     PCI_SEGMENTS = "pci.segments"
 
     CONSOLE = "console.interactive"

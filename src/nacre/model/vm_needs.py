@@ -103,22 +103,24 @@ def _nics(spec: VmSpec) -> Iterator[Need]:
     usual = NicOptions()
     for index, nic in enumerate(spec.nics):
         options = nic.options
-        if nic.network is NetworkKind.USER:
+        user = nic.network is NetworkKind.USER
+        if user:
             yield Capability.NIC_USER, f"nics[{index}].network"
-        limits = "receive_limits" if options.receive_limits != NO_LIMITS else "send_limits"
         asked = (
             ((options.queues, options.queue_size) != (usual.queues, usual.queue_size), Capability.NIC_QUEUES, "queues"),
             (options.mtu is not None, Capability.NIC_MTU, "mtu"),
             (not (options.tso and options.ufo and options.checksum), Capability.NIC_OFFLOADS, "tso"),
             (options.iommu, Capability.NIC_IOMMU, "iommu"),
             (options.pci_segment > 0, Capability.PCI_SEGMENTS, "pci_segment"),
-            (
-                (options.receive_limits, options.send_limits) != (NO_LIMITS, NO_LIMITS),
-                Capability.NIC_LIMITS,
-                limits,
-            ),
+            *_limits(options, Capability.NIC_LIMITS_USER if user else Capability.NIC_LIMITS),
         )
         yield from ((capability, f"nics[{index}].options.{field}") for wanted, capability, field in asked if wanted)
+
+
+def _limits(options: NicOptions, capability: Capability) -> Iterator[tuple[bool, Capability, str]]:
+    for field, limits in (("receive_limits", options.receive_limits), ("send_limits", options.send_limits)):
+        yield limits != NO_LIMITS, capability, field
+        yield limits.operations is not None, Capability.NIC_LIMITS_PACKETS, field
 
 
 def _devices(spec: VmSpec) -> Iterator[Need]:

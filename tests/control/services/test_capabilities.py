@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 
 NO_TPM = Support(level=Level.UNSUPPORTED, note="install swtpm")
 TPM = DeviceOptions(tpm=True)
+LIMITS = (Capability.NIC_LIMITS_USER, Capability.NIC_LIMITS_PACKETS)
 LIMITED = (NicSpec(options=NicOptions(send_limits=RateLimits(operations=TokenBucket(size=10)))),)
 
 
@@ -64,7 +65,7 @@ async def test_the_nearest_node_is_the_one_whose_reason_is_told(database: Databa
 
 
 async def test_a_refusal_names_the_hypervisors_that_could(database: Database) -> None:
-    platform = await with_nodes(database, host(Capability.NIC_LIMITS, name="cloud-hypervisor"), host())
+    platform = await with_nodes(database, host(*LIMITS, name="cloud-hypervisor"), host())
     with pytest.raises(UnsupportedError) as refused:
         await platform.create("web", nics=LIMITED)
     assert refused.value.field == "nics[0].options.send_limits"
@@ -72,7 +73,7 @@ async def test_a_refusal_names_the_hypervisors_that_could(database: Database) ->
 
 
 async def test_nodes_are_not_named_to_those_who_may_not_view_them(database: Database) -> None:
-    platform = await with_nodes(database, host(Capability.NIC_LIMITS, name="cloud-hypervisor"), host())
+    platform = await with_nodes(database, host(*LIMITS, name="cloud-hypervisor"), host())
     editor = await user(database, "eve", (Role.EDITOR, platform.project))
     spec = msgspec.structs.replace((await platform.create("plain")).resource.spec, nics=LIMITED)
     async with database.read() as rd:

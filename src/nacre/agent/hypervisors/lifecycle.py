@@ -51,9 +51,17 @@ class Life:
     """Watches one process from start or adoption to exit, and queues what happens for one consumer."""
 
     def __init__(
-        self, process: processes.Process, *, drain: Callable[[], Awaitable[None]], clean_up: Callable[[], None]
+        self,
+        process: processes.Process,
+        *,
+        drain: Callable[[], Awaitable[None]],
+        clean_up: Callable[[], None],
+        let_go: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`drain` reads what the hypervisor said last; `clean_up` removes its sockets. Both before GONE is told."""
+        """`drain` reads what the hypervisor said last, `clean_up` removes its sockets, `let_go` what the host kept.
+
+        All before GONE is told.
+        """
         self.process = process
         self.asked = False
         """We pressed the power button."""
@@ -68,6 +76,7 @@ class Life:
         """Whoever must remember that the guest powered off does."""
         self._drain = drain
         self._clean_up = clean_up
+        self._let_go = let_go
         self._queue: asyncio.Queue[GuestEvent] = asyncio.Queue()
         self._last: GuestEvent | None = None
         self._watcher = asyncio.create_task(self._watch())
@@ -127,8 +136,10 @@ class Life:
                 await self._drain()
         try:
             self._clean_up()
-        except OSError as error:  # what stays is cleared away before the next life
-            log.warning("guest.clean_up_failed", pid=self.process.pid, error=error.strerror)
+            if self._let_go is not None:
+                await self._let_go()
+        except (OSError, DriverError) as error:  # what stays is cleared away before the next life
+            log.warning("guest.clean_up_failed", pid=self.process.pid, error=str(error))
         reason, detail = exit_reason(
             asked=self.asked, killed=self.killed, powered_off=self.powered_off, status=self.process.exit_status
         )

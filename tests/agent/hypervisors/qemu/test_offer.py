@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from nacre.agent.hypervisors import traffic
 from nacre.agent.hypervisors.abilities import CanOffer
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.qemu.driver import QemuHypervisor
@@ -24,8 +25,8 @@ FULL = Facts(
 NEVER = {
     Capability.CPU_REMOVE,
     Capability.BALLOON_STATS,
-    Capability.NIC_LIMITS,
-    Capability.NIC_LIMITS_LIVE,
+    Capability.NIC_LIMITS_PACKETS,
+    Capability.NIC_LIMITS_USER,
     Capability.PCI_SEGMENTS,
     Capability.DISK_SNAPSHOT,
     Capability.MIGRATE_TLS,
@@ -55,6 +56,7 @@ def test_a_host_that_has_everything_offers_all_that_qemu_can_do() -> None:
         ({"huge_pages": frozenset()}, {Capability.MEMORY_HUGEPAGES_1G, Capability.MEMORY_HUGEPAGES_2M}),
         ({"root": False}, {Capability.CONFINED}),
         ({"guard_obstacle": "no prctl"}, {Capability.GUARD}),
+        ({"nic_limits_obstacle": "no tc"}, {Capability.NIC_LIMITS, Capability.NIC_LIMITS_LIVE}),
     ],
 )
 def test_what_the_host_lacks_is_not_offered(changes: dict[str, object], lost: set[Capability]) -> None:
@@ -65,6 +67,12 @@ def test_networks_of_the_node_and_confinement_are_offered_on_linux_only() -> Non
     lost = missing(replace(FULL, linux=False))
     assert {Capability.NIC_TAP, Capability.CONFINED, Capability.MEMORY_SHARED, Capability.SECURE_BOOT} <= lost
     assert not {Capability.NIC_USER, Capability.BOOT_UEFI, Capability.GRAPHICS_VNC} & lost
+
+
+def test_limits_of_nics_are_the_kernels_and_where_it_has_none_the_reason_is_told() -> None:
+    assert offer(FULL)[Capability.NIC_LIMITS].level is Level.EMULATED
+    assert "taps" in offer(FULL)[Capability.NIC_LIMITS].note
+    assert offer(replace(FULL, nic_limits_obstacle="no tc"))[Capability.NIC_LIMITS_LIVE].note == "no tc"
 
 
 def test_whatever_is_not_simply_there_says_why() -> None:
@@ -93,6 +101,7 @@ async def test_the_installed_qemu_makes_an_offer_and_a_missing_one_none(tmp_path
         made = await driver.offer()
         assert offers(made, Capability.BOOT_KERNEL)
         assert not offers(made, Capability.CPU_HYPERV)
+        assert offers(made, Capability.NIC_LIMITS) == (not await traffic.obstacle())
     with pytest.raises(DriverError) as caught:
         await QemuHypervisor(state_directory=tmp_path, binary="qemu-nowhere").offer()
     assert caught.value.code == "hypervisor_unavailable"

@@ -40,6 +40,7 @@ _NATIVE = (
     Capability.NIC_OFFLOADS,
     Capability.NIC_IOMMU,
     Capability.NIC_ADD,
+    Capability.NIC_LIMITS_PACKETS,
     Capability.PCI_SEGMENTS,
     Capability.TPM,
     Capability.RNG,

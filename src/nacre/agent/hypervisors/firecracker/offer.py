@@ -18,6 +18,7 @@ _ALWAYS = frozenset(
         Capability.NIC_TAP,
         Capability.NIC_LIMITS,
         Capability.NIC_LIMITS_LIVE,
+        Capability.NIC_LIMITS_PACKETS,
         Capability.RNG,
         Capability.METRICS,
         Capability.CHECKPOINT,

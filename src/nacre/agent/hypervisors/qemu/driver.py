@@ -12,12 +12,21 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from nacre.agent.hypervisors import guarding, ports, registry
+from nacre.agent.hypervisors import guarding, ports, registry, traffic
 from nacre.agent.hypervisors.base import Guest, Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Arrival, FirmwareFiles, Launch
 from nacre.agent.hypervisors.lifecycle import take_hold
-from nacre.agent.hypervisors.qemu import acceleration, arriving, checkpoints, command_line, firmware, states, taps
+from nacre.agent.hypervisors.qemu import (
+    acceleration,
+    arriving,
+    checkpoints,
+    command_line,
+    firmware,
+    limiting,
+    states,
+    taps,
+)
 from nacre.agent.hypervisors.qemu import offer as offering
 from nacre.agent.hypervisors.qemu.acceleration import Candidate, Choice, Verdicts
 from nacre.agent.hypervisors.qemu.command_line import Surroundings
@@ -62,6 +71,7 @@ class QemuHypervisor:
         self._verdicts = Verdicts(state_directory)
         self._candidates = acceleration.candidates() if candidates is None else candidates
         self._installed: Installed | None = None
+        self._nics_obstacle = "nobody has tried it yet"
         self._proving = asyncio.Lock()
 
     @property
@@ -90,7 +100,9 @@ class QemuHypervisor:
         """Say what it can do on this host. Raises DriverError if it is not there."""
         found = await self._find()
         facts = await asyncio.to_thread(offering.look, found, self._choice(found).accelerator)
-        return offering.offer(facts)
+        if self._nics_obstacle:  # what the kernel could once, it can
+            self._nics_obstacle = await traffic.obstacle()
+        return offering.offer(replace(facts, nic_limits_obstacle=self._nics_obstacle))
 
     def uefi(self, *, secure_boot: bool) -> FirmwareFiles | None:
         """Return the OVMF of this host."""
@@ -239,6 +251,7 @@ class QemuHypervisor:
                 incoming=then is not None,
             )
             inherit = [launch.lock_fd, *opened.in_order()]
+            await _limited(launch)
             try:
                 process = await guarding.spawn(
                     words,
@@ -249,6 +262,7 @@ class QemuHypervisor:
                 )
             except OSError as error:
                 self._installed = None
+                await limiting.free_nics(launch.nics)
                 raise unavailable(f"QEMU cannot be run: {error.strerror}") from error
         try:
             qmp = await _greeting(launch, process, hypervisor_log, begin)
@@ -319,10 +333,20 @@ def _same_accelerator(choice: Choice, shape: Shape) -> Choice:
     )
 
 
+async def _limited(launch: Launch) -> None:
+    """Limit the NICs of a guest that is about to begin."""
+    try:
+        await limiting.limit_nics(launch.nics)
+    except BaseException:
+        await asyncio.shield(limiting.free_nics(launch.nics))
+        raise
+
+
 async def _abandon(launch: Launch, process: processes.Process) -> None:
     await process.kill()
     process.close()
     clean_up(launch)
+    await limiting.free_nics(launch.nics)
 
 
 def _handle(process: processes.Process, found: Installed, choice: Choice) -> Handle:

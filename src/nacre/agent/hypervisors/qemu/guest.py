@@ -17,7 +17,7 @@ from nacre.agent.hypervisors.base import Guard, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.agent.hypervisors.lifecycle import Life
-from nacre.agent.hypervisors.qemu import arriving, moving, states
+from nacre.agent.hypervisors.qemu import arriving, limiting, moving, states
 from nacre.agent.hypervisors.qemu.command_line import (
     CONSOLE_LOG,
     CONSOLE_SOCKET,
@@ -51,7 +51,7 @@ class QemuGuest(LiveGuest):
         self._quitting: asyncio.Task[None] | None = None
         self._following = asyncio.create_task(self._follow(qmp))
         self._guard = guarding.guard_of(process)
-        self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch))
+        self._life = Life(process, drain=self._drain, clean_up=lambda: clean_up(launch), let_go=self._let_go)
 
     @property
     def handle(self) -> Handle:
@@ -256,6 +256,10 @@ class QemuGuest(LiveGuest):
             await self._execute("quit")
         if not await self._life.wait(_QUIT_S):
             await self._life.kill()
+
+    async def _let_go(self) -> None:
+        """Take back what the host keeps for the guest's NICs."""
+        await limiting.free_nics(self._nics.values())
 
     async def _drain(self) -> None:
         """The process has ended: hear its last words, then let go of the connection."""

@@ -7,7 +7,7 @@ import asyncio
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Nic
-from nacre.agent.hypervisors.qemu import answers, layering, taps
+from nacre.agent.hypervisors.qemu import answers, layering, limiting, taps
 from nacre.agent.hypervisors.qemu.command_line import disks, nics
 from nacre.agent.hypervisors.qemu.command_line.places import chardev_of, device_of, group_of, limits_of, node_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
@@ -67,6 +67,7 @@ async def attach_nic(talk: Talk, nic: Nic, name: str) -> None:
         # Without vhost: that would have to be handed over too, and a NIC that comes later is rarely the busy one.
         made = nics.parts(nic, name, place, TapFds(tap=fds.tap) if fds is not None else None, names)
         await _clear_nic(talk, nic.id)
+        await limiting.limit_nics((nic,))
         try:
             if made.socket is not None:
                 await _check_shared(talk)
@@ -80,6 +81,7 @@ async def attach_nic(talk: Talk, nic: Nic, name: str) -> None:
             await _clear_nic(talk, nic.id)
             for called in names:
                 await talk.attempt("closefd", {"fdname": called})
+            await limiting.free_nics((nic,))
             raise _not_attached(f"NIC {nic.id}", error) from error
 
 

@@ -1,12 +1,18 @@
-"""Sizes and limits of the disks of a running guest. Called by `guest`."""
+"""Sizes and limits of the disks of a running guest, and limits of its NICs. Called by `guest` and `driver`.
 
+QEMU limits disks. What goes through a tap is limited by the host (`traffic`).
+"""
+
+from collections.abc import Iterable
+
+from nacre.agent.hypervisors import traffic
+from nacre.agent.hypervisors.launch import Nic, TapNic
 from nacre.agent.hypervisors.qemu import answers, layering
-from nacre.agent.hypervisors.qemu.command_line import limits
-from nacre.agent.hypervisors.qemu.command_line.nics import no_limits
+from nacre.agent.hypervisors.qemu.command_line import limits, nics
 from nacre.agent.hypervisors.qemu.command_line.places import device_of, limits_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.talk import Talk
-from nacre.model.hardware import NO_LIMITS, RateLimits
+from nacre.model.hardware import RateLimits
 
 
 async def limit_disk(talk: Talk, disk: str, wanted: RateLimits) -> None:
@@ -26,10 +32,24 @@ async def limit_disk(talk: Talk, disk: str, wanted: RateLimits) -> None:
         await talk.execute("block_set_io_throttle", {"id": path, **limits.throttle(wanted)})
 
 
-def limit_nic(nic: str, receive: RateLimits, send: RateLimits) -> None:
-    """Say that QEMU does not limit NICs, unless there is nothing to limit. Raises DriverError."""
-    if (receive, send) != (NO_LIMITS, NO_LIMITS):
-        raise no_limits(nic)
+async def limit_nic(nic: Nic, receive: RateLimits, send: RateLimits) -> None:
+    """Replace the limits of a NIC. Raises DriverError."""
+    nics.check_limits(nic, receive, send)
+    if isinstance(nic, TapNic):
+        await traffic.limit(nic.device, receive, send, nic.options.mtu)
+
+
+async def limit_nics(wanted: Iterable[Nic]) -> None:
+    """Have the host limit NICs as they were asked for, before a guest uses them. Raises DriverError."""
+    for nic in wanted:
+        await limit_nic(nic, nic.options.receive_limits, nic.options.send_limits)
+
+
+async def free_nics(had: Iterable[Nic]) -> None:
+    """Remove what limits the taps of NICs that no guest uses any more. Raises DriverError."""
+    for nic in had:
+        if isinstance(nic, TapNic):
+            await traffic.clear(nic.device)
 
 
 async def resize_disk(talk: Talk, disk: str, size_bytes: int) -> None:

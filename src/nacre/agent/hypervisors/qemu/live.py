@@ -21,8 +21,10 @@ from nacre.agent.hypervisors.base import Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic
 from nacre.agent.hypervisors.qemu import checkpoints, counting, hotplug, layering, limiting, moving, sizing
+from nacre.agent.hypervisors.qemu.carriers import carried
 from nacre.agent.hypervisors.qemu.command_line import DISPLAY_SOCKET, GUEST_SOCKET
 from nacre.agent.hypervisors.qemu.command_line import shape as shapes
+from nacre.agent.hypervisors.qemu.command_line.places import device_of
 from nacre.agent.hypervisors.qemu.qmp import Qmp
 from nacre.agent.hypervisors.qemu.settling import pin
 from nacre.agent.hypervisors.qemu.shaping import shape_of
@@ -41,6 +43,7 @@ class LiveGuest:
     def __init__(self, launch: Launch, handle: Handle, connection: Callable[[], Awaitable[Qmp]]) -> None:
         """`connection` returns the present one to the machine's QEMU."""
         self._launch = launch
+        self._nics = {nic.id: nic for nic in launch.nics}
         self._handle = handle
         self._talk = Talk(connection)
         self._changing = asyncio.Lock()
@@ -71,11 +74,15 @@ class LiveGuest:
         """Give the guest a NIC."""
         async with self._changing:
             await hotplug.attach_nic(self._talk, nic, self._launch.name)
+            self._nics[nic.id] = nic
 
     async def detach_nic(self, nic: str, timeout: float) -> None:
         """Take a NIC back, in `timeout` seconds."""
         async with self._changing:
+            known = await self._find_nic(nic) if device_of(nic) in await self._talk.devices() else self._nics.get(nic)
             await hotplug.detach_nic(self._talk, nic, timeout)
+            await limiting.free_nics((known,) if known is not None else ())
+            self._nics.pop(nic, None)
 
     async def sizes(self) -> Sizes:
         """Ask QEMU how large it is."""
@@ -116,12 +123,13 @@ class LiveGuest:
         await limiting.limit_disk(self._talk, disk, limits)
 
     async def limit_nic(self, nic: str, receive: RateLimits, send: RateLimits) -> None:
-        """Raise DriverError, unless nothing is to be limited."""
-        limiting.limit_nic(nic, receive, send)
+        """Replace what may go through a NIC."""
+        async with self._changing:
+            await limiting.limit_nic(await self._find_nic(nic), receive, send)
 
     async def counters(self) -> GuestCounters:
         """Ask QEMU, and the host for NICs."""
-        return await counting.counters(self._talk, self._launch.nics)
+        return await counting.counters(self._talk, tuple(self._nics.values()))
 
     async def save(self, directory: Path) -> None:
         """Write everything but the disks of the paused guest to a folder."""
@@ -161,6 +169,12 @@ class LiveGuest:
             self._moving.cancel()
             await asyncio.gather(self._moving, return_exceptions=True)
         await moving.cancel(self._talk)
+
+    async def _find_nic(self, nic: str) -> Nic:
+        """Return a NIC, also of a guest that was adopted without a record of it. Raises DriverError."""
+        if nic not in self._nics:
+            self._nics[nic] = await carried(self._talk, nic, self._handle.pid)
+        return self._nics[nic]
 
     async def _carry(self, socket: Path, terms: MigrationTerms) -> None:
         try:

@@ -82,8 +82,12 @@ _NOTES = {
     ),
     Capability.CPU_REMOVE: Support(level=Level.UNSUPPORTED, note="restart the machine with fewer CPUs"),
     Capability.BALLOON_STATS: Support(level=Level.UNSUPPORTED, note="what the guest says of its memory is not read"),
-    Capability.NIC_LIMITS: Support(level=Level.UNSUPPORTED, note="QEMU cannot limit what goes through a NIC"),
-    Capability.NIC_LIMITS_LIVE: Support(level=Level.UNSUPPORTED, note="QEMU cannot limit what goes through a NIC"),
+    Capability.NIC_LIMITS_PACKETS: Support(
+        level=Level.UNSUPPORTED, note="the node's kernel limits the bytes of a NIC, not its packets"
+    ),
+    Capability.NIC_LIMITS_USER: Support(
+        level=Level.UNSUPPORTED, note="its packets go through no device of the node, only through QEMU"
+    ),
     Capability.PCI_SEGMENTS: Support(level=Level.UNSUPPORTED, note="QEMU has one PCI segment"),
     Capability.DISK_SNAPSHOT: Support(level=Level.UNSUPPORTED, note="disks are copied by where they are stored"),
     Capability.MIGRATE_TLS: Support(
@@ -100,6 +104,8 @@ class Facts:
     linux: bool = True
     root: bool = True
     guard_obstacle: str = ""
+    nic_limits_obstacle: str = ""
+    """Why the node's kernel cannot limit taps; empty if it can (`traffic.obstacle`)."""
     ceph: bool = False
     uefi: bool = False
     secure_uefi: bool = False
@@ -135,6 +141,8 @@ def offer(facts: Facts) -> Offer:
     secure = facts.secure_uefi and facts.linux
     found |= {
         Capability.GUARD: _if(not facts.guard_obstacle, facts.guard_obstacle),
+        Capability.NIC_LIMITS: _limits(facts, "by the node's kernel, of taps; after a pause a burst is there again"),
+        Capability.NIC_LIMITS_LIVE: _limits(facts, "by the node's kernel, of taps"),
         Capability.BOOT_UEFI: _if(facts.uefi, "the node has no firmware for it: install ovmf", "not on a microvm"),
         Capability.SECURE_BOOT: _if(secure, "the node has no firmware for it: install ovmf", "on the board q35 only"),
         Capability.TPM: _if(facts.swtpm, "the node has no swtpm: install it", "not on a microvm"),
@@ -152,6 +160,12 @@ def offer(facts: Facts) -> Offer:
 
 def _if(there: bool, why_not: str, note: str = "") -> Support:  # reads like the sentence that it is
     return Support(level=Level.NATIVE, note=note) if there else Support(level=Level.UNSUPPORTED, note=why_not)
+
+
+def _limits(facts: Facts, note: str) -> Support:
+    if facts.nic_limits_obstacle:
+        return Support(level=Level.UNSUPPORTED, note=facts.nic_limits_obstacle)
+    return Support(level=Level.EMULATED, note=note)
 
 
 def _huge(facts: Facts, size: int, name: str) -> Support:

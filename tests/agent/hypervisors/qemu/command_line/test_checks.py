@@ -10,6 +10,7 @@ from nacre.agent.hypervisors.launch import (
     DiskFile,
     FirmwareFiles,
     Launch,
+    MacvtapNic,
     TapNic,
     UserNic,
     VhostUserDisk,
@@ -47,6 +48,7 @@ LAUNCH = Launch(
 )
 QEMU = Surroundings(binary="q", accelerator="tcg")
 LIMITS = RateLimits(bandwidth=TokenBucket(size=MIB))
+PACKETS = RateLimits(operations=TokenBucket(size=100))
 MICROVM = {"machine": MachineType.MICROVM}
 TAP = TapNic(id="nic0", mac="", device="tap0")
 FIRMWARE = FirmwareFiles(code=Path("/code"))
@@ -54,6 +56,10 @@ FIRMWARE = FirmwareFiles(code=Path("/code"))
 
 def user(**options) -> dict[str, object]:
     return {"nics": (UserNic(id="nic0", mac="", options=NicOptions(**options)),)}
+
+
+def limited(nic, limits) -> dict[str, object]:
+    return {"nics": (replace(nic, options=NicOptions(receive_limits=limits)),)}
 
 
 def disks(*, cdrom: bool = False, count: int = 1, **options) -> dict[str, object]:
@@ -97,6 +103,14 @@ def served(**options) -> dict[str, object]:
         (user(queues=2), "user_network_limited"),
         (user(host_mac="52:4e:00:00:00:02"), "user_network_limited"),
         (user(send_limits=LIMITS), "nic_limits_unsupported"),
+        (limited(MacvtapNic(id="n", mac="", device=Path("/dev/tap7")), LIMITS), "nic_limits_unsupported"),
+        (
+            limited(VhostUserNic(id="n", mac="", socket=Path("/s")), LIMITS) | {"memory": MemoryOptions(shared=True)},
+            "nic_limits_unsupported",
+        ),
+        (limited(TAP, PACKETS), "nic_packet_limits_unsupported"),
+        (limited(TAP, RateLimits(bandwidth=TokenBucket(size=1 << 33))), "nic_limit_too_deep"),
+        (limited(TAP, LIMITS), "tap_unavailable"),
         (
             {
                 "nics": (

@@ -5,17 +5,23 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from nacre.agent.hypervisors import traffic
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch, Nic, UserNic, VhostUserNic
+from nacre.agent.hypervisors.launch import Launch, MacvtapNic, Nic, TapNic, UserNic, VhostUserNic
 from nacre.agent.hypervisors.qemu.command_line import bus, words
 from nacre.agent.hypervisors.qemu.command_line.places import chardev_of, device_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import no_segments, refused
 from nacre.agent.hypervisors.qemu.command_line.surroundings import TapFds
 from nacre.agent.hypervisors.qemu.command_line.words import Props, Value
-from nacre.model.hardware import NO_LIMITS, NicOptions
+from nacre.model.hardware import NO_LIMITS, NicOptions, RateLimits
 
 IOMMU = "iommu0"
 _QUEUE_SIZES = (256, 512, 1024)
+_UNLIMITED: dict[type[Nic], str] = {
+    UserNic: "its packets go through no device of the node, only through QEMU",
+    MacvtapNic: "the node limits taps, not macvtap interfaces",
+    VhostUserNic: "another process serves it, which alone can limit it",
+}
 _SEND_QUEUE = 256  # more only where another process takes the packets (virtio-net.c)
 
 
@@ -72,18 +78,26 @@ def check(nic: Nic) -> None:
             f"NIC {nic.id}: QEMU's queues hold 256, 512 or 1024 packets, not {options.queue_size}",
             "use one of these",
         )
-    if (options.receive_limits, options.send_limits) != (NO_LIMITS, NO_LIMITS):
-        raise no_limits(nic.id)
+    check_limits(nic, options.receive_limits, options.send_limits)
     if isinstance(nic, UserNic):
         _check_user(nic)
 
 
-def no_limits(nic: str) -> DriverError:
+def check_limits(nic: Nic, receive: RateLimits, send: RateLimits) -> None:
+    """Raise DriverError for limits that neither QEMU nor the node's kernel keeps."""
+    if (receive, send) == (NO_LIMITS, NO_LIMITS):
+        return
+    if not isinstance(nic, TapNic):
+        raise no_limits(nic.id, _UNLIMITED[type(nic)])
+    traffic.check(nic.id, receive, send)
+
+
+def no_limits(nic: str, why: str) -> DriverError:
     """Return the error for limits of a NIC."""
     return refused(
         "nic_limits_unsupported",
-        f"NIC {nic}: QEMU cannot limit what goes through a NIC",
-        "use cloud-hypervisor or firecracker, or limit the NIC inside the guest",
+        f"NIC {nic} cannot be limited: {why}",
+        "leave the limits out, limit it inside the guest, or connect the NIC to a network of the node",
     )
 
 
