@@ -14,18 +14,20 @@ import structlog
 from nacre.agent import planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
+from nacre.agent.crossings import Crossings, Gate
 from nacre.agent.failures import failure_of
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
+from nacre.agent.steps import Await, Recall, Receive, Recollect, Reject, Send
 from nacre.agent.vms.adopt import adopt
 from nacre.agent.vms.copies import Copies
 from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
-from nacre.agent.vms.pause import pause, resume
-from nacre.agent.vms.presence import OF_GUEST, Presence
-from nacre.agent.vms.reset import reset
+from nacre.agent.vms.migrate import Lines
+from nacre.agent.vms.presence import Presence
+from nacre.agent.vms.press import press
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
@@ -34,7 +36,7 @@ from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, VmId
-from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, CopyRef, VmArrival, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 log = structlog.get_logger()
@@ -50,6 +52,8 @@ class Executor:
         host: Host,
         consoles: Consoles,
         *,
+        lines: Lines,
+        gate: Gate,
         told: Callable[[VmObserved], None],
         forgotten: Callable[[VmId], None],
         counted: Callable[[str, str], None] = lambda _step, _outcome: None,
@@ -73,6 +77,9 @@ class Executor:
         self._refused: frozenset[VmId] = frozenset()
         self._lanes: Lanes[VmId] = Lanes(self._work, random=host.random)
         self._attendance = Attendance(host, consoles, self._lanes.ring)
+        self._arrivals: dict[VmId, VmArrival] = {}
+        ring, attend = self._lanes.ring, self._attendance.take
+        self._crossings = Crossings(host, lines=lines, gate=gate, look=ring, attend=attend)
 
     async def begin(self) -> None:
         """Read the records, look for every guest, and return when all are found or not there (or take too long)."""
@@ -107,6 +114,9 @@ class Executor:
             changed |= self._machines.keys()
         changed |= {vm for vm in voids.keys() | self._voids.keys() if voids.get(vm) != self._voids.get(vm)}
         changed |= refused ^ self._refused
+        arrivals, before = planner.arrivals(intent), self._arrivals
+        changed |= {vm for vm in arrivals.keys() | before.keys() if arrivals.get(vm) != before.get(vm)}
+        self._arrivals = arrivals
         self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         for vm in changed:
             doing = self._doing.get(vm)
@@ -117,7 +127,7 @@ class Executor:
 
     def look_again(self) -> None:
         """Look at every machine although nothing rang."""
-        for vm in self._machines.keys() | self._wanted.keys() | self._voids.keys():
+        for vm in self._machines.keys() | self._wanted.keys() | self._voids.keys() | self._arrivals.keys():
             self._lanes.ring(vm)
 
     @property
@@ -171,6 +181,7 @@ class Executor:
     async def close(self) -> None:
         """Stop working and let go of every guest. They run on."""
         await self._lanes.close()
+        await self._crossings.close()
         await self._attendance.close()
 
     # A lane
@@ -201,6 +212,7 @@ class Executor:
             refused=vm in self._refused,
             void=self._voids.get(vm, NOT_VOID),
             copies=self._copies.fences(vm),
+            arrival=self._arrivals.get(vm),
         )
 
     def _is_retiring(self, vm: VmId) -> bool:
@@ -250,6 +262,7 @@ class Executor:
     async def _do(self, machine: Machine, step: Step) -> None:
         match step:
             case planner.Accept(intent=intent):
+                await self._crossings.landed(machine)
                 _accept(machine, intent)
             case planner.Adopt():
                 found = await adopt(machine, self._host)
@@ -262,20 +275,25 @@ class Executor:
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)
                 log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)
-            case planner.Stop(intent=intent, force=force):
+            case planner.Stop(intent=intent) | planner.Reboot(intent=intent):
+                force = isinstance(step, planner.Stop) and step.force
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
-            case planner.Reboot(intent=intent):
-                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
             case planner.Delete() | planner.Retire() | planner.Forget():
                 await self._let_go(machine, step)
             case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
                 machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
             case planner.Pause() | planner.Resume() | planner.Reset():
-                await _press(machine, step)
+                await press(machine, step)
+            case Send() | Recollect() | Recall() | Await() | Receive() | Reject():
+                await self._crossings.carry_out(machine, step)
+                if isinstance(step, Reject):
+                    del self._machines[machine.id]
+                    self._forgotten(machine.id)
             case planner.Nothing() | planner.RetryAt() | planner.Discard():
                 pass
 
     async def _let_go(self, machine: Machine, step: planner.Delete | planner.Retire | planner.Forget) -> None:
+        await self._crossings.stop(machine.id)
         match step:
             case planner.Delete():
                 await delete(machine, self._host)
@@ -358,7 +376,7 @@ def _accept(machine: Machine, intent: VmIntent) -> None:
     """Take note of a newer intent. It becomes durable with the step that follows, or when there is none."""
     first = machine.record.intent is None
     nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce} if first else {}
-    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
+    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, arriving=None, **nonces)
     machine.forgive()
 
 
@@ -368,20 +386,3 @@ def _past(machine: Machine) -> None:
     if failure is not None and failure.failure_class is not FailureClass.PERMANENT and not machine.frozen:
         log.info("vm.recovered", vm=machine.id, code=failure.code)
         machine.recovered()
-
-
-async def _press(machine: Machine, step: planner.Pause | planner.Resume | planner.Reset) -> None:
-    """Do something to a running guest and see what it did."""
-    guest = machine.guest
-    if guest is None:
-        return  # gone meanwhile; the next look sees that
-    match step:
-        case planner.Pause():
-            await pause(guest)
-        case planner.Resume():
-            await resume(guest)
-        case planner.Reset(nonce=nonce):
-            await reset(machine, guest, nonce)
-    state = await guest.state()
-    if machine.guest is guest:
-        machine.presence = OF_GUEST[state]

@@ -23,6 +23,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.executor import Executor
 from nacre.agent.host import cgroups, inventory
+from nacre.agent.host.inventory_devices import reachable_addresses
 from nacre.agent.host.proof import AccelerationProof
 from nacre.agent.hypervisors import registry
 from nacre.agent.identity import IdentityFiles
@@ -32,6 +33,8 @@ from nacre.agent.joining import join_of
 from nacre.agent.lease import Lease
 from nacre.agent.link import Link
 from nacre.agent.metrics import Metrics, Safety
+from nacre.agent.migration.dial import Dial
+from nacre.agent.migration.listener import Listener
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
@@ -146,9 +149,12 @@ class Agent:
             cache_bytes=self._images.size,
             safety=self._safety,
         )
+        self._listener = Listener(settings.migration_listen, self._files.load, reachable_addresses)
         self._executor = Executor(
             self._host(),
             self._consoles,
+            lines=Dial(self._files.load),
+            gate=self._listener,
             told=self._observer.changed,
             forgotten=self._observer.forget,
             counted=self._metrics.step,
@@ -191,6 +197,7 @@ class Agent:
         finally:
             await self._proof.close()
             await self._executor.close()
+            await self._listener.close()
             self._consoles.close()
 
     async def _connect(self) -> None:

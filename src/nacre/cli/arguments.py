@@ -81,6 +81,11 @@ def disk(text: str | None) -> int | None:
     return None if text is None else _size(text, "disk", MIN_DISK, MAX_DISK, SECTOR)
 
 
+def rate(text: str | None, field: str) -> int | None:
+    """Return bytes per second."""
+    return None if text is None else _size(text, field, 1 << 10, 1 << 50, 1)
+
+
 def duration(text: str, field: str) -> float:
     """Return seconds."""
     if text.startswith("-"):

@@ -116,6 +116,10 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     abilities: tuple[str, ...] = ()
 
 
+LIVE_MOVES = "live-moves"
+"""Ability of a hypervisor: machines come and go while they run, with the content of their disks."""
+
+
 class NumaNode(msgspec.Struct, frozen=True, kw_only=True):
     """One memory node of a host and its CPUs."""
 
@@ -173,6 +177,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     cpu_model: str = ""
     cpu_cores: int = 0
     cpu_threads: int = 0
+    cpu_flags: str = ""
+    """What its CPUs can do, as a digest: equal for hosts between which a machine can go on under KVM."""
     numa: tuple[NumaNode, ...] = ()
     huge_pages: tuple[HugePages, ...] = ()
     disks: tuple[BlockDevice, ...] = ()

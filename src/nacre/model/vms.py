@@ -12,8 +12,9 @@ import msgspec
 
 from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.convergence import Failure
-from nacre.model.ids import ImageId, ProjectId, RunId, VmId
+from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
 from nacre.model.images import ImageManifest
+from nacre.model.migrations import ArrivalObserved, Outgoing, OutgoingObserved
 from nacre.model.placement import MAX_PRIORITY, Placement, check_placement
 from nacre.model.units import MIB
 
@@ -152,6 +153,20 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Switch off without asking the guest."""
     fence: int = 0
     """The fencing token of this placement: every placement of a machine has a higher one than all before."""
+    outgoing: Outgoing | None = None
+    """It is to be sent to another node while it runs. Given and withdrawn with a new generation only."""
+    arrived_by: StreamId | None = None
+    """The stream by which it came here while it ran: what has arrived by another one is of no use."""
+
+
+class VmArrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that is about to come from another node while it runs. It does not belong here yet."""
+
+    stream: StreamId
+    source: NodeId
+    """Only this node is listened to."""
+    vm: VmIntent
+    """As it will be once it belongs here, with the token that is reserved for that."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +249,10 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     fence: int = 0
     """The placement that this is about: one that has ended says nothing about the machine any more."""
+    outgoing: OutgoingObserved | None = None
+    """Set while it is sent to another node."""
+    arriving: ArrivalObserved | None = None
+    """Set for a machine that is coming from another node and does not belong here yet."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import Role
 from nacre.model.nodes import Condition, NodeFacts, Usage
-from nacre.model.vms import CopyObserved, CopyRef, RetiredVm, VmIntent, VmObserved
+from nacre.model.vms import CopyObserved, CopyRef, RetiredVm, VmArrival, VmIntent, VmObserved
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
@@ -133,6 +133,8 @@ class NodeIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Machines that have moved away and that the node has not said it has let go of."""
     discard: tuple[CopyRef, ...] = ()
     """Copies whose disks are to be deleted."""
+    arrivals: tuple[VmArrival, ...] = ()
+    """Machines that are to be taken in from other nodes while they run."""
 
 
 class DesiredState(Message, frozen=True, kw_only=True, tag="desired"):

@@ -53,6 +53,10 @@ class DirectoryStorage:
             await self._run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
         return DiskFile(id=disk, path=path, format="qcow2")
 
+    async def sizes(self, directory: Path) -> dict[str, int]:
+        """See `base.Storage.sizes`."""
+        return await asyncio.to_thread(_sizes, directory)
+
     async def remove(self, directory: Path, disk: str) -> None:
         """See `base.Storage.remove`."""
         for path in (_path(directory, disk), _partial(directory, disk)):
@@ -107,6 +111,11 @@ class DirectoryStorage:
                 await process.wait()
         if process.returncode:
             raise _failure(words[0], errors.decode(errors="replace"))
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    found = {path.stem: read_header(path) for path in sorted(directory.glob("*.qcow2"))}
+    return {disk: header.size_bytes for disk, header in found.items() if header is not None}
 
 
 def read_header(path: Path) -> Header | None:

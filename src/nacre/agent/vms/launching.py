@@ -1,8 +1,9 @@
 """From an intent to a launch: what a driver is told about one life of a machine. Used by `start` and `adopt`."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from nacre.agent.hypervisors.launch import DiskFile, Launch, UserNic
+from nacre.agent.hypervisors.launch import Arrival, DiskFile, Launch, UserNic
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
@@ -53,6 +54,11 @@ def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0) -> Launch:
         lock_fd=-1,
         lease=host.lease_file(vm, fence),
     )
+
+
+def to_receive(starting: Launch, arrival: Arrival) -> Launch:
+    """Return what the driver needs to take a machine in that would be started by `starting`. Pure."""
+    return replace(starting, arrival=arrival)
 
 
 def kernel_args(intent: VmIntent, kernel: Path | None) -> str:

@@ -41,18 +41,18 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     try:
         driver = host.hypervisor(intent.spec.hypervisor)
         image = await host.images.fetch(intent.image)
-        disks = await _disks(intent, image, host)
+        made = await disks(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
-        _empty(host, intent)
+        empty(host, intent)
         run = host.new_run()
-        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host)
+        launch = launching.launch(intent, image, made, run=run, lock_fd=lock, host=host)
         machine.enter(Phase.STARTING)
         async with Undo() as undo:
             undo.push(lambda: machine.save(starting=None))
             starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
             await machine.save(starting=starting)
             if launch.lease is not None:
-                await _leased(launch.lease, host)
+                await leased(launch.lease, host)
             guest = await driver.start(launch)
             undo.push(guest.kill)
             info = run_info(intent, starting, guest, host)
@@ -83,7 +83,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
     )
 
 
-async def _leased(lease: Path, host: Host) -> None:
+async def leased(lease: Path, host: Host) -> None:
     """Wait a little for a lease that is just being asked for, or granted anew. Raises DriverError (`lease_missing`)."""
     deadline = asyncio.get_running_loop().time() + LEASE_PATIENCE_S
     while guarding.read_lease(lease) - host.clock.boottime() < guarding.LEAST_LEFT_S:
@@ -92,7 +92,8 @@ async def _leased(lease: Path, host: Host) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+async def disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+    """Make the disks of a machine that are not there yet, and return all. May be repeated. Raises DriverError."""
     artifact = intent.image.artifact(Role.DISK)
     base = image.path(Role.DISK)
     if artifact is None or base is None:
@@ -111,7 +112,7 @@ async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[Disk
     return (disk,)
 
 
-def _empty(host: Host, intent: VmIntent) -> None:
+def empty(host: Host, intent: VmIntent) -> None:
     """Make the folder for sockets, without what an earlier life left in it: the lock says that it is over."""
     place = host.run_place(intent.id)
     shutil.rmtree(place, ignore_errors=True)
