@@ -4,6 +4,7 @@ The witness hears every guest five times a second: the boot id tells whether it 
 claim one name at a time. Whatever breaks, the machine runs on, where it was or where it went.
 """
 
+import itertools
 import random
 import signal
 import time
@@ -77,8 +78,8 @@ def heard_after(cloud: Fleet, name: str) -> str:
 
 def longest_gap(cloud: Fleet, name: str) -> float:
     """For how long the machine was not heard, at most, in seconds."""
-    heard = [claim.at for claim in cloud.recorder.claims if claim.name == name]
-    return max(after - before for before, after in zip(heard, heard[1:], strict=False))
+    heard = [claim.at for claim in cloud.recorder.claims if claim.machine == name]
+    return max(after - before for before, after in itertools.pairwise(heard))
 
 
 def clean(cloud: Fleet, name: str) -> None:

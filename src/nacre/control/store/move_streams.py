@@ -116,7 +116,7 @@ async def follow(tx: Tx, told: Collection[Told]) -> bool:
         if row is None:
             continue
         before = load(StreamRow, row)
-        after = _after(before, said)
+        after = after_report(before, said)
         if after == before:
             continue
         changed = {name: value for name, value in vars(after).items() if value != getattr(before, name)}
@@ -126,7 +126,7 @@ async def follow(tx: Tx, told: Collection[Told]) -> bool:
     return news
 
 
-def _after(row: StreamRow, said: Told) -> StreamRow:
+def after_report(row: StreamRow, said: Told) -> StreamRow:
     """Return a stream after what a node has said of it. Pure."""
     if said.outgoing is not None and said.node == row.source and row.sending is not SendState.SENT:
         out = said.outgoing
