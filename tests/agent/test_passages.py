@@ -1,4 +1,4 @@
-"""What the planner does about machines that come and go: every way in which one can stand, and what it must never do."""
+"""What the planner does about machines that come and go, however one stands, and what it must never do."""
 
 import itertools
 

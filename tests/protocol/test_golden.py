@@ -15,6 +15,13 @@ import pytest
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, StreamId, VmId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
+from nacre.model.migrations import (
+    ArrivalObserved,
+    ArrivalState,
+    Outgoing,
+    OutgoingObserved,
+    SendState,
+)
 from nacre.model.nodes import (
     BlockDevice,
     Capacity,
@@ -54,6 +61,7 @@ from nacre.model.vms import (
     RetiredVm,
     RunInfo,
     TransportProtocol,
+    VmArrival,
     VmIntent,
     VmObserved,
     VmSpec,
@@ -122,6 +130,7 @@ FACTS = NodeFacts(
         cpu_model="Some CPU",
         cpu_cores=4,
         cpu_threads=8,
+        cpu_flags="0123456789abcdef",
         numa=(NumaNode(id=0, cpus="0-7", memory_bytes=1 << 34),),
         huge_pages=(HugePages(size_bytes=1 << 21, total=16),),
         disks=(BlockDevice(name="sda", wwn="0x5000c500a1b2c3d4", model="Disk", size_bytes=1 << 40, rotational=True),),
@@ -174,6 +183,7 @@ MANIFEST = ImageManifest(
     ),
     kernel_args="console=ttyS0",
 )
+STREAM_ID = StreamId("str-01hzzzzzzzzzzzzzzzzzzzzzzz")
 INTENT = NodeIntent(
     vms=(
         VmIntent(
@@ -188,11 +198,35 @@ INTENT = NodeIntent(
             reset_nonce=2,
             force_stop=True,
             fence=4,
+            outgoing=Outgoing(
+                stream=STREAM_ID,
+                target=NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+                addresses=("10.0.0.5:7490",),
+                bandwidth_bytes=1 << 20,
+                downtime_ms=500,
+            ),
+            arrived_by=STREAM_ID,
         ),
     ),
     images=(IMAGE,),
     teardown_allowed=True,
     tenure=2,
+    arrivals=(
+        VmArrival(
+            stream=STREAM_ID,
+            source=NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+            vm=VmIntent(
+                id=VM,
+                project=ProjectId("prj-01hzzzzzzzzzzzzzzzzzzzzzzz"),
+                name="guest",
+                generation=2,
+                desired=Desired.RUNNING,
+                spec=SPEC,
+                image=MANIFEST,
+                fence=3,
+            ),
+        ),
+    ),
     retired=(RetiredVm(id=VM, fence=3),),
     discard=(CopyRef(id=VM, fence=1),),
 )
@@ -210,6 +244,17 @@ RUN = RunInfo(
     exit_detail="signal 9",
 )
 SEEN = VmObserved(
+    outgoing=OutgoingObserved(
+        stream=STREAM_ID,
+        state=SendState.FAILED,
+        transferred_bytes=5,
+        remaining_bytes=6,
+        downtime_ms=7.5,
+        message="the line broke",
+    ),
+    arriving=ArrivalObserved(
+        stream=STREAM_ID, state=ArrivalState.READY, addresses=("10.0.0.5:7490",), message="-"
+    ),
     id=VM,
     generation=7,
     phase=Phase.CRASHED,

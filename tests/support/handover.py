@@ -86,6 +86,8 @@ class World:
     """The stream by which memory flows from the one process to the other."""
     in_flight: StreamId | None = None
     """The stream of which all has left the one process and not all has reached the other."""
+    held_by: StreamId | None = None
+    """The stream by which what the target holds has come."""
     boots: int = 1
     losses: int = 0
     """Processes that were killed, and whatever else makes a fresh start right."""
@@ -316,6 +318,8 @@ class World:
                 agent.process = PAUSED if agent.process == RUNS else agent.process
             case do.Resume():
                 assert agent.process in {PAUSED, HELD}, self.log
+                came = agent.intent.arrived_by if agent.intent is not None else None
+                assert agent.process == PAUSED or came == self.held_by, self.log
                 agent.process = RUNS
             case do.RecordNonces(reboot=reboot):
                 agent.reboots = reboot
@@ -413,12 +417,12 @@ class World:
         if self.copying is not None and self.a.process == RUNS:
             self.a.process, self.in_flight, self.copying = SENT, self.copying, None
         elif self.in_flight is not None and self.b.process == WAITS:
-            self.b.process, self.in_flight = HELD, None
+            self.b.process, self.held_by, self.in_flight = HELD, self.in_flight, None
 
     def cut(self, *, at_the_end: bool = False) -> None:
         """The line breaks: what is not whole is of no use. `at_the_end`: all has come, and the sender thinks not."""
         if self.copying is not None and at_the_end and self.b.process == WAITS:
-            self.b.process = HELD  # and the guest goes on at its source
+            self.b.process, self.held_by = HELD, self.copying  # and the guest goes on at its source
         elif (self.copying or self.in_flight) is not None and self.b.process == WAITS:
             self.b.process = NO_PROCESS
         self.copying = self.in_flight = None
@@ -441,6 +445,17 @@ class World:
         self.losses += 1
         self.cut()
         agent.process = NO_PROCESS
+
+    def fail_over(self) -> None:
+        """The source is given up: its lease has ended, and nothing runs there. The token is the reserved one."""
+        if self.vm.node != A:
+            return
+        self.kill_agent(self.a)
+        self.losses += 1
+        self.a.process, self.a.desired = NO_PROCESS, None  # and without a lease nothing is started there
+        self.retired = self.vm.fence
+        self._raise(node=B, fence=self.vm.fence + 1, arrived_by=None, observed_generation=0, run=None)
+        self.vm = replace(self.vm, phase=Phase.PENDING)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

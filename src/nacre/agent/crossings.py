@@ -181,7 +181,7 @@ class Crossings:
         try:
             guest = await arrive.receive(machine, offer, self._host)
         except (NacreError, OSError) as error:
-            told = error if isinstance(error, NacreError) else DriverError("arrival_failed", str(error), hint="-")
+            told = error if isinstance(error, NacreError) else _unwritten(error)
             if not ready.done():
                 ready.set_exception(told)
             _note(machine, arriving.stream, ArrivalState.FAILED, message=told.message)
@@ -232,6 +232,14 @@ async def guest_gone(machine: Machine, guest: Guest) -> None:
     """Return when a guest is not a machine's any more."""
     while machine.guest is guest:  # noqa: ASYNC110  # it may be set aside in several ways, which all show here
         await asyncio.sleep(LOOK_S)
+
+
+def _unwritten(error: OSError) -> DriverError:
+    return DriverError(
+        "arrival_failed",
+        f"the other node cannot make ready: {error.strerror or error}",
+        hint="look at its storage; it is tried again",
+    )
 
 
 def _note(

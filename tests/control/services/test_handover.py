@@ -24,7 +24,7 @@ def turns(world: World, *, troubles: bool, users: bool) -> list[Callable[[], Non
             each += [lambda a=agent: world.kill_agent(a)]
     each += 6 * [world.control, world.flow] + [lambda: world.later(3)]
     if troubles:
-        each += [world.cut, lambda: world.cut(at_the_end=True), lambda: world.later(90)]
+        each += [world.cut, lambda: world.cut(at_the_end=True), lambda: world.later(90), world.fail_over]
         each += [lambda: world.kill_process(world.chance.choice([world.a, world.b]))]
     if users:
         each += [lambda: world.ask(Desired.RUNNING), lambda: world.ask(Desired.STOPPED), world.abort]

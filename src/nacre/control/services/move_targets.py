@@ -38,7 +38,8 @@ def choose(
     if live_moves.wanted(move):
         why, cannot = _cannot(move, vm, known)
         if why and move.method is MoveMethod.LIVE:
-            return Decision(), why
+            nowhere = replace(request, exclude=request.exclude | {node.id for node in known})
+            return place(nowhere, among, random=random), why
         if not why:
             decision = place(replace(request, exclude=request.exclude | set(cannot)), among, random=random)
             if decision.node is not None:
