@@ -2,7 +2,8 @@
 
 1: first version. Since: leases (`Renew`, `Renewed`), which an agent uses only if `Welcome` says how long they last,
    and in the desired state tenure, retired and discard, which an older agent does not see and never gets: what needs
-   them is placed only on nodes that advertise the ability `guard`.
+   them is placed only on nodes that advertise the ability `guard`; orders and arrivals of machines that move while they
+   run, only to and from nodes that advertise the ability `live-moves`.
 """
 
 from nacre.errors import UnsupportedError

@@ -20,9 +20,9 @@ INFO = HypervisorInfo(
 MADE_OF = Inventory(cpu_model="A CPU", cpu_flags="abc")
 
 
-def a_node(name: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) -> NodeRow:
+def a_node(node: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) -> NodeRow:
     facts = NodeFacts(
-        hostname=name,
+        hostname=node,
         os="linux",
         kernel="6",
         architecture="x86_64",
@@ -32,7 +32,7 @@ def a_node(name: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) 
         hypervisors=(msgspec.structs.replace(INFO, **changes),),
         inventory=inventory,
     )
-    return replace(node_row(name), facts=facts)
+    return replace(node_row(node), facts=facts)
 
 
 VM = replace(World(None).vm, run=msgspec.structs.replace(RUN, accelerator="kvm"))  # type: ignore[arg-type]
