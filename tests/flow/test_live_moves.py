@@ -105,7 +105,7 @@ def test_a_machine_goes_on_on_another_node(cloud: Fleet, name: str, ha: bool, di
     boot = machine(cloud, name, ha=ha, disk_bytes=disk)
     there = cloud.where(name)
     move = ended(cloud, begin(cloud, name))
-    assert (move["state"], move["attempts"]) == ("done", 1), move
+    assert (move["state"], move["attempts"]) == ("done", 1), (move["message"], move["live"])
     assert cloud.where(name) == other(there)
     assert heard_after(cloud, name) == boot
     back = ended(cloud, begin(cloud, name, to=there))

@@ -83,6 +83,11 @@ class Two:
 
 
 @pytest.fixture
+def sealer() -> Sealer:
+    return Sealer(bytes(32))
+
+
+@pytest.fixture
 async def two(database: Database, sealer: Sealer, tmp_path: Path) -> AsyncIterator[Two]:
     authority = await CertificateAuthority.open(database, sealer, "test.nacre")
 
