@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, disks, fleet, footprint, ha, machines, placement, scheduler
+from bench import api, disks, fleet, footprint, ha, machines, migrate, placement, scheduler
 from bench.results import Result
 
 Bench = Callable[[], Iterator[Result]]
@@ -19,7 +19,7 @@ Bench = Callable[[], Iterator[Result]]
 def benches() -> dict[tuple[str, ...], Bench]:
     """Every bench with the names that it reports."""
 
-    every = (machines, disks, api, footprint, fleet, ha, scheduler, placement)
+    every = (machines, disks, api, footprint, fleet, ha, migrate, scheduler, placement)
     return {names: bench for module in every for names, bench in module.BENCHES.items()}
 
 

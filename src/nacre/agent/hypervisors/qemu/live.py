@@ -162,6 +162,10 @@ class LiveGuest:
             await asyncio.gather(self._moving, return_exceptions=True)
         await moving.cancel(self._talk)
 
+    async def take_back(self) -> None:
+        """Go on here although all of it was sent."""
+        await moving.take_back(self._talk)
+
     async def _carry(self, socket: Path, terms: MigrationTerms) -> None:
         try:
             await moving.carry(self._talk, socket, terms)

@@ -118,6 +118,12 @@ async def cancel(talk: Talk) -> None:
     await _drop_mirrors(talk)
 
 
+async def take_back(talk: Talk) -> None:
+    """Let a guest that was sent run here again: without the mark it is one whose checkpoint was written."""
+    await talk.execute("migrate-set-capabilities", {"capabilities": [{"capability": _MARK, "state": False}]})
+    await talk.execute("cont")
+
+
 async def _send(talk: Talk, socket: Path, terms: MigrationTerms) -> None:
     await talk.execute("migrate", {"uri": f"unix:{socket}"})
     if terms.postcopy:
