@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support import netns
-from support.multihost import PATIENCE_S, SHORT, Fleet, fleet
+from support.multihost import PATIENCE_S, Fleet, fleet
 from support.platform import eventually
 from support.witness import doubles
 
@@ -30,7 +30,7 @@ DISK = 64 << 20
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Fleet]:
-    with netns.lab() as lab, fleet(lab, nodes=2, **SHORT) as running:
+    with netns.lab() as lab, fleet(lab, nodes=2) as running:
         yield running
 
 
@@ -58,6 +58,12 @@ def copying(cloud: Fleet, move: Any) -> None:
         timeout=PATIENCE_S,
         what="some of it has been copied",
     )
+
+
+def delays(cloud: Fleet, name: str) -> list[str]:
+    """What attempts to move a machine have come to nothing for."""
+    found = cloud.everything("/v1/events")
+    return [one["message"] for one in found if one["type"] == "vm.move_delayed" and name in one["message"]]
 
 
 def machine(cloud: Fleet, name: str, **fields: Any) -> str:
@@ -105,11 +111,11 @@ def test_a_machine_goes_on_on_another_node(cloud: Fleet, name: str, ha: bool, di
     boot = machine(cloud, name, ha=ha, disk_bytes=disk)
     there = cloud.where(name)
     move = ended(cloud, begin(cloud, name))
-    assert (move["state"], move["attempts"]) == ("done", 1), (move["message"], move["live"])
+    assert (move["state"], move["attempts"]) == ("done", 1), (move["message"], move["live"], delays(cloud, name))
     assert cloud.where(name) == other(there)
     assert heard_after(cloud, name) == boot
     back = ended(cloud, begin(cloud, name, to=there))
-    assert back["state"] == "done", back
+    assert back["state"] == "done", (back["message"], back["live"], delays(cloud, name))
     assert heard_after(cloud, name) == boot
     assert cloud.recorder.boots(name) == [boot]
     print(f"{name}: longest gap {longest_gap(cloud, name):.2f} s, stood still {back['live']['downtime_ms']} ms")
@@ -138,7 +144,7 @@ def test_a_move_outlives_the_death_of_an_agent(cloud: Fleet, victim: str) -> Non
     agent.start()
     move = ended(cloud, move)
     assert heard_after(cloud, name) == boot
-    assert move["state"] in {"done", "failed"}, move
+    assert move["state"] in {"done", "failed"}, move["message"]
     clean(cloud, name)
 
 
@@ -178,7 +184,7 @@ def test_whatever_happens_at_whatever_moment_it_runs_once_and_is_the_same(cloud:
                 time.sleep(chance.uniform(0.2, 3))
                 node.signal(signal.SIGCONT)
     move = ended(cloud, move)
-    assert move["state"] in {"done", "failed"}, move
+    assert move["state"] in {"done", "failed"}, move["message"]
     assert heard_after(cloud, name) == boot
     assert cloud.recorder.boots(name) == [boot]
     clean(cloud, name)

@@ -62,13 +62,15 @@ class Crossings:
         gate: Gate,
         look: Callable[[VmId], None],
         attend: Callable[[Machine, Guest], Awaitable[None]],
+        counted: Callable[[str, str], None],
     ) -> None:
-        """`look` has the executor look at a machine again, `attend` hears what its guest does."""
+        """`look` has the executor look at a machine again, `attend` hears what a guest does, `counted` of outcomes."""
         self._host = host
         self._lines = lines
         self._gate = gate
         self._look = look
         self._attend = attend
+        self._counted = counted
         self._sending: dict[VmId, asyncio.Task[None]] = {}
         self._watching: dict[VmId, asyncio.Task[None]] = {}
         self._ready: dict[VmId, asyncio.Future[Path]] = {}
@@ -123,7 +125,9 @@ class Crossings:
         log.info("vm.sending", vm=machine.id, stream=order.stream, target=order.target)
         try:
             await migrate.send(machine, guest, order, self._lines, self._host)
+            self._counted("sent", "done")
         except (NacreError, OSError) as error:
+            self._counted("sent", "failed")
             sending = machine.record.sending
             if sending is None or not sending.sent:
                 migrate.failed(machine, order.stream, error)
@@ -140,11 +144,17 @@ class Crossings:
             await self._found(machine, arrival.stream)
             return
         machine.note(arriving=arrive.begun(arrival.stream), intent=arrival.vm)
-        await arrive.prepare(machine, arrival, self._host)
         lost = self._lost[machine.id] = asyncio.Event()
-        addresses = await self._gate.expect(
-            arrival.stream, arrival.source, offered=lambda offer: self._offered(machine, offer), lost=lost.set
-        )
+        try:
+            await arrive.prepare(machine, arrival, self._host)
+            addresses = await self._gate.expect(
+                arrival.stream, arrival.source, offered=lambda offer: self._offered(machine, offer), lost=lost.set
+            )
+        except (NacreError, OSError) as error:
+            told = error if isinstance(error, NacreError) else _unwritten(error)
+            log.warning("vm.not_awaited", vm=machine.id, code=told.code, message=told.message, next="it stays there")
+            _note(machine, arrival.stream, ArrivalState.FAILED, message=told.message)
+            return
         _note(machine, arrival.stream, ArrivalState.READY, addresses=addresses)
 
     async def _found(self, machine: Machine, stream: StreamId) -> None:
@@ -205,11 +215,13 @@ class Crossings:
                 state = GuestState.STARTING
             if state is GuestState.PAUSED:
                 _note(machine, stream, ArrivalState.ARRIVED)
+                self._counted("arrived", "done")
                 log.info("vm.arrived", vm=machine.id, stream=stream, next="waits for the hand-over")
                 break
             if lost.is_set() and until is None:
                 until = clock.time() + GRACE_S
             if state is GuestState.GONE or (until is not None and clock.time() > until):
+                self._counted("arrived", "failed")
                 _note(machine, stream, ArrivalState.FAILED, message="the line broke before all of it had come")
                 break
             await asyncio.sleep(LOOK_S)

@@ -80,7 +80,8 @@ class Executor:
         self._lanes: Lanes[VmId] = Lanes(self._work, random=host.random)
         self._attendance = Attendance(host, consoles, self._lanes.ring)
         self._arrivals: dict[VmId, VmArrival] = {}
-        self._crossings = Crossings(host, lines=lines, gate=gate, look=self._lanes.ring, attend=self._attendance.take)
+        look, attend = self._lanes.ring, self._attendance.take
+        self._crossings = Crossings(host, lines=lines, gate=gate, look=look, attend=attend, counted=counted)
 
     async def begin(self) -> None:
         """Read the records, look for every guest, and return when all are found or not there (or take too long)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nacre.errors import InvalidInputError, UnavailableError
 from nacre.model.ids import NodeId
@@ -30,6 +30,8 @@ class Identity:
     """Addresses (`host:port`) of the control plane, in order of preference."""
     pair: Path
     """The key and the certificate, as `ssl` loads them."""
+    serves: bool = True
+    """Whether other nodes may call this one: certificates of control planes before live moves are not for that."""
 
     def rotation_due(self, now: datetime) -> bool:
         """Whether two thirds of the certificate's life are over."""
@@ -106,6 +108,7 @@ class IdentityFiles:
             expires_at=certificate.not_valid_after_utc,
             gateways=gateways,
             pair=self._pair,
+            serves=_serves(certificate),
         )
 
     def enrolling_key(self) -> SigningKey:
@@ -174,6 +177,14 @@ def _check(key: SigningKey, certificate_pem: str) -> x509.Certificate:
     if not key.fits(certificate):
         raise _unusable("it is for another key")
     return certificate
+
+
+def _serves(certificate: x509.Certificate) -> bool:
+    try:
+        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in uses
 
 
 def node_of(certificate: x509.Certificate) -> NodeId:

@@ -11,7 +11,7 @@ from nacre.cli.options import NO_WAIT, AllProjects, Filters, Limit, Sort, VmName
 from nacre.cli.output import Column, age, moment
 from nacre.cli.session import Here
 from nacre.cli.verbs import finish, on_each
-from nacre.errors import ConflictError, TimeoutExpiredError
+from nacre.errors import ConflictError, InvalidInputError, TimeoutExpiredError
 from nacre.model.migrations import SendState
 from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveState
 from nacre.model.units import format_size
@@ -38,11 +38,12 @@ COLUMNS: list[Column[MoveOut]] = [
     Column("ID", lambda move: move.id),
     Column("VM", lambda move: move.vm.name),
     Column("REASON", lambda move: move.reason.value),
+    Column("WAY", lambda move: move.way.value if move.way else "-"),
     Column("STATE", lambda move: move.state.value),
     Column("FROM", lambda move: move.source.name),
     Column("TO", lambda move: move.target.name if move.target else "-"),
     Column("AGE", lambda move: age(move.created_at)),
-    Column("MESSAGE", lambda move: move.message),
+    Column("MESSAGE", lambda move: standing(move)),  # noqa: PLW0108  # it is made further down
 ]
 
 
@@ -89,6 +90,7 @@ async def move(
     to: Target = None,
     method: Method = MoveMethod.AUTO,
     live: Annotated[bool, Parameter(negative=(), help="The same as --method live.")] = False,
+    cold: Annotated[bool, Parameter(negative=(), help="The same as --method restart.")] = False,
     bandwidth: Annotated[
         str | None, Parameter(help="How much may flow per second while it runs, such as 100MiB; else all there is.")
     ] = None,
@@ -103,7 +105,7 @@ async def move(
     wanted = arguments.refs(vms, "vm")
     body = VmMove(
         to=None if to is None else arguments.ref(to, "node"),
-        method=MoveMethod.LIVE if live else method,
+        method=_method(method, live=live, cold=cold),
         bandwidth_bytes=arguments.rate(bandwidth, "bandwidth"),
         downtime_ms=None if downtime is None else _milliseconds(downtime),
     )
@@ -118,6 +120,20 @@ async def move(
     if done:
         output.outcome(session, done, sentence)
     finish(failure)
+
+
+def _method(method: MoveMethod, *, live: bool, cold: bool) -> MoveMethod:
+    found = {MoveMethod.LIVE} if live else set[MoveMethod]()
+    found |= {MoveMethod.RESTART} if cold else set()
+    found |= {method} - {MoveMethod.AUTO}
+    if len(found) > 1:
+        raise InvalidInputError(
+            "methods_differ",
+            "the options ask for different ways to move the machine",
+            hint="give one of --live, --cold and --method",
+            field="method",
+        )
+    return found.pop() if found else MoveMethod.AUTO
 
 
 def _milliseconds(text: str) -> int:
@@ -180,8 +196,19 @@ def sentence(move: MoveOut) -> str:
     """Say how a move stands."""
     where = f" to {move.target.name}" if move.target else ""
     message = f": {move.message}" if move.message else ""
-    far = f", {copied(move.live)}" if move.live is not None and move.state is MoveState.MIGRATING else ""
+    far = f", {copied(move.live)}" if move.live is not None and _is_copied(move) else ""
     return f"{move.vm.name}: move from {move.source.name}{where} is {move.state}{far} ({move.id}){message}"
+
+
+def standing(move: MoveOut) -> str:
+    """Say what there is to know about a move besides its state."""
+    if move.live is not None and _is_copied(move):
+        return ": ".join(filter(None, (copied(move.live), move.message)))
+    return move.message or move.stopped_because
+
+
+def _is_copied(move: MoveOut) -> bool:
+    return move.state is MoveState.MIGRATING
 
 
 def copied(live: LiveProgress) -> str:
@@ -205,6 +232,8 @@ def facts(move: MoveOut) -> list[tuple[str, str]]:
         ("state", move.state.value),
         ("message", move.message),
         ("method", move.method.value),
+        ("way", move.way.value if move.way else ""),
+        ("not while it ran", move.stopped_because),
         ("attempts", str(move.attempts) if move.attempts else ""),
         ("copied", copied(move.live) if move.live is not None else ""),
         ("stood still", _stood_still(move)),

@@ -67,6 +67,13 @@ class MoveOut(Out, frozen=True, kw_only=True):
     drain: DrainId | None
     """The drain that it is a part of."""
     method: MoveMethod
+    """What was asked for."""
+    way: MoveMethod | None
+    """What is done: `live` while the machine runs, `restart` if it is stopped and started. Null until that is known,
+    and for a move that came to nothing.
+    """
+    stopped_because: str
+    """Why the machine is stopped and started although it would have moved while it ran, had that been possible."""
     attempts: int
     """How often it was tried while the machine ran."""
     live: LiveProgress | None

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from nacre.control.auth.ca import CertificateAuthority
 from nacre.control.auth.sealing import Sealer
 from nacre.control.store.db import Database
 from nacre.errors import UnavailableError
+from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId, StreamId, make_id
 from nacre.model.migrations import DiskOffer, Offer, Outgoing
 from support.waiting import until
@@ -35,6 +37,8 @@ class Side:
     came: dict[str, bytes] = field(default_factory=dict[str, bytes])
     offers: list[Offer] = field(default_factory=list[Offer])
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    coming: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a guest's memory begins to come."""
     servers: list[asyncio.Server] = field(default_factory=list[asyncio.Server])
 
     @property
@@ -46,6 +50,7 @@ class Side:
         self.offers.append(offer)
 
         async def memory(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.coming.set()
             self.came["memory"] = await reader.read(-1)
             writer.close()
 
@@ -80,6 +85,12 @@ class Two:
 
     def dial(self) -> Dial:
         return Dial(lambda: self.source)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still at the present: TLS looks at the real one."""
+    return ManualClock(datetime.now(UTC))
 
 
 @pytest.fixture
@@ -148,6 +159,7 @@ async def test_when_the_source_goes_everything_ends_there(two: Two) -> None:
         _, memory = await asyncio.open_unix_connection(two.here.socket)
         memory.write(b"half of it")
         await memory.drain()
+        await until(two.there.coming.is_set)
     await until(two.there.lost.is_set)
     await until(lambda: two.there.came.get("memory") in {b"half of it", b""})
     memory.close()

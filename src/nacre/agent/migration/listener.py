@@ -93,6 +93,12 @@ class Listener:
         identity = self._identity()
         if identity is None:
             raise UnavailableError("not_enrolled", "this node is not enrolled", hint="it listens once it is")
+        if not identity.serves:
+            raise UnavailableError(
+                "certificate_not_for_calls",
+                "the node's certificate is of before machines moved while they run, and other nodes do not accept it",
+                hint="it is replaced by itself within minutes if the control plane is new enough; then move it again",
+            )
         pair = await asyncio.to_thread(identity.pair.read_bytes)
         if self._context is None:
             self._context = await asyncio.to_thread(trust.called, identity)

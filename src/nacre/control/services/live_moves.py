@@ -37,6 +37,19 @@ def is_unsettled(vm: VmRow) -> bool:
     return vm.failure is None and vm.observed_generation < vm.generation
 
 
+def why_not(move: MoveRow, vm: VmRow, source: NodeRow | None, target: NodeRow) -> str:
+    """Return why a machine does not go to a node while it runs, or could not; empty if it does, or nobody asked."""
+    if move.method is MoveMethod.RESTART or vm.desired is Desired.STOPPED:
+        return ""
+    if move.reason in _IN_A_HURRY:
+        return "there is no time for more"
+    if not wanted(move):
+        return f"{move.attempts} attempts while it ran have come to nothing ({move.message})"
+    if source is None:
+        return "its node is gone"
+    return hindrance(vm, source) or obstacle(vm, source, target)
+
+
 def hindrance(vm: VmRow, source: NodeRow | None) -> str:
     """Return why a machine cannot leave its node while it runs, wherever it would go; empty if it can."""
     if vm.desired is not Desired.RUNNING or vm.phase is not Phase.RUNNING or vm.run is None:

@@ -14,7 +14,7 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.ids import NodeId
-from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveTerms
+from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveState, MoveTerms
 from nacre.model.nodes import NodeState
 from nacre.model.vms import Desired
 from nacre.schema.common import Page, ProjectRef, VmRef
@@ -89,6 +89,8 @@ def out(row: MoveView) -> MoveOut:
         pinned=_node(row.pinned, row.pinned_name),
         drain=row.drain,
         method=row.method,
+        way=_way(row),
+        stopped_because=row.stopped_because,
         attempts=row.attempts,
         live=_live(row),
         message=row.message,
@@ -97,6 +99,18 @@ def out(row: MoveView) -> MoveOut:
         updated_at=row.updated_at,
         ended_at=row.ended_at,
     )
+
+
+def _way(row: MoveView) -> MoveMethod | None:
+    match row.state:
+        case MoveState.MIGRATING:
+            return MoveMethod.LIVE
+        case MoveState.STOPPING:
+            return MoveMethod.RESTART
+        case MoveState.STARTING | MoveState.DONE:
+            return MoveMethod.LIVE if row.ordered else MoveMethod.RESTART
+        case _:
+            return None
 
 
 def _live(row: MoveView) -> LiveProgress | None:

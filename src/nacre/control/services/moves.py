@@ -143,17 +143,16 @@ async def accept_target(tx: Tx, move: MoveId, decision: Decision) -> bool:
         return False
     if await move_targets.refusal(tx, now, vm, target.id) or await move_targets.breaks_rules(tx, now, vm, target.id):
         return False
-    chosen = replace(now, target=target.id, decision=decision)
-    if live_moves.wanted(now) and source is not None:
-        why = live_moves.hindrance(vm, source) or live_moves.obstacle(vm, source, target)
-        if not why:
-            begun = await migrations.begin(tx, now, chosen, target)
-            _tell(tx, begun, "vm.moving", f"machine {begun.vm_name} is moved while it runs: goes to {target.name}")
-            return True
-        if now.method is MoveMethod.LIVE:
-            return False
+    why = live_moves.why_not(now, vm, source, target)
+    chosen = replace(now, target=target.id, decision=decision, stopped_because=why)
+    if live_moves.wanted(now) and not why:
+        begun = await migrations.begin(tx, now, chosen, target)
+        _tell(tx, begun, "vm.moving", f"machine {begun.vm_name} is moved while it runs: goes to {target.name}")
+        return True
+    if now.method is MoveMethod.LIVE:
+        return False
     await store.save(tx, now, chosen)
-    await _stop(tx, chosen, vm, message=f"goes to {target.name}")
+    await _stop(tx, chosen, vm, message=f"goes to {target.name}" + (f", stopped and started: {why}" if why else ""))
     return True
 
 

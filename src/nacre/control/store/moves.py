@@ -59,6 +59,7 @@ moves = Table(
     Column("attempts", Integer, nullable=False),
     Column("stream", Text),
     Column("ordered", Boolean, nullable=False),
+    Column("stopped_because", Text, nullable=False),
     Column("bandwidth_bytes", BigInteger),
     Column("downtime_ms", Integer),
     Column("message", Text, nullable=False),
@@ -104,6 +105,8 @@ class MoveRow:
     """The newest such attempt."""
     ordered: bool = False
     """Whether the source has been told to send the machine by that stream."""
+    stopped_because: str = ""
+    """Why its machine is stopped and started, although it would have moved while it ran if that were possible."""
     bandwidth_bytes: int | None = None
     downtime_ms: int | None = None
     message: str = ""

@@ -35,6 +35,7 @@ def upgrade() -> None:
     op.add_column("moves", sa.Column("attempts", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("moves", sa.Column("stream", sa.Text(), nullable=True))
     op.add_column("moves", sa.Column("ordered", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("moves", sa.Column("stopped_because", sa.Text(), nullable=False, server_default=""))
     op.add_column("moves", sa.Column("bandwidth_bytes", sa.BigInteger(), nullable=True))
     op.add_column("moves", sa.Column("downtime_ms", sa.Integer(), nullable=True))
     op.add_column("drains", sa.Column("method", sa.Text(), nullable=False, server_default="restart"))
