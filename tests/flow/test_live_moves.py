@@ -106,12 +106,21 @@ def clean(cloud: Fleet, name: str) -> None:
     assert doubles(cloud.recorder.claims) == []
 
 
-@pytest.mark.parametrize(("name", "ha", "disk"), [("plain", False, None), ("held", True, None), ("disky", False, DISK)])
-def test_a_machine_goes_on_on_another_node(cloud: Fleet, name: str, ha: bool, disk: int | None) -> None:
-    boot = machine(cloud, name, ha=ha, disk_bytes=disk)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("plain", {}),
+        ("held", {"ha": True}),
+        ("disky", {"disk_bytes": DISK}),
+        ("seeded", {"cloud_init": {"user_data": "#cloud-config\nlocale: C.UTF-8\n"}, "disk_bytes": DISK}),
+    ],
+)
+def test_a_machine_goes_on_on_another_node(cloud: Fleet, name: str, fields: dict[str, Any]) -> None:
+    boot = machine(cloud, name, **fields)
     there = cloud.where(name)
     move = ended(cloud, begin(cloud, name))
     assert (move["state"], move["attempts"]) == ("done", 1), (move["message"], move["live"], delays(cloud, name))
+    assert (move["way"], move["stopped_because"]) == ("live", "")
     assert cloud.where(name) == other(there)
     assert heard_after(cloud, name) == boot
     back = ended(cloud, begin(cloud, name, to=there))
@@ -159,6 +168,29 @@ def test_what_a_user_asks_for_meanwhile_wins(cloud: Fleet) -> None:
     )
     assert vm["phase"] == "stopped"
     eventually(lambda: all(vm["id"] not in node.guests() for node in cloud.nodes.values()), what="nothing runs")
+
+
+def test_a_drain_moves_machines_while_they_run_and_stops_those_for_which_that_is_not_possible(cloud: Fleet) -> None:
+    boots = {name: machine(cloud, name) for name in ("drained-1", "drained-2")}
+    changed = machine(cloud, "changed")
+    assert cloud.request("PATCH", "/v1/vms/changed", json={"cpus": 2}).status_code < 300
+    cloud.post("/v1/nodes/n1/drain", {"parallel": 3})
+    drain = eventually(
+        lambda: (drain := cloud.get("/v1/nodes/n1")["drain"])["ended_at"] and drain,
+        timeout=3 * PATIENCE_S,
+        what="the end of a drain",
+    )
+    assert (drain["state"], drain["failed"]) == ("done", 0), drain
+    for name, boot in boots.items():
+        assert cloud.where(name) == "n2"
+        assert heard_after(cloud, name) == boot
+        (move,) = cloud.get("/v1/moves", vm=name)["items"]
+        assert (move["way"], move["stopped_because"]) == ("live", ""), delays(cloud, name)
+        clean(cloud, name)
+    (move,) = cloud.get("/v1/moves", vm="changed")["items"]
+    assert (move["way"], move["stopped_because"]) == ("restart", "changes wait for a restart: cpus")
+    assert cloud.boot_of("changed", other_than=changed)
+    cloud.post("/v1/nodes/n1/uncordon")
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -9,9 +9,13 @@ import pytest
 from nacre.control.services import live_moves
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
+from nacre.model.hardware import BootOptions, DeviceOptions, Firmware
+from nacre.model.ids import VolumeId
 from nacre.model.moves import MoveMethod, MoveReason
 from nacre.model.nodes import LIVE_MOVES, Capacity, HypervisorInfo, Inventory, NodeFacts
-from nacre.model.vms import Desired, MachineType, Phase
+from nacre.model.vm_changes import in_force
+from nacre.model.vms import Desired, MachineType, Phase, RunInfo
+from nacre.model.volumes import Tie
 from support.handover import RUN, SPEC, World, node_row
 
 INFO = HypervisorInfo(
@@ -35,6 +39,13 @@ def a_node(node: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) 
     return replace(node_row(node), facts=facts)
 
 
+VOLUME = VolumeId("vol-1")
+
+
+def running(**changes: Any) -> RunInfo:
+    return msgspec.structs.replace(RUN, config=msgspec.structs.replace(in_force(SPEC), **changes))
+
+
 VM = replace(World(None).vm, run=msgspec.structs.replace(RUN, accelerator="kvm"))  # type: ignore[arg-type]
 HERE = a_node("here")
 
@@ -52,6 +63,11 @@ def test_a_machine_that_runs_goes_to_a_node_that_is_the_same() -> None:
         ({"phase": Phase.STARTING}, "does not run"),
         ({"run": None}, "does not run"),
         ({"spec": msgspec.structs.replace(SPEC, cpus=3)}, "cpus"),
+        ({"run": running(devices=DeviceOptions(tpm=True))}, "TPM"),
+        ({"run": running(boot=BootOptions(firmware=Firmware.UEFI))}, "UEFI"),
+        ({"spec": msgspec.structs.replace(SPEC, devices=DeviceOptions(tpm=True))}, "TPM"),
+        ({"tie": Tie(volumes=(VOLUME,))}, "volumes"),
+        ({"run": msgspec.structs.replace(RUN, volumes=(VOLUME,))}, "volumes"),
     ],
     ids=str,
 )
@@ -102,6 +118,29 @@ def test_a_move_is_tried_while_the_machine_runs_unless_that_is_not_wanted_or_the
     assert not live_moves.wanted(a_move(MoveMethod.RESTART))
     for reason in (MoveReason.EVACUATION, MoveReason.PREEMPTION):
         assert not live_moves.wanted(a_move(MoveMethod.AUTO, reason))
+
+
+@pytest.mark.parametrize(
+    ("move", "changes", "why"),
+    [
+        (a_move(MoveMethod.AUTO), {}, ""),
+        (a_move(MoveMethod.AUTO), {"phase": Phase.STARTING}, "it does not run"),
+        (a_move(MoveMethod.AUTO), {"desired": Desired.STOPPED}, ""),
+        (a_move(MoveMethod.AUTO), {"tie": Tie(volumes=(VOLUME,))}, "it has volumes"),
+        (a_move(MoveMethod.RESTART), {"tie": Tie(volumes=(VOLUME,))}, ""),
+        (a_move(MoveMethod.AUTO, MoveReason.EVACUATION), {}, "no time"),
+        (a_move(MoveMethod.AUTO, attempts=live_moves.MAX_ATTEMPTS), {}, "3 attempts"),
+    ],
+    ids=str,
+)
+def test_a_machine_that_is_stopped_to_be_moved_is_told_why(move: MoveRow, changes: dict[str, Any], why: str) -> None:
+    found = live_moves.why_not(move, replace(VM, **changes), HERE, a_node("there"))
+    assert why in found
+    assert bool(found) is bool(why)
+
+
+def test_a_target_that_cannot_take_it_in_is_a_reason_too() -> None:
+    assert "9.1" in live_moves.why_not(a_move(MoveMethod.AUTO), VM, HERE, a_node("there", version="9.1"))
 
 
 def test_a_machine_whose_node_has_yet_to_do_what_was_asked_is_not_judged() -> None:
