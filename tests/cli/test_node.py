@@ -114,7 +114,7 @@ async def test_a_machine_is_moved_and_its_moves_are_listed(nacre: Nacre, agents:
     ]
     assert move["stopped_because"] == "its hypervisor qemu cannot move machines that run"
     refused = await nacre("vm", "move", "web", "--live")
-    assert (refused.code, "live_move_impossible" in refused.err) == (exits.CONFLICT, True)
+    assert (refused.code, "cannot be moved while it runs" in refused.err) == (exits.CONFLICT, True)
     assert "ways to move" in (await nacre("vm", "move", "web", "--live", "--cold")).err
     assert "asked for" in (await nacre("move", "show", move["id"])).out
     assert (await nacre("move", "abort", move["id"])).code == exits.CONFLICT
