@@ -30,8 +30,10 @@ DISK = 64 << 20
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Fleet]:
-    with netns.lab() as lab, fleet(lab, nodes=2) as running:
-        yield running
+    with netns.lab() as lab:
+        lab.root.chmod(0o711)  # or machines could not have users of their own, who must reach their files
+        with fleet(lab, nodes=2) as running:
+            yield running
 
 
 def other(node: str) -> str:
@@ -127,6 +129,7 @@ def test_a_machine_goes_on_on_another_node(cloud: Fleet, name: str, fields: dict
     assert back["state"] == "done", (back["message"], back["live"], delays(cloud, name))
     assert heard_after(cloud, name) == boot
     assert cloud.recorder.boots(name) == [boot]
+    assert cloud.vm(name)["run"]["confined"]
     print(f"{name}: longest gap {longest_gap(cloud, name):.2f} s, stood still {back['live']['downtime_ms']} ms")
     clean(cloud, name)
 
