@@ -16,6 +16,7 @@ from nacre.control.store.db import Database
 from nacre.errors import InvalidInputError, NacreError, UnavailableError
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId
+from support.certificates import issue_as_before
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,20 @@ async def test_rotation_is_due_at_two_thirds_of_the_certificates_life(
     identity = files.save_enrolled(key, pem, authority.roots_pem, ("a:1",))
     assert not identity.rotation_due(clock.now() + timedelta(days=59))
     assert identity.rotation_due(clock.now() + timedelta(days=61))
+
+
+async def test_a_certificate_that_is_not_for_being_called_is_known_as_that(
+    files: IdentityFiles,
+    authority: CertificateAuthority,
+    sqlite_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = files.enrolling_key()
+    pem = await certificate(authority, sqlite_database, key)
+    assert files.save_enrolled(key, pem, authority.roots_pem, ("a:1",)).serves
+    issue_as_before(monkeypatch)
+    pem = await certificate(authority, sqlite_database, key)
+    assert not files.save_enrolled(key, pem, authority.roots_pem, ("a:1",)).serves
 
 
 async def test_a_rotated_certificate_must_be_for_this_node_and_key(

@@ -28,6 +28,7 @@ from nacre.model.images import Role
 from nacre.model.nodes import Condition, ConditionKind
 from nacre.model.vms import Phase, VmObserved
 from nacre.protocol.messages import NodeIntent, Observed, Rotated
+from support.certificates import issue_as_before
 from support.cloud import facts
 from support.linking import DAY, Host, Replica, instance, linked, replica
 from support.platform import free_port
@@ -417,6 +418,36 @@ async def test_the_certificate_is_rotated_at_two_thirds_of_its_life_and_the_link
         await asyncio.sleep(0.5)
         assert link._session is session
         assert gate.gateway.linked == {identity.node}
+
+
+@pytest.mark.parametrize("still", [False, True], ids=["newer control plane", "older control plane"])
+async def test_a_certificate_that_is_not_for_being_called_is_replaced_at_once_and_once(
+    gate: Replica,
+    enrolled: tuple[Identity, IdentityFiles],
+    host: Host,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    still: bool,
+) -> None:
+    asked, rotate = 0, DatabaseLedger.rotate
+
+    async def counting(self: DatabaseLedger, node: NodeId, csr_pem: str) -> object:
+        nonlocal asked
+        asked += 1
+        return await rotate(self, node, csr_pem)
+
+    monkeypatch.setattr(DatabaseLedger, "rotate", counting)
+    if still:
+        issue_as_before(monkeypatch)
+    identity, files = enrolled
+    async with linked(gate, replace(identity, serves=False), files, host) as link:
+        await until(lambda: asked == 1)
+        await until(lambda: link._dialer.identity == files.load())
+        assert link._dialer.identity.serves is not still
+        clock.jump(DAY)
+        beats = gate.gateway.linked
+        await asyncio.sleep(0.5)
+        assert (asked, beats) == (1, {identity.node})
 
 
 async def test_a_rotation_that_is_refused_is_tried_later_and_the_link_stays(

@@ -42,6 +42,7 @@ def test_lists_and_tables_can_be_given_as_text(tmp_path):
         ("data_dir", "unreadable_settings"),
         ('log_level = "loud"', "invalid_log_level"),
         ('metrics_listen = "nowhere"', "invalid_address"),
+        ('migration_listen = "nowhere"', "invalid_address"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_hint(tmp_path, text, code):

@@ -10,7 +10,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, disks, fleet, footprint, ha, machines, network, placement, scheduler, snapshots, templates
+from bench import (
+    api,
+    disks,
+    fleet,
+    footprint,
+    ha,
+    machines,
+    migrate,
+    network,
+    placement,
+    scheduler,
+    snapshots,
+    templates,
+)
 from bench.results import Result
 
 Bench = Callable[[], Iterator[Result]]
@@ -19,7 +32,20 @@ Bench = Callable[[], Iterator[Result]]
 def benches() -> dict[tuple[str, ...], Bench]:
     """Every bench with the names that it reports."""
 
-    every = (machines, templates, disks, snapshots, network, api, footprint, fleet, ha, scheduler, placement)
+    every = (
+        machines,
+        templates,
+        disks,
+        snapshots,
+        network,
+        migrate,
+        api,
+        footprint,
+        fleet,
+        ha,
+        scheduler,
+        placement,
+    )
     return {names: bench for module in every for names, bench in module.BENCHES.items()}
 
 

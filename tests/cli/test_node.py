@@ -105,7 +105,17 @@ async def test_a_machine_is_moved_and_its_moves_are_listed(nacre: Nacre, agents:
     moved = await nacre("vm", "move", "web", "--to", other, "--wait")
     assert moved.out.startswith(f"web: move from {node} to {other} is done")
     (move,) = json.loads((await nacre("move", "list", "--filter", "vm=web", "-o", "json")).out)
-    assert (await nacre("vm", "moves", "web")).out.splitlines()[1].split()[:4] == [move["id"], "web", "user", "done"]
+    assert (await nacre("vm", "moves", "web")).out.splitlines()[1].split()[:5] == [
+        move["id"],
+        "web",
+        "user",
+        "done",
+        "restart",
+    ]
+    assert move["stopped_because"] == "its hypervisor qemu cannot move machines that run"
+    refused = await nacre("vm", "move", "web", "--live")
+    assert (refused.code, "cannot be moved while it runs" in refused.err) == (exits.CONFLICT, True)
+    assert "ways to move" in (await nacre("vm", "move", "web", "--live", "--cold")).err
     assert "asked for" in (await nacre("move", "show", move["id"])).out
     assert (await nacre("move", "abort", move["id"])).code == exits.CONFLICT
     assert (await nacre("vm", "move", "web", "--to", other)).code == exits.CONFLICT

@@ -48,7 +48,7 @@ def ended(cloud: Fleet, node: str) -> Any:
 
 def test_a_drain_can_be_taken_back_half_way_and_repeated(cloud: Fleet) -> None:
     before = {name: cloud.boot_of(name) for name in NAMES}
-    cloud.post("/v1/nodes/n1/drain", {"parallel": 1})
+    cloud.post("/v1/nodes/n1/drain", {"parallel": 1, "method": "restart"})
     eventually(lambda: drain_of(cloud, "n1")["moved"] >= 1, timeout=PATIENCE_S, what="one machine has moved")
     cloud.post("/v1/nodes/n1/abort-drain")
     assert ended(cloud, "n1")["state"] == "aborted"
@@ -63,7 +63,7 @@ def test_a_drain_can_be_taken_back_half_way_and_repeated(cloud: Fleet) -> None:
     # A machine that was asked to stop just before is started again where it was; the others were not touched.
     assert sum(cloud.recorder.boots(name) != [before[name]] for name in stayed) <= 1
 
-    cloud.post("/v1/nodes/n1/drain", {"parallel": 4})
+    cloud.post("/v1/nodes/n1/drain", {"parallel": 4, "method": "restart"})
     drain = ended(cloud, "n1")
     assert (drain["state"], drain["failed"], drain["moved"]) == ("done", 0, len(stayed)), drain
     assert cloud.states()["n1"] == "cordoned"
@@ -79,7 +79,7 @@ def test_a_drain_can_be_taken_back_half_way_and_repeated(cloud: Fleet) -> None:
 def test_a_machine_is_moved_where_a_user_says_and_what_it_left_behind_is_discarded(cloud: Fleet) -> None:
     cloud.create("mover", on="n2")
     boot = cloud.boot_of("mover")
-    move = cloud.post("/v1/vms/mover/move", {"to": "n3"})
+    move = cloud.post("/v1/vms/mover/move", {"to": "n3", "method": "restart"})
     move = eventually(
         lambda: (now := cloud.get(f"/v1/moves/{move['id']}"))["ended_at"] and now, timeout=PATIENCE_S, what="moved"
     )

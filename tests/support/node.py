@@ -28,6 +28,7 @@ from nacre.lib.clock import SystemClock
 from nacre.model.ids import ImageId, VmId
 from nacre.model.images import Role
 from nacre.model.vms import Phase, VmIntent, VmObserved
+from support.crossing import Nobody
 from support.guards import is_guard
 from support.intents import KERNEL, node_intent
 from support.waiting import until
@@ -117,7 +118,13 @@ class Node:
 
     def _executor(self) -> Executor:
         return Executor(
-            self.host, self.consoles, told=self.told.append, forgotten=lambda _vm: None, copied=self._note_copies
+            self.host,
+            self.consoles,
+            lines=Nobody(),
+            gate=Nobody(),
+            told=self.told.append,
+            forgotten=lambda _vm: None,
+            copied=self._note_copies,
         )
 
     def _note_copies(self) -> None:

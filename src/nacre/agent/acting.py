@@ -26,7 +26,7 @@ def accept(machine: Machine, intent: VmIntent) -> None:
     run = machine.record.run
     if run is not None:
         nonces["run"] = msgspec.structs.replace(run, info=forgiven(run.info))
-    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, **nonces)
+    machine.note(intent=intent, deleted=False, crashes=0, restarts=0, arriving=None, **nonces)
     machine.forgive()
 
 

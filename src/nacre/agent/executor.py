@@ -14,17 +14,20 @@ import structlog
 from nacre.agent import acting, planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
+from nacre.agent.crossings import Crossings, Gate
 from nacre.agent.failures import failure_of
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
+from nacre.agent.steps import Await, Recall, Receive, Recollect, Reject, Send
 from nacre.agent.vms.adopt import adopt
 from nacre.agent.vms.copies import Copies
 from nacre.agent.vms.delete import delete
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.migrate import Lines
 from nacre.agent.vms.plug import plug
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.retire import clear, retire
@@ -34,6 +37,7 @@ from nacre.agent.volume_users import lend, release_waiting, user_of
 from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
+from nacre.model.arrivals import VmArrival
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, VmId, VolumeId
 from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
@@ -52,6 +56,8 @@ class Executor:
         host: Host,
         consoles: Consoles,
         *,
+        lines: Lines,
+        gate: Gate,
         told: Callable[[VmObserved], None],
         forgotten: Callable[[VmId], None],
         counted: Callable[[str, str], None] = lambda _step, _outcome: None,
@@ -73,6 +79,9 @@ class Executor:
         self._refused: frozenset[VmId] = frozenset()
         self._lanes: Lanes[VmId] = Lanes(self._work, random=host.random)
         self._attendance = Attendance(host, consoles, self._lanes.ring)
+        self._arrivals: dict[VmId, VmArrival] = {}
+        look, attend = self._lanes.ring, self._attendance.take
+        self._crossings = Crossings(host, lines=lines, gate=gate, look=look, attend=attend, counted=counted)
 
     async def begin(self) -> None:
         """Read the records, look for every guest, and return when all are found or not there (or take too long)."""
@@ -109,7 +118,10 @@ class Executor:
             changed |= self._machines.keys()
         changed |= {vm for vm in voids.keys() | self._voids.keys() if voids.get(vm) != self._voids.get(vm)}
         changed |= refused ^ self._refused
+        arrivals, before = planner.arrivals(intent), self._arrivals
+        changed |= {vm for vm in arrivals.keys() | before.keys() if arrivals.get(vm) != before.get(vm)}
         self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
+        self._arrivals = arrivals
         for vm in changed:
             doing = self._doing.get(vm)
             if doing is not None and planner.interrupts(doing, wanted.get(vm), retiring=self._is_retiring(vm)):
@@ -119,7 +131,7 @@ class Executor:
 
     def look_again(self) -> None:
         """Look at every machine although nothing rang."""
-        for vm in self._machines.keys() | self._wanted.keys() | self._voids.keys():
+        for vm in self._machines.keys() | self._wanted.keys() | self._voids.keys() | self._arrivals.keys():
             self._lanes.ring(vm)
 
     @property
@@ -191,6 +203,7 @@ class Executor:
     async def close(self) -> None:
         """Stop working and let go of every guest. They run on."""
         await self._lanes.close()
+        await self._crossings.close()
         await self._attendance.close()
 
     # A lane
@@ -212,21 +225,20 @@ class Executor:
             await self._carry_out(machine, step)
 
     def _next(self, vm: VmId) -> Step:
-        machine = self._machines.get(vm)
         return planner.decide(
             self._wanted.get(vm),
-            known(machine) if machine is not None else None,
+            known(self._machines[vm]) if vm in self._machines else None,
             self._host.clock.monotonic(),
             synced=self._intent is not None,
             refused=vm in self._refused,
             void=self._voids.get(vm, NOT_VOID),
             copies=self._copies.fences(vm),
+            arrival=self._arrivals.get(vm),
         )
 
     def _is_retiring(self, vm: VmId) -> bool:
         """Whether there is something of a placement here that has ended."""
-        machine = self._machines.get(vm)
-        here = known(machine) if machine is not None else None
+        here = known(self._machines[vm]) if vm in self._machines else None
         return planner.to_retire(self._wanted.get(vm), here, self._voids.get(vm, NOT_VOID)) is not None
 
     def _records(self) -> dict[VmId, Record]:
@@ -270,7 +282,29 @@ class Executor:
     async def _do(self, machine: Machine, step: Step) -> None:
         match step:
             case planner.Accept(intent=intent):
+                await self._crossings.landed(machine)
                 acting.accept(machine, intent)
+            case planner.Adopt() | planner.Start():
+                await self._begin(machine, step)
+            case planner.Stop(intent=intent, force=force):
+                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
+            case planner.Reboot(intent=intent):
+                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
+            case planner.Plug(intent=intent):
+                await plug(machine, intent, self._host)
+            case planner.Delete() | planner.Retire() | planner.Forget() | Reject():
+                await self._let_go(machine, step)
+            case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
+                machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
+            case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
+                await acting.press(machine, step, self._host)
+            case Send() | Recollect() | Recall() | Await() | Receive():
+                await self._crossings.carry_out(machine, step)
+            case planner.Nothing() | planner.RetryAt() | planner.Discard():
+                pass
+
+    async def _begin(self, machine: Machine, step: planner.Adopt | planner.Start) -> None:
+        match step:
             case planner.Adopt():
                 found = await adopt(machine, self._host)
                 if found is not None:
@@ -282,22 +316,9 @@ class Executor:
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)
                 log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)
-            case planner.Stop(intent=intent, force=force):
-                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
-            case planner.Reboot(intent=intent):
-                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
-            case planner.Plug(intent=intent):
-                await plug(machine, intent, self._host)
-            case planner.Delete() | planner.Retire() | planner.Forget():
-                await self._let_go(machine, step)
-            case planner.RecordNonces(reboot=reboot_nonce, reset=reset_nonce):
-                machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
-            case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
-                await acting.press(machine, step, self._host)
-            case planner.Nothing() | planner.RetryAt() | planner.Discard():
-                pass
 
-    async def _let_go(self, machine: Machine, step: planner.Delete | planner.Retire | planner.Forget) -> None:
+    async def _let_go(self, machine: Machine, step: planner.Delete | planner.Retire | planner.Forget | Reject) -> None:
+        await self._crossings.stop(machine.id)
         match step:
             case planner.Delete():
                 await delete(machine, self._host)
@@ -309,6 +330,8 @@ class Executor:
                 self._consoles.end(machine.id)
                 self._copied()
                 log.info("vm.retired", vm=machine.id, fence=fence, next="its disks are kept")
+            case Reject():
+                await self._crossings.carry_out(machine, step)
             case planner.Forget():
                 await in_thread(self._host.records.remove, machine.id)
         del self._machines[machine.id]

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nacre.errors import InvalidInputError, UnavailableError
 from nacre.model.ids import NodeId
@@ -30,6 +30,8 @@ class Identity:
     """Addresses (`host:port`) of the control plane, in order of preference."""
     pair: Path
     """The key and the certificate, as `ssl` loads them."""
+    serves: bool = True
+    """Whether other nodes may call this one: certificates of control planes before live moves are not for that."""
 
     def rotation_due(self, now: datetime) -> bool:
         """Whether two thirds of the certificate's life are over."""
@@ -90,7 +92,7 @@ class IdentityFiles:
         """Return the identity, None if the node is not enrolled. Raises UnavailableError if the files are damaged."""
         try:
             certificate = x509.load_pem_x509_certificate(_certificate_part(self._pair.read_bytes()))
-            node = _node(certificate)
+            node = node_of(certificate)
             roots = self._roots.read_text()
             gateways = tuple(self._gateways.read_text().split())
         except FileNotFoundError:
@@ -106,6 +108,7 @@ class IdentityFiles:
             expires_at=certificate.not_valid_after_utc,
             gateways=gateways,
             pair=self._pair,
+            serves=_serves(certificate),
         )
 
     def enrolling_key(self) -> SigningKey:
@@ -132,7 +135,7 @@ class IdentityFiles:
     def save_rotated(self, key: SigningKey, certificate_pem: str, roots_pem: str, before: Identity) -> Identity:
         """Replace the certificate and its key. Raises InvalidInputError if it is not for this node and key."""
         certificate = _check(key, certificate_pem)
-        if _node(certificate) != before.node:
+        if node_of(certificate) != before.node:
             raise _unusable("it names another node")
         self._write(self._roots, roots_pem.encode())
         self._write(self._pair, key.pem + certificate_pem.encode())
@@ -168,7 +171,7 @@ class IdentityFiles:
 def _check(key: SigningKey, certificate_pem: str) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-        _node(certificate)
+        node_of(certificate)
     except ValueError as error:
         raise _unusable("it cannot be read") from error
     if not key.fits(certificate):
@@ -176,7 +179,15 @@ def _check(key: SigningKey, certificate_pem: str) -> x509.Certificate:
     return certificate
 
 
-def _node(certificate: x509.Certificate) -> NodeId:
+def _serves(certificate: x509.Certificate) -> bool:
+    try:
+        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in uses
+
+
+def node_of(certificate: x509.Certificate) -> NodeId:
     """Return the last part of the SPIFFE id. Raises ValueError."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -80,16 +80,18 @@ class Lease:
             )
         self._tenure = intent.tenure
         before = self._needs
-        self._needs = {vm.id: self._file(vm) for vm in intent.vms if vm.spec.ha is HaPolicy.RESTART}
+        # What is coming must find its lease when it belongs here: until then it stands still, lease or not.
+        here = (*intent.vms, *(arrival.vm for arrival in intent.arrivals))
+        self._needs = {vm.id: self._file(vm) for vm in here if vm.spec.ha is HaPolicy.RESTART}
         there = leases.files(self._folder)
-        for vm in intent.vms:
+        for vm in here:
             path = self._file(vm)
             if vm.spec.ha is HaPolicy.RESTART:
                 if before.get(vm.id) != path or is_forever(path):
                     self._begin(vm.id, path, path in there)
             elif path in there:
                 self._write(path, FOREVER)
-        self._sweep(there - {self._file(vm) for vm in intent.vms})
+        self._sweep(there - {self._file(vm) for vm in here})
         if any(before.get(vm) != path for vm, path in self._needs.items()) or self._refused is not None:
             self._changed.set()
 

@@ -23,6 +23,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.executor import Executor
 from nacre.agent.host import cgroups, inventory, users
+from nacre.agent.host.inventory_devices import reachable_addresses
 from nacre.agent.host.proof import AccelerationProof
 from nacre.agent.host.users import Users
 from nacre.agent.hypervisors import registry, traffic
@@ -35,6 +36,8 @@ from nacre.agent.link import Link
 from nacre.agent.meters import exposition
 from nacre.agent.meters.meter import Meter
 from nacre.agent.metrics import Metrics, Safety
+from nacre.agent.migration.dial import Dial
+from nacre.agent.migration.listener import Listener
 from nacre.agent.observer import Observer
 from nacre.agent.records import RecordStore
 from nacre.agent.reporting import Reporting
@@ -157,9 +160,12 @@ class Agent:
             machines=lambda: exposition.lines(self._meter.latest(), self._meter.names()),
         )
         self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots)
+        self._listener = Listener(settings.migration_listen, self._files.load, reachable_addresses)
         self._executor = Executor(
             self._host(),
             self._consoles,
+            lines=Dial(self._files.load),
+            gate=self._listener,
             told=self._vm_changed,
             forgotten=self._observer.forget,
             counted=self._metrics.step,
@@ -219,6 +225,7 @@ class Agent:
             await self._proof.close()
             await self._volumes.close()
             await self._executor.close()
+            await self._listener.close()
             self._consoles.close()
 
     async def _connect(self) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from nacre.agent.passages import NOWHERE, Crossing, coming, going
 from nacre.agent.steps import (
     NOTHING,
     Accept,
     Adopt,
+    Await,
     Change,
     Delete,
     Discard,
@@ -32,6 +34,7 @@ from nacre.agent.steps import (
     Stop,
 )
 from nacre.agent.vms.presence import Presence
+from nacre.model.arrivals import VmArrival
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId, VolumeId
 from nacre.model.vm_changes import pending
@@ -65,6 +68,8 @@ class Known:
     """Its guard holds it still: it hears nothing, and can only be ended."""
     run: RunInfo | None = None
     """What the newest life has of its configuration."""
+    crossing: Crossing = NOWHERE
+    """How it stands on its way from or to another node."""
 
     @property
     def generation(self) -> int:
@@ -103,10 +108,10 @@ def plan(
     copies: Mapping[VmId, frozenset[int]] = MappingProxyType({}),
 ) -> Plan:
     """Return the next step of every machine. Without any desired state, machines are only looked for."""
-    told, void = wanted(intent), voids(intent)
+    told, void, arriving = wanted(intent), voids(intent), arrivals(intent)
     no = refused(intent, known)
     steps: dict[VmId, Step] = {}
-    for vm in sorted(told.keys() | known.keys() | void.keys()):
+    for vm in sorted(told.keys() | known.keys() | void.keys() | arriving.keys()):
         step = decide(
             told.get(vm),
             known.get(vm),
@@ -115,6 +120,7 @@ def plan(
             refused=vm in no,
             void=void.get(vm, NOT_VOID),
             copies=copies.get(vm, frozenset()),
+            arrival=arriving.get(vm),
         )
         if step != NOTHING:
             steps[vm] = step
@@ -143,6 +149,11 @@ def wanted(intent: NodeIntent | None) -> dict[VmId, VmIntent]:
     return {vm.id: vm for vm in intent.vms if vm.fence > void.get(vm.id, NOT_VOID).retired}
 
 
+def arrivals(intent: NodeIntent | None) -> dict[VmId, VmArrival]:
+    """Return the machines that are to come from other nodes."""
+    return {} if intent is None else {arrival.vm.id: arrival for arrival in intent.arrivals}
+
+
 def held(intent: NodeIntent | None, known: Mapping[VmId, Known]) -> tuple[VmId, ...]:
     """Name the machines that are here and were not told of, neither to have them nor to let go of them."""
     if intent is None:
@@ -152,7 +163,10 @@ def held(intent: NodeIntent | None, known: Mapping[VmId, Known]) -> tuple[VmId, 
         sorted(
             vm
             for vm, machine in known.items()
-            if vm not in told and not machine.deleted and to_retire(None, machine, void.get(vm, NOT_VOID)) is None
+            if vm not in told
+            and not machine.deleted
+            and machine.crossing.arriving is None
+            and to_retire(None, machine, void.get(vm, NOT_VOID)) is None
         )
     )
 
@@ -178,12 +192,13 @@ def decide(
     refused: bool = False,
     void: Void = NOT_VOID,
     copies: frozenset[int] = frozenset(),
+    arrival: VmArrival | None = None,
 ) -> Step:
     """Return the next step of one machine. `told` is None if the desired state (if `synced`) does not name it.
 
     `copies` are those that there are of it.
     """
-    step = _decide(told, known, now, synced=synced, refused=refused, void=void)
+    step = _decide(told, known, now, synced=synced, refused=refused, void=void, arrival=arrival)
     unwanted = void.discard & copies
     if unwanted and isinstance(step, Nothing | RetryAt):
         return Discard(min(unwanted))
@@ -201,9 +216,23 @@ def to_retire(told: VmIntent | None, known: Known | None, void: Void) -> int | N
     return here if ended else None
 
 
-def _decide(told: VmIntent | None, known: Known | None, now: float, *, synced: bool, refused: bool, void: Void) -> Step:
+def _decide(
+    told: VmIntent | None,
+    known: Known | None,
+    now: float,
+    *,
+    synced: bool,
+    refused: bool,
+    void: Void,
+    arrival: VmArrival | None = None,
+) -> Step:
     if known is None:
-        return NOTHING if told is None else Accept(told)
+        if told is None:
+            return NOTHING if arrival is None else Await(arrival)
+        return Accept(told)
+    comes = coming(told, known.crossing, known.presence, arrival, synced=synced)
+    if comes is not None:
+        return comes if comes == NOTHING else _at(known, now, comes)
     retiring = to_retire(told, known, void)
     if retiring is not None and (known.presence is not Presence.UNKNOWN or known.failure is not None):
         return Retire(retiring) if known.retry_at <= now else RetryAt(known.retry_at)
@@ -260,6 +289,9 @@ def _generation(intent: VmIntent) -> int:
 
 
 def _toward(intent: VmIntent, known: Known, now: float) -> Step:
+    goes = going(intent, known.crossing, known.presence)
+    if goes is not None:
+        return goes if goes == NOTHING else _at(known, now, goes)
     match intent.desired:
         case Desired.ABSENT:
             return NOTHING if known.deleted else _at(known, now, Delete())

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from nacre.lib.files import sync_folder, write_atomically
-from nacre.model.ids import RunId, VmId, VolumeId
+from nacre.model.ids import RunId, StreamId, VmId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
 
@@ -38,6 +38,22 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The generation that was in force when it ended."""
 
 
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt to send the machine to another node while it runs."""
+
+    stream: StreamId
+    sent: bool = False
+    """All of it has left. It may run there, and must not run here until the order is withdrawn."""
+
+
+class Arriving(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that comes from another node and does not belong here yet."""
+
+    stream: StreamId
+    received: bool = False
+    """A process for it was about to be started."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """All that must outlive the agent about one machine."""
 
@@ -59,6 +75,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Whom its hypervisor runs as, and who owns its files; 0 if that is the agent's user."""
     deleted: bool = False
     """Nothing is left of it but this, until the desired state no longer names it."""
+    sending: Sending | None = None
+    arriving: Arriving | None = None
     found_at: datetime
     """When the agent first heard of it."""
 

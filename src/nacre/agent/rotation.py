@@ -29,6 +29,8 @@ class Rotation:
         self._clock = clock
         self._asked_with: SigningKey | None = None
         self._not_before: datetime | None = None
+        self._content = False
+        """Whether a new certificate would be for no more than this one."""
 
     def reconnected(self) -> None:
         """Forget a request whose answer can no longer come."""
@@ -38,20 +40,24 @@ class Rotation:
         """Return what to ask now; None if the certificate is young enough, or was asked for a moment ago."""
         now = self._clock.now()
         waits = self._asked_with is not None or (self._not_before is not None and now < self._not_before)
-        if waits or not self._dialer.identity.rotation_due(now):
+        identity = self._dialer.identity
+        lacking = not identity.serves and not self._content
+        if waits or not (lacking or identity.rotation_due(now)):
             return None
         self._asked_with = SigningKey.generate()
         return Rotate(csr_pem=self._asked_with.request_pem())
 
     async def granted(self, answer: Rotated) -> None:
         """Store the new certificate and connect with it from now on. Raises NacreError if it is not usable."""
-        key, self._asked_with = self._asked_with, None
+        key = self._asked_with
         if key is None:
             return
         identity = await asyncio.to_thread(
             self._files.save_rotated, key, answer.certificate_pem, answer.roots_pem, self._dialer.identity
         )
         self._dialer.use(identity)
+        self._asked_with = None  # not before the new one is in use, or it would be asked for once more
+        self._content = not identity.serves  # an older control plane: a third one would be like the second
         log.info("certificate.rotated", node=identity.node, expires_at=identity.expires_at.isoformat())
 
     def refused(self, answer: Refused) -> bool:

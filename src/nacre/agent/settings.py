@@ -86,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How much unused images may take; images in use are always kept."""
     probe_kernel: str = ""
     """A kernel to prove hardware acceleration with; empty is the host's own, or that of the first image with one."""
+    migration_listen: str = "0.0.0.0:0"
+    """Address to take machines in on that come from other nodes while they run; port 0 is any free one."""
     metrics_listen: str = ""
     """Address to serve metrics on; empty is nowhere."""
     log_level: str = "info"
@@ -163,6 +165,7 @@ def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     )
     configuration.check_log_level(settings.log_level)
     settings.users  # noqa: B018  # raises if it cannot be read
+    split_address(settings.migration_listen, field="migration_listen")
     if settings.metrics_listen:
         split_address(settings.metrics_listen, field="metrics_listen")
     return settings

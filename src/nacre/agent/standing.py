@@ -1,6 +1,7 @@
 """How a machine stands, in the words of the planner and of reports. Used by the executor. Decides nothing."""
 
 from nacre.agent.hypervisors import guarding
+from nacre.agent.passages import Crossing
 from nacre.agent.planner import Known
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
@@ -29,6 +30,20 @@ def known(machine: Machine) -> Known:
         volumes=_volumes(machine),
         frozen=machine.frozen,
         run=run.info if run is not None else None,
+        crossing=crossing(machine),
+    )
+
+
+def crossing(machine: Machine) -> Crossing:
+    """Return how a machine stands that comes from another node or goes to one."""
+    record = machine.record
+    return Crossing(
+        sending=record.sending.stream if record.sending is not None else None,
+        sent=record.sending is not None and record.sending.sent,
+        astray=record.sending is not None and machine.outgoing is None,
+        arriving=record.arriving.stream if record.arriving is not None else None,
+        arrival=machine.arrival.state if machine.arrival is not None else None,
+        offered=machine.offer is not None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nacre.model.arrivals import VmArrival
 from nacre.model.vms import VmIntent
 
 
@@ -110,6 +111,44 @@ class Discard:
 
 
 @dataclass(frozen=True)
+class Send:
+    """Begin to send it to another node while it runs."""
+
+    intent: VmIntent
+
+
+@dataclass(frozen=True)
+class Recollect:
+    """Find out what has become of what an earlier agent had begun to send."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """The order to send it is withdrawn: it goes on here, whatever has left."""
+
+
+@dataclass(frozen=True)
+class Await:
+    """Make ready for a machine that comes from another node."""
+
+    arrival: VmArrival
+
+
+@dataclass(frozen=True)
+class Receive:
+    """The other node is there: start the process that takes the machine in."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Leave nothing of a machine that was to come."""
+
+
+Crossing = Send | Recollect | Recall | Await | Receive | Reject
+"""What has to do with moves of machines that run."""
+
+
+@dataclass(frozen=True)
 class Forget:
     """Remove the tombstone."""
 
@@ -132,5 +171,6 @@ Step = (
     | Retire
     | Discard
     | Forget
+    | Crossing
 )
 NOTHING = Nothing()

@@ -101,6 +101,11 @@ def volume_size(text: str | None) -> int | None:
     return None if text is None else _size(text, "size", MIN_DISK, MAX_DISK, 512)
 
 
+def rate(text: str | None, field: str) -> int | None:
+    """Return bytes per second."""
+    return None if text is None else _size(text, field, 1 << 10, 1 << 50, 1)
+
+
 def duration(text: str, field: str) -> float:
     """Return seconds."""
     if text.startswith("-"):

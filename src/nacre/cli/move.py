@@ -11,9 +11,11 @@ from nacre.cli.options import NO_WAIT, AllProjects, Filters, Limit, Sort, VmName
 from nacre.cli.output import Column, age, moment
 from nacre.cli.session import Here
 from nacre.cli.verbs import finish, on_each
-from nacre.errors import ConflictError, TimeoutExpiredError
-from nacre.model.moves import MOVE_ENDS, MoveState
-from nacre.schema.moves import MoveOut, VmMove
+from nacre.errors import ConflictError, InvalidInputError, TimeoutExpiredError
+from nacre.model.migrations import SendState
+from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveState
+from nacre.model.units import format_size
+from nacre.schema.moves import MAX_DOWNTIME_MS, LiveProgress, MoveOut, VmMove
 
 if TYPE_CHECKING:
     from nacre.client.api import Nacre
@@ -28,15 +30,20 @@ Target = Annotated[
     str | None, Parameter(completer=names.nodes, help="Node to move to; otherwise the scheduler chooses one.")
 ]
 
+Method = Annotated[
+    MoveMethod, Parameter(help="live: while it runs or not at all; restart: stop and start; auto: what is possible.")
+]
+
 COLUMNS: list[Column[MoveOut]] = [
     Column("ID", lambda move: move.id),
     Column("VM", lambda move: move.vm.name),
     Column("REASON", lambda move: move.reason.value),
     Column("STATE", lambda move: move.state.value),
+    Column("WAY", lambda move: move.way.value if move.way else "-"),
     Column("FROM", lambda move: move.source.name),
     Column("TO", lambda move: move.target.name if move.target else "-"),
     Column("AGE", lambda move: age(move.created_at)),
-    Column("MESSAGE", lambda move: move.message),
+    Column("MESSAGE", lambda move: standing(move)),  # noqa: PLW0108  # it is made further down
 ]
 
 
@@ -78,11 +85,30 @@ async def abort(*ids: MoveName, session: Here) -> None:
     finish(failure)
 
 
-async def move(*vms: VmName, to: Target = None, waiting: Waiting = NO_WAIT, session: Here) -> None:
-    """Stop machines as they do when asked, and start them on another node. Their disks stay behind as copies."""
+async def move(
+    *vms: VmName,
+    to: Target = None,
+    method: Method = MoveMethod.AUTO,
+    live: Annotated[bool, Parameter(negative=(), help="The same as --method live.")] = False,
+    cold: Annotated[bool, Parameter(negative=(), help="The same as --method restart.")] = False,
+    bandwidth: Annotated[
+        str | None, Parameter(help="How much may flow per second while it runs, such as 100MiB; else all there is.")
+    ] = None,
+    downtime: Annotated[
+        str | None, Parameter(help="How long a guest may stand still for its last pages, such as 300ms.")
+    ] = None,
+    waiting: Waiting = NO_WAIT,
+    session: Here,
+) -> None:
+    """Move machines to another node, while they run where that is possible. Their old disks stay behind as copies."""
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     wanted = arguments.refs(vms, "vm")
-    body = VmMove(to=None if to is None else arguments.ref(to, "node"))
+    body = VmMove(
+        to=None if to is None else arguments.ref(to, "node"),
+        method=_method(method, live=live, cold=cold),
+        bandwidth_bytes=arguments.rate(bandwidth, "bandwidth"),
+        downtime_ms=None if downtime is None else _milliseconds(downtime),
+    )
     async with session.client() as nacre:
         with progress.spinner(f"move {', '.join(wanted)}") as say:
 
@@ -94,6 +120,26 @@ async def move(*vms: VmName, to: Target = None, waiting: Waiting = NO_WAIT, sess
     if done:
         output.outcome(session, done, sentence)
     finish(failure)
+
+
+def _method(method: MoveMethod, *, live: bool, cold: bool) -> MoveMethod:
+    found = {MoveMethod.LIVE} if live else set[MoveMethod]()
+    found |= {MoveMethod.RESTART} if cold else set()
+    found |= {method} - {MoveMethod.AUTO}
+    if len(found) > 1:
+        raise InvalidInputError(
+            "methods_differ",
+            "the options ask for different ways to move the machine",
+            hint="give one of --live, --cold and --method",
+            field="method",
+        )
+    return found.pop() if found else MoveMethod.AUTO
+
+
+def _milliseconds(text: str) -> int:
+    found = round(arguments.duration(text, "downtime") * 1000)
+    arguments.check_range(found, "downtime", least=1, most=MAX_DOWNTIME_MS)
+    return found
 
 
 async def moves(*vms: VmName, all_projects: AllProjects = False, limit: Limit = 50, session: Here) -> None:
@@ -150,7 +196,31 @@ def sentence(move: MoveOut) -> str:
     """Say how a move stands."""
     where = f" to {move.target.name}" if move.target else ""
     message = f": {move.message}" if move.message else ""
-    return f"{move.vm.name}: move from {move.source.name}{where} is {move.state} ({move.id}){message}"
+    far = f", {copied(move.live)}" if move.live is not None and _is_copied(move) else ""
+    return f"{move.vm.name}: move from {move.source.name}{where} is {move.state}{far} ({move.id}){message}"
+
+
+def standing(move: MoveOut) -> str:
+    """Say what there is to know about a move besides its state."""
+    if move.live is not None and _is_copied(move):
+        return ": ".join(filter(None, (copied(move.live), move.message)))
+    return move.message or move.stopped_because
+
+
+def _is_copied(move: MoveOut) -> bool:
+    return move.state is MoveState.MIGRATING
+
+
+def copied(live: LiveProgress) -> str:
+    """Say how far a machine is copied."""
+    if live.sending is SendState.WAITING:
+        return "its new node gets ready"
+    return f"{format_size(live.transferred_bytes)} copied, {format_size(live.remaining_bytes)} left"
+
+
+def _stood_still(move: MoveOut) -> str:
+    lasted = move.live.downtime_ms if move.live is not None else None
+    return "" if lasted is None else f"{lasted:.0f} ms"
 
 
 def facts(move: MoveOut) -> list[tuple[str, str]]:
@@ -161,6 +231,12 @@ def facts(move: MoveOut) -> list[tuple[str, str]]:
         ("project", move.project.name),
         ("state", move.state.value),
         ("message", move.message),
+        ("method", move.method.value),
+        ("way", move.way.value if move.way else ""),
+        ("not while it ran", move.stopped_because),
+        ("attempts", str(move.attempts) if move.attempts else ""),
+        ("copied", copied(move.live) if move.live is not None else ""),
+        ("stood still", _stood_still(move)),
         ("reason", move.reason.value),
         ("from", move.source.name),
         ("to", move.target.name if move.target else ""),

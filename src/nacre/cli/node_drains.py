@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from nacre.cli import arguments, node_views, output, progress
-from nacre.cli.move import LOOK_S, told
+from nacre.cli.move import LOOK_S, Method, told
 from nacre.cli.options import NodeName, Yes
 from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm
 from nacre.errors import ConflictError
-from nacre.model.moves import DrainState
+from nacre.model.moves import DrainState, MoveMethod
 from nacre.schema.moves import MAX_DRAIN_S, NodeDrain, NodeEvacuate
 from nacre.schema.nodes import NodeEvacuated, NodeOut
 
@@ -29,15 +29,16 @@ async def drain(
     *,
     parallel: Parallel = 4,
     timeout: GiveUp = None,
+    method: Method = MoveMethod.AUTO,
     abort: Annotated[bool, Parameter(negative=(), help="End the drain that runs, half way.")] = False,
     wait: Wait = False,
     session: Here,
 ) -> None:
-    """Move every machine of a node to others, and keep it cordoned. Guests are asked to shut down."""
+    """Move every machine of a node to others, and keep it cordoned: while they run where that is possible."""
     if abort:
         await abort_drain(name, session=session)
         return
-    body = _body(parallel, timeout)
+    body = _body(parallel, timeout, method)
     async with session.client() as nacre:
         begun = await nacre.nodes.drain(arguments.ref(name, "node"), body)
         await _told(session, nacre, begun, wait=wait)
@@ -51,10 +52,17 @@ async def abort_drain(name: NodeName, /, *, session: Here) -> None:
 
 
 async def maintenance(
-    name: NodeName, /, *, parallel: Parallel = 4, timeout: GiveUp = None, wait: Wait = False, session: Here
+    name: NodeName,
+    /,
+    *,
+    parallel: Parallel = 4,
+    timeout: GiveUp = None,
+    method: Method = MoveMethod.AUTO,
+    wait: Wait = False,
+    session: Here,
 ) -> None:
     """Drain a node; once it is empty it may be switched off without that being news. Ended by uncordon."""
-    body = _body(parallel, timeout)
+    body = _body(parallel, timeout, method)
     async with session.client() as nacre:
         begun = await nacre.nodes.maintenance(arguments.ref(name, "node"), body)
         await _told(session, nacre, begun, wait=wait)
@@ -85,11 +93,11 @@ async def evacuate(
     output.outcome(session, [done], _evacuated)
 
 
-def _body(parallel: int, timeout: str | None) -> NodeDrain:
+def _body(parallel: int, timeout: str | None, method: MoveMethod) -> NodeDrain:
     timeout_s = None if timeout is None else arguments.duration(timeout, "timeout")
     if timeout_s is not None:
         arguments.check_range(timeout_s, "timeout", least=0.001, most=MAX_DRAIN_S)
-    return NodeDrain(parallel=arguments.parallel(parallel), timeout_s=timeout_s)
+    return NodeDrain(parallel=arguments.parallel(parallel), timeout_s=timeout_s, method=method)
 
 
 async def _told(session: Session, nacre: "Nacre", node: NodeOut, *, wait: bool) -> None:

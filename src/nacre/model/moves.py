@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+import msgspec
+
 from nacre.errors import ConflictError
 
 
@@ -27,10 +29,19 @@ class LeaveReason(StrEnum):
     NODE_REMOVED = "node-removed"
 
 
+class MoveMethod(StrEnum):
+    """How a machine gets from one node to another."""
+
+    AUTO = "auto"  # live if that is possible, else by a restart
+    LIVE = "live"  # while it runs, or not at all
+    RESTART = "restart"  # it is stopped, and started there
+
+
 class MoveState(StrEnum):
     """How far a move is."""
 
     PENDING = "pending"  # no node has been found for it yet; the machine runs on where it is
+    MIGRATING = "migrating"  # room is reserved on the target; the machine runs on its node while it is copied
     STOPPING = "stopping"  # room is reserved on the target; the machine is stopping on its node
     STARTING = "starting"  # it belongs to the target, which has not said yet that it runs
     DONE = "done"
@@ -38,10 +49,24 @@ class MoveState(StrEnum):
     FAILED = "failed"
 
 
+class MoveTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a machine is moved."""
+
+    method: MoveMethod = MoveMethod.AUTO
+    bandwidth_bytes: int | None = None
+    """Per second, while it runs. None: as fast as it goes."""
+    downtime_ms: int | None = None
+    """How long the guest may stand still for its last pages. None: as long as is usual."""
+
+
+BY_RESTART = MoveTerms(method=MoveMethod.RESTART)
+
 MOVE_ENDS = frozenset({MoveState.DONE, MoveState.ABORTED, MoveState.FAILED})
 
 MOVE_STEPS: dict[MoveState, frozenset[MoveState]] = {
-    MoveState.PENDING: frozenset({MoveState.STOPPING, MoveState.ABORTED, MoveState.FAILED}),
+    MoveState.PENDING: frozenset({MoveState.MIGRATING, MoveState.STOPPING, MoveState.ABORTED, MoveState.FAILED}),
+    # Starting is the hand-over, and the only way for a machine to be on its target. Done is for one that makes room.
+    MoveState.MIGRATING: frozenset({MoveState.PENDING, MoveState.STARTING}) | MOVE_ENDS,
     # Back to pending when the target is lost; done without a target when the machine only had to make room.
     MoveState.STOPPING: frozenset({MoveState.PENDING, MoveState.STARTING}) | MOVE_ENDS,
     MoveState.STARTING: MOVE_ENDS,

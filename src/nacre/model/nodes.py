@@ -135,6 +135,10 @@ class HypervisorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What it can do for machines and, for what it cannot, why. Null in lists, and from agents that do not say."""
 
 
+LIVE_MOVES = "live-moves"
+"""Ability of a hypervisor: machines come and go while they run, with the content of their disks."""
+
+
 class NumaNode(msgspec.Struct, frozen=True, kw_only=True):
     """One memory node of a host and its CPUs."""
 
@@ -213,6 +217,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Cores of all CPUs."""
     cpu_threads: int = 0
     """Threads of all cores."""
+    cpu_flags: str = ""
+    """What its CPUs can do, as a digest: equal for hosts between which a machine can go on under KVM."""
     numa: tuple[NumaNode, ...] = ()
     """Memory nodes."""
     huge_pages: tuple[HugePages, ...] = ()

@@ -5,7 +5,6 @@ Used by every layer: the same `VmSpec` is in REST bodies, database rows, message
 
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Annotated
 
 import msgspec
@@ -24,8 +23,9 @@ from nacre.model.hardware import (
     NicOptions,
     NumaCell,
 )
-from nacre.model.ids import ImageId, ProjectId, RunId, VmId, VolumeId
+from nacre.model.ids import ImageId, ProjectId, RunId, StreamId, VmId, VolumeId
 from nacre.model.images import ImageManifest
+from nacre.model.migrations import ArrivalObserved, Outgoing, OutgoingObserved
 from nacre.model.placement import MAX_PRIORITY, Placement
 from nacre.model.units import MIB
 from nacre.model.volumes import VolumeAttachment
@@ -215,6 +215,10 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Its disks besides the root disk, in the order in which the guest sees them."""
     seed: CloudInit | None = None
     """What `spec.cloud_init` stands for. May hold secrets: it is in no log, no event and no command line."""
+    outgoing: Outgoing | None = None
+    """It is to be sent to another node while it runs. Given and withdrawn with a new generation only."""
+    arrived_by: StreamId | None = None
+    """The stream by which it came here while it ran: what has arrived by another one is of no use."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,6 +364,10 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """The placement that this is about: one that has ended says nothing about the machine any more."""
     guest: GuestInfo | None = None
     """What the agent in the guest says, once it has said something in this life."""
+    outgoing: OutgoingObserved | None = None
+    """Set while it is sent to another node."""
+    arriving: ArrivalObserved | None = None
+    """Set for a machine that is coming from another node and does not belong here yet."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:
@@ -373,14 +381,6 @@ def satisfies(desired: Desired, phase: Phase) -> bool:
             return phase in {Phase.STOPPED, Phase.PENDING}
         case Desired.ABSENT:
             return phase is Phase.ABSENT
-
-
-def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
-    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    first, second = ip_address(one.host_address), ip_address(other.host_address)
-    return first == second or first.is_unspecified or second.is_unspecified
 
 
 def nic_mac(vm: VmId, index: int) -> str:

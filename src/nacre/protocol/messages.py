@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from nacre.model.arrivals import VmArrival
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import Role
 from nacre.model.nodes import Condition, NodeFacts, Usage
@@ -138,6 +139,8 @@ class NodeIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Pools that the node may use, besides its own."""
     volumes: tuple[VolumeIntent, ...] = ()
     """Volumes that live on this node, or are used on it."""
+    arrivals: tuple[VmArrival, ...] = ()
+    """Machines that are to be taken in from other nodes while they run."""
 
 
 class DesiredState(Message, frozen=True, kw_only=True, tag="desired"):

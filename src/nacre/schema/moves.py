@@ -6,13 +6,15 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.ids import DrainId, MoveId
-from nacre.model.moves import DrainState, MoveReason, MoveState
+from nacre.model.migrations import ArrivalState, SendState
+from nacre.model.moves import DrainState, MoveMethod, MoveReason, MoveState
 from nacre.model.nodes import NodeWish
 from nacre.model.vms import CopyState
 from nacre.schema.common import Body, Out, ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 
 MAX_PARALLEL = 100
+MAX_DOWNTIME_MS = 60_000
 MAX_DRAIN_S = 7 * 86400
 
 
@@ -21,6 +23,26 @@ class VmMove(Body, frozen=True, kw_only=True):
 
     to: str | None = None
     """Name or id of the node; null leaves that to the scheduler."""
+    method: MoveMethod = MoveMethod.AUTO
+    """`live` moves it while it runs, or not at all; `restart` stops it and starts it there; `auto` is the first if that
+    is possible, else the second.
+    """
+    bandwidth_bytes: Annotated[int, msgspec.Meta(ge=1 << 10)] | None = None
+    """How many bytes per second may flow while it runs; null is as fast as it goes."""
+    downtime_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)] | None = None
+    """How long the guest may stand still for its last pages; null is 300. One that writes faster never gets there."""
+
+
+class LiveProgress(Out, frozen=True, kw_only=True):
+    """How far the newest attempt is to move a machine while it runs."""
+
+    sending: SendState
+    arrival: ArrivalState
+    transferred_bytes: int
+    """Of the guest's memory. Its disks are copied before."""
+    remaining_bytes: int
+    downtime_ms: float | None
+    """How long the guest stood still, as its hypervisor says, without the hand-over."""
 
 
 class MoveOut(Out, frozen=True, kw_only=True):
@@ -44,6 +66,18 @@ class MoveOut(Out, frozen=True, kw_only=True):
     """The target that was asked for."""
     drain: DrainId | None
     """The drain that it is a part of."""
+    method: MoveMethod
+    """What was asked for."""
+    way: MoveMethod | None
+    """What is done: `live` while the machine runs, `restart` if it is stopped and started. Null until that is known,
+    and for a move that came to nothing.
+    """
+    stopped_because: str
+    """Why the machine is stopped and started although it would have moved while it ran, had that been possible."""
+    attempts: int
+    """How often it was tried while the machine ran."""
+    live: LiveProgress | None
+    """Null for a move that was not tried so."""
     message: str
     """What is waited for, or why it ended as it did."""
     created_by: str
@@ -63,6 +97,8 @@ class NodeDrain(Body, frozen=True, kw_only=True):
     """How many machines may be on their way at once."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_DRAIN_S)] | None = None
     """When to give up: what has not left by then stays. Null takes as long as it takes."""
+    method: MoveMethod = MoveMethod.AUTO
+    """`auto` moves machines while they run where that is possible, `live` leaves all others, `restart` stops them."""
 
 
 class NodeEvacuate(Body, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ def test_a_third_party_adds_a_driver_but_does_not_replace_ours(tmp_path, monkeyp
 
 def test_abilities_follow_from_what_a_driver_can(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(guarding, "obstacle", lambda: "")
-    assert registry.abilities(registry.load("qemu", tmp_path)) == ("guard", "prove-acceleration")
+    assert registry.abilities(registry.load("qemu", tmp_path)) == ("guard", "prove-acceleration", "live-moves")
     assert registry.abilities(registry.load("fake", tmp_path)) == ("guard",)
 
 

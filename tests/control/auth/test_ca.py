@@ -54,7 +54,7 @@ async def test_a_node_certificate_names_the_node_and_nothing_that_the_request_as
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"spiffe://{DOMAIN}/node/{NODE}"]
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     assert certificate.not_valid_after_utc == issued.expires_at == clock.now() + timedelta(days=90)
     peer = authority.peer(certificate.public_bytes(serialization.Encoding.DER))
     assert (peer.node, peer.serial, peer.expires_at) == (NODE, issued.serial, issued.expires_at)

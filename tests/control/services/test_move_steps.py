@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nacre.control.services.move_steps import End, Leave, Seek, TakeBack, Wait, next_step
+from nacre.control.services.move_steps import End, HandOver, Leave, Order, Seek, Step, TakeBack, Wait, next_step
+from nacre.control.store.move_streams import StreamRow
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError
 from nacre.model.convergence import Failure, FailureClass
-from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, VmId
-from nacre.model.moves import MOVE_ENDS, MOVE_STEPS, MoveReason, MoveState, step
+from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, RunId, StreamId, VmId
+from nacre.model.migrations import ArrivalState, SendState
+from nacre.model.moves import MOVE_ENDS, MOVE_STEPS, MoveMethod, MoveReason, MoveState, step
 from nacre.model.nodes import NodeState
-from nacre.model.vms import Desired, Phase, VmSpec
+from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 A, B = NodeId("node-a"), NodeId("node-b")
@@ -95,7 +97,7 @@ def test_every_situation_leads_to_a_state_that_the_table_allows() -> None:
         for source, target, aimed, late in itertools.product(
             [*NodeState, None], [*NodeState, None], [B, None], [timedelta(0), timedelta(days=1)]
         ):
-            if state is MoveState.STARTING and aimed is None:
+            if state in {MoveState.STARTING, MoveState.MIGRATING} and aimed is None:
                 continue
             todo = next_step(
                 a_move(state, aimed),
@@ -116,6 +118,12 @@ def test_every_situation_leads_to_a_state_that_the_table_allows() -> None:
                     assert where == A
                     assert seen
                     assert phase in {Phase.STOPPED, Phase.PENDING}
+                case Order():
+                    to = state
+                    assert state is MoveState.MIGRATING
+                case HandOver():
+                    to = MoveState.STARTING
+                    assert state is MoveState.MIGRATING
                 case TakeBack():
                     to = MoveState.PENDING
                     assert aimed is not None
@@ -123,6 +131,102 @@ def test_every_situation_leads_to_a_state_that_the_table_allows() -> None:
                     assert to in MOVE_ENDS
             assert step(state, to) is to
     assert looked_at > 100_000
+
+
+RUN = RunInfo(
+    id=RunId("run-1"), started_at=NOW, accelerator="tcg", accelerator_reason="", cpus=1, memory_bytes=512 << 20
+)
+STREAM = StreamRow(
+    id=StreamId("str-1"),
+    move=MoveId("mov-1"),
+    vm=VmId("vm-1"),
+    source=A,
+    target=B,
+    arrival=ArrivalState.COPYING,
+    sending=SendState.COPYING,
+    addresses=[],
+    created_at=NOW,
+    changed_at=NOW,
+)
+
+
+def migrating(**changes: object) -> Step:
+    """What is next for a machine that is copied, in a world with these differences."""
+    wishes = {name: changes.pop(name) for name in list(changes) if name in VmRow.__dataclass_fields__}
+    row = a_vm(Desired.RUNNING, Phase.RUNNING, A, seen=True, failure=None)
+    row = replace(row, moving=None, run=RUN, **wishes)  # type: ignore[arg-type]
+    told = {name: changes.pop(name) for name in list(changes) if name in StreamRow.__dataclass_fields__}
+    stream = replace(STREAM, **told)  # type: ignore[arg-type]
+    late = changes.pop("late", timedelta(0))
+    to = changes.pop("to", NodeState.READY)
+    usual: dict[str, object] = {"method": MoveMethod.LIVE, "ordered": True, "attempts": 1}
+    move = replace(a_move(MoveState.MIGRATING, B), **(usual | changes))  # type: ignore[arg-type]
+    return next_step(move, row, a_node(A, NodeState.READY), a_node(B, to), NOW + late, stream)  # type: ignore[arg-type,operator]
+
+
+WHOLE = {"sending": SendState.SENT, "arrival": ArrivalState.ARRIVED}
+ASKED = [
+    {"desired": Desired.STOPPED},
+    {"desired": Desired.PAUSED},
+    {"reboot_nonce": 1},
+    {"reset_nonce": 1},
+    {"spec": VmSpec(image=ImageId("img-1"), cpus=4)},
+    {"phase": Phase.STOPPED},
+]
+"""What a user, or the guest, may want instead of going on as it is."""
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_what_is_asked_for_while_a_machine_is_copied_is_done_where_it_is(asked: dict[str, object]) -> None:
+    assert isinstance(migrating(**asked), TakeBack)
+    assert isinstance(migrating(**asked, sending=SendState.SENT), TakeBack)
+    assert migrating(**asked, **WHOLE) == HandOver()
+
+
+def test_a_machine_is_handed_over_only_when_both_nodes_say_so() -> None:
+    for sending, arrival in itertools.product(SendState, ArrivalState):
+        handed = migrating(sending=sending, arrival=arrival) == HandOver()
+        assert handed == (sending is SendState.SENT and arrival is ArrivalState.ARRIVED)
+    assert isinstance(migrating(**WHOLE, to=NodeState.OFFLINE), TakeBack)
+
+
+def test_the_source_is_told_once_when_the_target_is_ready() -> None:
+    ready = {"arrival": ArrivalState.READY, "sending": SendState.WAITING}
+    assert migrating(**ready, ordered=False) == Order()
+    assert migrating(**ready) == Wait()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"sending": SendState.FAILED},
+        {"arrival": ArrivalState.FAILED},
+        {"sending": SendState.SENT, "arrival": ArrivalState.FAILED},
+        {"sending": SendState.SENT, "late": timedelta(minutes=2)},
+        {"late": timedelta(hours=1)},
+    ],
+    ids=str,
+)
+def test_an_attempt_that_comes_to_nothing_is_followed_by_another_and_after_three_by_none(
+    broken: dict[str, object],
+) -> None:
+    assert isinstance(migrating(**broken), TakeBack)
+    end = migrating(**broken, attempts=3)
+    assert isinstance(end, End)
+    assert end.state is MoveState.FAILED
+    assert isinstance(migrating(**broken, attempts=3, method=MoveMethod.AUTO), TakeBack)
+
+
+def test_another_attempt_waits_a_while_and_until_the_machine_is_settled() -> None:
+    move = replace(a_move(MoveState.PENDING, None), method=MoveMethod.LIVE, attempts=1, message="broken")
+    row = a_vm(Desired.RUNNING, Phase.RUNNING, A, seen=True, failure=None)
+    ready = a_node(A, NodeState.READY)
+    assert next_step(move, row, ready, None, NOW) == Wait("broken")
+    later = NOW + timedelta(minutes=1)
+    assert next_step(move, row, ready, None, later) == Seek()
+    unsettled = a_vm(Desired.RUNNING, Phase.RUNNING, A, seen=False, failure=None)
+    assert isinstance(next_step(move, unsettled, ready, None, later), Wait)
+    assert next_step(replace(move, method=MoveMethod.RESTART), unsettled, ready, None, later) == Seek()
 
 
 def test_a_machine_that_is_gone_or_goes_ends_its_move() -> None:

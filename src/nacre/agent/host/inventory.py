@@ -43,6 +43,7 @@ def read(root: Path, addresses: inventory_devices.Addresses | None = None) -> In
         cpu_model=model,
         cpu_cores=cores,
         cpu_threads=threads,
+        cpu_flags=inventory_processors.flags(root),
         numa=inventory_processors.numa(root),
         huge_pages=inventory_processors.huge_pages(root),
         disks=inventory_devices.disks(root),

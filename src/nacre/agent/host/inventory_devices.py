@@ -6,6 +6,7 @@ Names of disks and interfaces change with the order in which a kernel meets them
 import re
 import socket
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,12 @@ def addresses_here() -> Addresses:
         of_ip = (each.address for each in known if each.family in {socket.AF_INET, socket.AF_INET6})
         found[name] = tuple(sorted(address for address in of_ip if not address.startswith(("fe80:", "169.254."))))
     return found
+
+
+def reachable_addresses() -> tuple[str, ...]:
+    """Return the addresses of this host, those that lead to it from elsewhere first, its loopback last."""
+    known = {address for some in addresses_here().values() for address in some}
+    return tuple(sorted(known, key=lambda address: (ip_address(address).is_loopback, ":" in address, address)))
 
 
 def _by_id(folder: Path) -> dict[str, str]:

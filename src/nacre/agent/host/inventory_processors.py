@@ -1,5 +1,6 @@
 """What a host computes with: processors, memory nodes, huge pages. Called by `inventory`, read from /proc and /sys."""
 
+import hashlib
 import platform
 import re
 from pathlib import Path
@@ -23,6 +24,12 @@ def processors(root: Path) -> tuple[str, int, int]:
         return platform.processor(), psutil.cpu_count(logical=False) or 0, psutil.cpu_count() or 0
     model = next((block[name] for block in blocks for name in _MODEL_NAMES if block.get(name)), "")
     return " ".join(model.split()), _cores(root, threads), len(threads)
+
+
+def flags(root: Path) -> str:
+    """Return a digest of what the CPUs can do; empty where /proc does not tell."""
+    found = re.search(r"^(?:flags|Features)\s*:[ \t]*(.*)$", text(root / "proc/cpuinfo"), re.MULTILINE)
+    return "" if found is None else hashlib.sha256(" ".join(sorted(found[1].split())).encode()).hexdigest()[:16]
 
 
 def numa(root: Path) -> tuple[NumaNode, ...]:

@@ -262,6 +262,24 @@ class CanReceive(Protocol):
 
 
 @runtime_checkable
+class CanTakeBack(Protocol):
+    """Ability of a guest: goes on here although all of it was sent. For who knows that nobody runs it elsewhere."""
+
+    async def take_back(self) -> None:
+        """Let a guest that was sent (`MOVED`) run here again. May be repeated."""
+        ...
+
+
+@runtime_checkable
+class CanReceiveHeld(Protocol):
+    """Ability of a driver: takes a guest in with the content of its disks, and does not let it run by itself."""
+
+    async def receive_held(self, launch: Launch, socket: Path) -> Guest:
+        """As `CanReceive.receive`, but once the guest has come it is PAUSED until it is resumed."""
+        ...
+
+
+@runtime_checkable
 class HasDisplay(Protocol):
     """Ability of a guest: it has a screen."""
 

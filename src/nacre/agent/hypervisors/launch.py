@@ -135,6 +135,8 @@ class Arrival:
     """What the guest said there (`abilities.HasShape`). Only its driver understands it."""
     disks: tuple[str, ...] = ()
     """Disks whose content comes as well."""
+    held: bool = False
+    """Whether the guest, once it is here, stands still until it is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)

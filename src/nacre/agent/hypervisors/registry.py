@@ -10,9 +10,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from nacre.agent.hypervisors.abilities import CanGuard, CanProbeAcceleration
+from nacre.agent.hypervisors.abilities import CanGuard, CanProbeAcceleration, CanReceiveHeld
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.errors import UnsupportedError
+from nacre.model.nodes import LIVE_MOVES
 
 DRIVERS = {
     "qemu": "nacre.agent.hypervisors.qemu.driver:QemuHypervisor",
@@ -24,7 +25,11 @@ ENTRY_POINTS = "nacre.hypervisors"
 
 GUARD = "guard"
 
-_ABILITIES: dict[str, type] = {GUARD: CanGuard, "prove-acceleration": CanProbeAcceleration}
+_ABILITIES: dict[str, type] = {
+    GUARD: CanGuard,
+    "prove-acceleration": CanProbeAcceleration,
+    LIVE_MOVES: CanReceiveHeld,
+}
 
 
 def load(name: str, state_directory: Path, **options: str) -> Hypervisor:

@@ -34,6 +34,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def sizes(self, directory: Path) -> dict[str, int]:
+        """Return the disks that there are of a machine, and how large the guest sees them. Raises DriverError."""
+        ...
+
     async def remove(self, directory: Path, disk: str) -> None:
         """Remove a disk and what an interrupted `ensure` left of it. May be repeated."""
         ...

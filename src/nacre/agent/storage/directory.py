@@ -12,6 +12,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.storage import qemu_img
 from nacre.agent.storage.base import BaseDisk
+from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Format
 from nacre.model.units import format_size
@@ -51,6 +52,10 @@ class DirectoryStorage:
             await self._run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
         return DiskFile(id=disk, path=path, format="qcow2")
 
+    async def sizes(self, directory: Path) -> dict[str, int]:
+        """See `base.Storage.sizes`."""
+        return await in_thread(_sizes, directory)
+
     async def remove(self, directory: Path, disk: str) -> None:
         """See `base.Storage.remove`."""
         for path in (_path(directory, disk), _partial(directory, disk)):
@@ -76,6 +81,11 @@ class DirectoryStorage:
 
     async def _run(self, *words: str) -> None:
         await qemu_img.run(self._qemu_img, *words)
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    found = {path.stem: read_header(path) for path in sorted(directory.glob("*.qcow2"))}
+    return {disk: header.size_bytes for disk, header in found.items() if header is not None}
 
 
 def read_header(path: Path) -> Header | None:

@@ -5,6 +5,7 @@ stay ours, so that a hypervisor that was taken over cannot put other files in th
 """
 
 import stat
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,14 @@ async def lend(machine: Machine, disk: Disk, host: Host) -> None:
     """Let a machine that runs use a disk that comes later. Raises OSError."""
     if host.users is not None and machine.record.user and isinstance(disk, DiskFile):
         await in_thread(_give_disk, disk, host.users, machine.record.user, host.place(machine.id))
+
+
+async def lend_sockets(machine: Machine, sockets: Iterable[Path], host: Host) -> None:
+    """Let a machine that runs connect to sockets of ours in its folder. Raises OSError."""
+    if host.users is None or not machine.record.user:
+        return
+    for socket in sockets:
+        await in_thread(host.users.own, socket, machine.record.user)
 
 
 def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:

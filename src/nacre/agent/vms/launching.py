@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nacre.agent.hypervisors.launch import DiskFile, FirmwareFiles, Launch, UserNic
+from nacre.agent.hypervisors.launch import Arrival, DiskFile, FirmwareFiles, Launch, UserNic
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
@@ -110,6 +110,11 @@ def to_adopt(vm: VmId, run: RunId, host: Host, *, fence: int = 0, config: InForc
         cpu=has.cpu,
         memory=has.memory,
     )
+
+
+def to_receive(starting: Launch, arrival: Arrival) -> Launch:
+    """Return what the driver needs to take a machine in that would be started by `starting`. Pure."""
+    return replace(starting, arrival=arrival)
 
 
 def kernel_args(intent: VmIntent, kernel: Path | None) -> str:

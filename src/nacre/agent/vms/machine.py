@@ -19,6 +19,7 @@ from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import Failure
 from nacre.model.ids import VmId
+from nacre.model.migrations import ArrivalObserved, Offer, OutgoingObserved
 from nacre.model.vms import Desired, ExitReason, Phase, RestartPolicy, VmObserved
 
 FIRST_PAUSE_S = 0.5
@@ -56,6 +57,12 @@ class Machine:
         """Whether its guard holds the guest still, because the node's lease has ended."""
         self.failure: Failure | None = None
         self.retry_at = 0.0
+        self.outgoing: OutgoingObserved | None = None
+        """What is known of its way to another node; None if it is on none, or that has yet to be found out."""
+        self.arrival: ArrivalObserved | None = None
+        """The same of its way here."""
+        self.offer: Offer | None = None
+        """What the other node has offered, until that is taken up."""
         self.off = asyncio.Event()
         self._presence = Presence.UNKNOWN
         self._activity: Phase | None = None
@@ -239,6 +246,8 @@ class Machine:
             restarts=record.restarts,
             failure=self.failure,
             guest=self.inside.info if self.inside is not None else None,
+            outgoing=self.outgoing,
+            arriving=self.arrival,
         )
 
     def _phase(self) -> Phase:
@@ -247,6 +256,8 @@ class Machine:
             return Phase.ABSENT
         if self._activity is not None:
             return self._activity
+        if record.sending is not None and self._presence is Presence.PAUSED:
+            return Phase.RUNNING  # it stands still between two nodes, by nobody's wish
         if self._presence in _PRESENT:
             return _PRESENT[self._presence]
         if self._presence is Presence.UNKNOWN:

@@ -45,32 +45,32 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     try:
         host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
-        disks = await _disks(intent, image, host)
+        made = await disks(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
         async with host.pools.held([attachment.volume for attachment in intent.volumes]):
-            disks += await host.pools.disks(intent.volumes)
-            return await _start(machine, intent, image, disks, lock, host)
+            made += await host.pools.disks(intent.volumes)
+            return await _start(machine, intent, image, made, lock, host)
     finally:
         os.close(lock)
 
 
 async def _start(
-    machine: Machine, intent: VmIntent, image: CachedImage, disks: tuple[DiskFile, ...], lock: int, host: Host
+    machine: Machine, intent: VmIntent, image: CachedImage, made: tuple[DiskFile, ...], lock: int, host: Host
 ) -> Guest:
     """Start the process, holding the lock of the machine and those of its volumes."""
     driver = host.hypervisor(intent.spec.hypervisor)
-    _empty(host, intent)
+    empty(host, intent)
     run = host.new_run()
     machine.enter(Phase.STARTING)
     async with Undo() as undo:
-        ready = await _ready(intent, driver, host, undo)
-        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host, ready=ready)
+        found = await ready(intent, driver, host, undo)
+        launch = launching.launch(intent, image, made, run=run, lock_fd=lock, host=host, ready=found)
         launch = await confining.confined(machine, launch, driver, host)
         undo.push(lambda: machine.save(starting=None))
         starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())
         await machine.save(starting=starting)
         if launch.lease is not None:
-            await _leased(launch.lease, host)
+            await leased(launch.lease, host)
         guest = await driver.start(launch)
         undo.push(guest.kill)
         info = run_info(intent, starting, guest, host)
@@ -86,8 +86,8 @@ async def _start(
     return guest
 
 
-async def _ready(intent: VmIntent, driver: Hypervisor, host: Host, undo: Undo) -> launching.Ready:
-    """Make ready what a machine has besides disks. Raises DriverError and OSError."""
+async def ready(intent: VmIntent, driver: Hypervisor, host: Host, undo: Undo) -> launching.Ready:
+    """Make ready what a machine has besides disks. May be repeated. Raises DriverError and OSError."""
     files = await in_thread(firmware.files, intent.spec.boot, driver, host.place(intent.id))
     medium = await in_thread(_seed, intent, host.place(intent.id))
     if not intent.spec.devices.tpm:
@@ -115,7 +115,7 @@ def run_info(intent: VmIntent, starting: Starting, guest: Guest, host: Host) -> 
     )
 
 
-async def _leased(lease: Path, host: Host) -> None:
+async def leased(lease: Path, host: Host) -> None:
     """Wait a little for a lease that is just being asked for, or granted anew. Raises DriverError (`lease_missing`)."""
     deadline = asyncio.get_running_loop().time() + LEASE_PATIENCE_S
     while guarding.read_lease(lease) - host.clock.boottime() < guarding.LEAST_LEFT_S:
@@ -124,7 +124,8 @@ async def _leased(lease: Path, host: Host) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+async def disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+    """Make the disks of a machine that are not there yet, and return all. May be repeated. Raises DriverError."""
     artifact = intent.image.artifact(Role.DISK)
     base = image.path(Role.DISK)
     if artifact is None or base is None:
@@ -153,7 +154,7 @@ def _seed(intent: VmIntent, place: Path) -> Path | None:
     return path
 
 
-def _empty(host: Host, intent: VmIntent) -> None:
+def empty(host: Host, intent: VmIntent) -> None:
     """Make the folder for sockets, without what an earlier life left in it: the lock says that it is over."""
     place = host.run_place(intent.id)
     shutil.rmtree(place, ignore_errors=True)

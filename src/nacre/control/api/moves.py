@@ -33,7 +33,7 @@ class MoveFilters(Paged, frozen=True, kw_only=True):
 async def move_vm(
     call: TheCall, vm: FromPath[str], params: NamedDependency[InProject], data: JSONBody[VmMove | None] = None
 ) -> Response[MoveOut]:
-    """Stop a machine, as it does when asked, and start it on another node. Its disks stay behind as a copy."""
+    """Move a machine to another node: while it runs if that is possible, else it is stopped and started there."""
     body = data or VmMove()
     return await call.create(
         lambda tx, caller: move_requests.begin(tx, caller, vm, body, project=params.project),

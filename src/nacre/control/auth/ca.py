@@ -125,6 +125,7 @@ class CertificateAuthority:
             _builder(NodeId(node), request.public_key(), serial, begins, ends),
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(node_uri(self.domain, node))]),
             ExtendedKeyUsageOID.CLIENT_AUTH,
+            ExtendedKeyUsageOID.SERVER_AUTH,  # to other nodes, which look at the node's name and nothing else
         )
         issued = Issued(
             node=node,
@@ -190,7 +191,7 @@ class CertificateAuthority:
         return begins, ends
 
     def _sign(
-        self, builder: x509.CertificateBuilder, names: x509.SubjectAlternativeName, use: x509.ObjectIdentifier
+        self, builder: x509.CertificateBuilder, names: x509.SubjectAlternativeName, *uses: x509.ObjectIdentifier
     ) -> x509.Certificate:
         identifier = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         return (
@@ -198,7 +199,7 @@ class CertificateAuthority:
             .add_extension(names, critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
             .sign(self._key, hashes.SHA256())
         )

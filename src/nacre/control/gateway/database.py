@@ -106,9 +106,9 @@ class DatabaseLedger:
         return Rotated(certificate_pem=issued.certificate_pem, roots_pem=issued.roots_pem), peer
 
     async def artifact(self, node: NodeId, image: ImageId, role: Role) -> Path:
-        """Return a file of an image that a machine of this node boots from."""
+        """Return a file of an image that a machine of this node boots from, or one that is about to come."""
         async with self._db.read() as rd:
-            wanted = set((await desired.load(rd, node, self._sealer)).images)
+            wanted = (await desired.load(rd, node, self._sealer)).images
             path = await images.artifact_path(rd, self._depot, image, role) if image in wanted else None
         if path is None:
             raise NotFoundError(

@@ -1,6 +1,7 @@
 """The whole desired state of one node. `build` is pure; `load` reads what it needs. Called by the agent's link."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -12,14 +13,18 @@ from nacre.control.gateway import volume_intents
 from nacre.control.gateway.volume_intents import NOTHING, NodeStorage
 from nacre.control.services import images, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
-from nacre.control.store import copies, nodes, vms
+from nacre.control.store import copies, move_streams, moves, nodes, vms
 from nacre.control.store.copies import CopyRow
 from nacre.control.store.db import Read
+from nacre.control.store.move_streams import StreamRow
+from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeTerms
 from nacre.control.store.vms import VmRow
+from nacre.model.arrivals import VmArrival
 from nacre.model.guests import CloudInit
-from nacre.model.ids import ImageId, NodeId, VmId
+from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import ImageManifest
+from nacre.model.migrations import DOWNTIME_MS, Outgoing
 from nacre.model.vms import CopyRef, CopyState, Desired, RetiredVm, VmIntent
 from nacre.model.volumes import VolumeAttachment
 from nacre.protocol.messages import NodeIntent
@@ -45,11 +50,13 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
     owners = await nodes.terms(rd, among)
     rows = _by_node(await vms.on_nodes(rd, among))
     left = _by_node(await copies.on_nodes(rd, among))
-    storage = await volume_intents.load(rd, among, [row.id for some in rows.values() for row in some])
-    needed = {row.image for some in rows.values() for row in some} | storage.images()
-    manifests = await images.manifests(rd, needed)
-    seeded = [row.id for some in rows.values() for row in some if row.spec.cloud_init is not None]
-    seeds = await vm_seeds.opened(rd, seeded, sealer)
+    live = await moves.live(rd, among)
+    streams = await move_streams.many(rd, {move.stream for move in live if move.stream is not None})
+    coming = {row.id: row for row in await vms.many(rd, {move.vm for move in live})} if live else {}
+    shown = {row.id: row for some in (*rows.values(), coming.values()) for row in some}.values()
+    storage = await volume_intents.load(rd, among, [row.id for row in shown])
+    manifests = await images.manifests(rd, {row.image for row in shown} | storage.images())
+    seeds = await vm_seeds.opened(rd, [row.id for row in shown if row.spec.cloud_init is not None], sealer)
     return {
         node: build(
             rows.get(node, ()),
@@ -59,6 +66,8 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
             tenure=owners[node].tenure if node in owners else 0,
             allowed=node in owners and _allowed(owners[node], rd.now()),
             storage=storage.of(node, manifests),
+            orders=_orders(node, live, streams),
+            arrivals=_arrivals(node, live, coming, manifests, seeds),
         )
         for node in among
     }
@@ -73,6 +82,8 @@ def build(
     tenure: int = 0,
     allowed: bool,
     storage: NodeStorage = NOTHING,
+    orders: Mapping[VmId, Outgoing] = MappingProxyType({}),
+    arrivals: Sequence[VmArrival] = (),
 ) -> NodeIntent:
     """Return the intent for the machines placed on a node, in a stable order.
 
@@ -85,17 +96,64 @@ def build(
     asked_for = bool(askers) and all(by is not None for by in askers)
     return NodeIntent(
         vms=tuple(
-            _intent(row, manifests.get(row.image), storage.attached.get(row.id, ()), seeds.get(row.id))
+            _intent(
+                row,
+                manifests.get(row.image),
+                storage.attached.get(row.id, ()),
+                seeds.get(row.id),
+                orders.get(row.id),
+            )
             for row in ordered
         ),
-        images=tuple(sorted({row.image for row in ordered if row.desired is not Desired.ABSENT} | storage.images)),
+        images=tuple(
+            sorted(
+                {row.image for row in ordered if row.desired is not Desired.ABSENT}
+                | {arrival.vm.image.id for arrival in arrivals}
+                | storage.images
+            )
+        ),
         pools=storage.pools,
         volumes=storage.volumes,
         teardown_allowed=allowed or asked_for,
         tenure=tenure,
         retired=tuple(RetiredVm(id=copy.vm, fence=copy.fence) for copy in left if copy.state is CopyState.RETIRING),
         discard=tuple(CopyRef(id=copy.vm, fence=copy.fence) for copy in left if copy.state is CopyState.DISCARDING),
+        arrivals=tuple(arrivals),
     )
+
+
+def _orders(node: NodeId, live: Iterable[MoveRow], streams: Mapping[StreamId, StreamRow]) -> dict[VmId, Outgoing]:
+    """Return the machines that a node is to send."""
+    orders: dict[VmId, Outgoing] = {}
+    for move in live:
+        stream = streams.get(move.stream) if move.stream is not None else None
+        if move.source == node and move.ordered and stream is not None:
+            orders[move.vm] = Outgoing(
+                stream=stream.id,
+                target=stream.target,
+                addresses=tuple(stream.addresses),
+                bandwidth_bytes=move.bandwidth_bytes,
+                downtime_ms=move.downtime_ms or DOWNTIME_MS,
+            )
+    return orders
+
+
+def _arrivals(
+    node: NodeId,
+    live: Iterable[MoveRow],
+    rows: Mapping[VmId, VmRow],
+    manifests: Mapping[ImageId, ImageManifest],
+    seeds: Mapping[VmId, CloudInit],
+) -> tuple[VmArrival, ...]:
+    """Return the machines that a node is to take in, with the tokens that they will have there."""
+    found: list[VmArrival] = []
+    for move in live:
+        row = rows.get(move.vm)
+        if move.target == node and move.stream is not None and row is not None:
+            there = replace(row, fence=row.fence + 1)
+            intent = _intent(there, manifests.get(row.image), (), seeds.get(row.id))
+            found.append(VmArrival(stream=move.stream, source=move.source, vm=intent))
+    return tuple(found)
 
 
 def _allowed(owner: NodeTerms, now: datetime) -> bool:
@@ -112,7 +170,11 @@ def _by_node(rows: Iterable[P]) -> dict[NodeId, list[P]]:
 
 
 def _intent(
-    row: VmRow, manifest: ImageManifest | None, attached: tuple[VolumeAttachment, ...], seed: CloudInit | None
+    row: VmRow,
+    manifest: ImageManifest | None,
+    attached: tuple[VolumeAttachment, ...],
+    seed: CloudInit | None,
+    order: Outgoing | None = None,
 ) -> VmIntent:
     return VmIntent(
         id=row.id,
@@ -128,6 +190,8 @@ def _intent(
         fence=row.fence,
         volumes=attached,
         seed=None if seed is None else _named(seed, row),
+        outgoing=order,
+        arrived_by=row.arrived_by,
     )
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from nacre.control.services import copies, node_signs, pools, vm_facts, volume_facts
 from nacre.control.store import copies as copy_store
-from nacre.control.store import vms
+from nacre.control.store import move_streams, vms
 from nacre.control.store.db import Database, Tx
+from nacre.control.store.move_streams import Told
 from nacre.control.store.nodes import Accepted, accept_observations
+from nacre.control.wake import MOVES
 from nacre.model.ids import NodeId
 from nacre.protocol.messages import Observed
 
@@ -33,6 +35,14 @@ async def apply_all(tx: Tx, reports: Sequence[Report]) -> list[bool]:
     done: list[bool] = []
     while len(done) < len(reports):
         done += await _each_once(tx, _unlike(reports[len(done) :]))
+    told = [
+        Told(node=report.node, vm=vm.id, outgoing=vm.outgoing, arriving=vm.arriving)
+        for report, accepted in zip(reports, done, strict=True)
+        for vm in report.facts.vms
+        if accepted and (vm.outgoing is not None or vm.arriving is not None)
+    ]
+    if told and await move_streams.follow(tx, told):
+        tx.wake(MOVES)
     return done
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nacre.control.reconcilers.loop import Loop
-from nacre.control.services import move_targets, moves
+from nacre.control.services import live_moves, move_targets, moves
 from nacre.control.services.move_steps import Seek, Step, Wait, next_step
-from nacre.control.store import drains, nodes, vms
+from nacre.control.store import drains, move_streams, nodes, vms
 from nacre.control.store import moves as store
 from nacre.control.store.db import Database, Read
 from nacre.control.store.moves import MoveRow
@@ -24,6 +24,11 @@ MOST = 2000
 """Moves looked at in one round; the rest have their turn when these have ended."""
 AGAIN_S = 0.2
 """When another decider took the room that was chosen."""
+AGAIN_LIVE_S = 1.0
+"""While machines are copied: nobody rings when nothing is heard any more."""
+
+
+_ON_THEIR_WAY = frozenset({MoveState.MIGRATING, MoveState.STOPPING, MoveState.STARTING})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class Facts:
     steps: list[tuple[MoveRow, VmRow | None, Step]]
     slots: dict[DrainId, int]
     """How many more machines of each drain may go now."""
+    live: bool = False
+    """Whether a machine is copied while it runs, or is about to be again."""
 
     @property
     def seeking(self) -> list[tuple[MoveRow, VmRow]]:
@@ -65,14 +72,15 @@ class MoveReconciler:
         seeking = facts.seeking
         self._judged &= {move.id for move, _ in seeking}
         if not _worth_deciding(seeking, facts.slots, self._judged):
-            return None
+            return AGAIN_LIVE_S if facts.live else None
         async with self._db.read() as rd:
             fleet = await move_targets.everything(rd)
+            known = await nodes.every(rd) if any(live_moves.wanted(move) for move, _ in seeking) else []
         lost = False
         for move, vm in seeking:
-            decision, message = move_targets.choose(move, vm, fleet, self._chance)
+            decision, message = move_targets.choose(move, vm, fleet, self._chance, known)
             lost |= not await self._decided(move, vm, decision, message, facts.slots)
-        return AGAIN_S if lost else None
+        return AGAIN_S if lost else AGAIN_LIVE_S if facts.live else None
 
     async def _decided(
         self, move: MoveRow, vm: VmRow, decision: Decision, message: str, slots: dict[DrainId, int]
@@ -107,21 +115,31 @@ async def load(rd: Read) -> Facts:
         if drain.ended_at is None
     }
     now = rd.now()
+    under_way = [move for move in found if move.stream is not None and move.state is MoveState.MIGRATING]
+    streams = await move_streams.many(rd, {move.stream for move in under_way if move.stream is not None})
     steps = [
         (
             move,
             vm := machines.get(move.vm),
-            next_step(move, vm, there.get(move.source), there.get(move.target) if move.target else None, now),
+            next_step(
+                move,
+                vm,
+                there.get(move.source),
+                there.get(move.target) if move.target else None,
+                now,
+                streams.get(move.stream) if move.stream else None,
+            ),
         )
         for move in found
     ]
-    return Facts(steps=steps, slots=slots)
+    live = any(move.attempts and move.state in {MoveState.PENDING, MoveState.MIGRATING} for move in found)
+    return Facts(steps=steps, slots=slots, live=live)
 
 
 def _on_their_way(found: Iterable[MoveRow]) -> dict[DrainId, int]:
     counted: dict[DrainId, int] = {}
     for move in found:
-        if move.drain is not None and move.state in {MoveState.STOPPING, MoveState.STARTING}:
+        if move.drain is not None and move.state in _ON_THEIR_WAY:
             counted[move.drain] = counted.get(move.drain, 0) + 1
     return counted
 

@@ -12,7 +12,8 @@ from nacre.model.capabilities import BASELINE, mask_of, named
 from nacre.model.nodes import Capacity, ConditionKind, NodeState
 from nacre.model.placement import Policy, TaintEffect
 from nacre.model.units import format_size
-from nacre.model.vms import PublishedPort, ports_overlap
+from nacre.model.vm_checks import ports_overlap
+from nacre.model.vms import PublishedPort
 
 GUARD = "guard"
 """The ability of a hypervisor to hold machines that are restarted elsewhere when their node is lost."""

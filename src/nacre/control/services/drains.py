@@ -23,7 +23,7 @@ from nacre.control.store.vms import VmRow
 from nacre.control.wake import MOVES, NODES, node_topic
 from nacre.model.events import SYSTEM, Actor
 from nacre.model.ids import DrainId, VmId
-from nacre.model.moves import MOVE_ENDS, DrainState, MoveReason, MoveState
+from nacre.model.moves import MOVE_ENDS, DrainState, MoveMethod, MoveReason, MoveState, MoveTerms
 from nacre.model.nodes import STATE_OF_WISH, NodeWish, move
 from nacre.model.vms import Desired
 
@@ -45,6 +45,7 @@ async def start(
     parallel: int = DEFAULT_PARALLEL,
     timeout_s: float | None = None,
     reason: MoveReason = MoveReason.DRAIN,
+    method: MoveMethod = MoveMethod.RESTART,
     actor: Actor,
     request_id: str = "",
 ) -> DrainRow:
@@ -65,6 +66,7 @@ async def start(
         wish_before=node.wish,
         wish_after=NodeWish.MAINTENANCE if node.wish is NodeWish.MAINTENANCE else after,
         parallel=parallel,
+        method=method,
         created_by=actor.name,
         created_at=now,
         deadline=None if timeout_s is None else now + timedelta(seconds=timeout_s),
@@ -101,7 +103,7 @@ async def stop(
     The node becomes again what it was for before, or what `wish` says.
     """
     for each in await move_store.of_drain(tx, drain.id):
-        if each.state in {MoveState.PENDING, MoveState.STOPPING}:
+        if each.state in {MoveState.PENDING, MoveState.MIGRATING, MoveState.STOPPING}:
             await moves.abort(tx, each, message=message, actor=actor)
     await _end(tx, node, drain, state, message, wish or drain.wish_before, actor=actor, request_id=request_id)
 
@@ -162,7 +164,15 @@ async def _draw_up(tx: Tx, drain: DrainRow, known: Sequence[MoveRow]) -> int:
     locked: list[VmRow] = await vms.on_node(tx, drain.node, new, lock=True) if new else []
     other = {each.vm for each in await move_store.touching(tx, drain.node)} if locked else set[VmId]()
     drawn = [
-        moves.drawn_up(tx, row, reason=drain.reason, source=drain.node, drain=drain.id, created_by=drain.created_by)
+        moves.drawn_up(
+            tx,
+            row,
+            reason=drain.reason,
+            source=drain.node,
+            drain=drain.id,
+            terms=MoveTerms(method=drain.method),
+            created_by=drain.created_by,
+        )
         for row in locked
         if row.id not in other and row.desired is not Desired.ABSENT
     ]

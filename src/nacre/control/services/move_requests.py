@@ -2,7 +2,7 @@
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
-from nacre.control.services import moves, vms
+from nacre.control.services import live_moves, moves, vms
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.move_steps import HEARD
 from nacre.control.store import moves as store
@@ -14,11 +14,11 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError, NotFoundError
 from nacre.model.ids import NodeId
-from nacre.model.moves import MOVE_ENDS, MoveReason
+from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveState, MoveTerms
 from nacre.model.nodes import NodeState
 from nacre.model.vms import Desired
 from nacre.schema.common import Page, ProjectRef, VmRef
-from nacre.schema.moves import MoveOut, VmMove
+from nacre.schema.moves import LiveProgress, MoveOut, VmMove
 from nacre.schema.vms import NodeRef
 
 
@@ -30,12 +30,15 @@ async def begin(tx: Tx, caller: Caller, ref: str, body: VmMove, *, project: str 
     locked = await vm_store.get(tx, row.id, lock=True)
     if locked is None or locked.node != source.id:
         raise ConflictError("vm_changed", f"machine {row.name} has just left its node", hint="look where it is now")
+    if body.method is MoveMethod.LIVE:
+        _check_live(locked, source, target)
     made = await moves.begin(
         tx,
         locked,
         reason=MoveReason.USER,
         source=source.id,
         pinned=target.id if target is not None else None,
+        terms=MoveTerms(method=body.method, bandwidth_bytes=body.bandwidth_bytes, downtime_ms=body.downtime_ms),
         created_by=caller.actor.name,
     )
     return await _shown(tx, made)
@@ -85,11 +88,40 @@ def out(row: MoveView) -> MoveOut:
         target=_node(row.target, row.target_name),
         pinned=_node(row.pinned, row.pinned_name),
         drain=row.drain,
+        method=row.method,
+        way=_way(row),
+        stopped_because=row.stopped_because,
+        attempts=row.attempts,
+        live=_live(row),
         message=row.message,
         created_by=row.created_by,
         created_at=row.created_at,
         updated_at=row.updated_at,
         ended_at=row.ended_at,
+    )
+
+
+def _way(row: MoveView) -> MoveMethod | None:
+    match row.state:
+        case MoveState.MIGRATING:
+            return MoveMethod.LIVE
+        case MoveState.STOPPING:
+            return MoveMethod.RESTART
+        case MoveState.STARTING | MoveState.DONE:
+            return MoveMethod.LIVE if row.ordered else MoveMethod.RESTART
+        case _:
+            return None
+
+
+def _live(row: MoveView) -> LiveProgress | None:
+    if row.sending is None or row.arrival is None:
+        return None
+    return LiveProgress(
+        sending=row.sending,
+        arrival=row.arrival,
+        transferred_bytes=row.transferred_bytes or 0,
+        remaining_bytes=row.remaining_bytes or 0,
+        downtime_ms=row.stood_still_ms,
     )
 
 
@@ -115,6 +147,20 @@ async def _leaves(rd: Read, row: VmRow) -> NodeRow:
             hint="wait until it is back, or have an operator evacuate it with `nacre node evacuate`",
         )
     return source
+
+
+def _check_live(row: VmRow, source: NodeRow, target: NodeRow | None) -> None:
+    """Raise ConflictError if the machine cannot be moved while it runs."""
+    why = live_moves.hindrance(row, source)
+    if not why and target is not None:
+        why = live_moves.obstacle(row, source, target)
+    if why:
+        raise ConflictError(
+            "live_move_impossible",
+            f"machine {row.name} cannot be moved while it runs: {why}",
+            hint="name another node, or move it with --method restart, which stops it and starts it there",
+            field="method",
+        )
 
 
 async def _target(rd: Read, caller: Caller, row: VmRow, ref: str) -> NodeRow:

@@ -7,18 +7,29 @@ anything to do.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from nacre.control.services import live_moves
+from nacre.control.store.move_streams import StreamRow
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.model.convergence import FailureClass
-from nacre.model.moves import MoveState
+from nacre.model.migrations import ArrivalState, SendState
+from nacre.model.moves import MoveMethod, MoveState
 from nacre.model.nodes import NodeState
+from nacre.model.vm_changes import restart_required
 from nacre.model.vms import Desired, satisfies
 
 STOP_SLACK = timedelta(minutes=2)
 """How much longer than its graceful stop a machine may take to be off, before it is left where it is."""
 START_WITHIN = timedelta(minutes=15)
 """How long a machine may take to run on its new node, image included."""
+
+QUIET_FOR = timedelta(minutes=10)
+"""How long neither node may have anything new to say while a machine is copied."""
+ARRIVE_WITHIN = timedelta(seconds=60)
+"""How long what has left a node may take to be on the other."""
+PAUSE = timedelta(seconds=5)
+"""Before another attempt, as many times as there were."""
 
 HEARD = frozenset({NodeState.READY, NodeState.CORDONED, NodeState.DRAINING, NodeState.MAINTENANCE})
 _FINAL = frozenset({FailureClass.PERMANENT, FailureClass.BLOCKED})
@@ -42,6 +53,16 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Order:
+    """The target is ready: the source can be told to send the machine."""
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """All of the machine is on the target and stands still on both nodes: it can belong to the target."""
+
+
+@dataclass(frozen=True)
 class TakeBack:
     """The target is lost: the machine goes on where it is, and another target is sought."""
 
@@ -56,11 +77,21 @@ class End:
     message: str = ""
 
 
-Step = Wait | Seek | Leave | TakeBack | End
+Step = Wait | Seek | Order | HandOver | Leave | TakeBack | End
 
 
-def next_step(move: MoveRow, vm: VmRow | None, source: NodeRow | None, target: NodeRow | None, now: datetime) -> Step:
-    """Return what is next for a move that has not ended. `target` is the node that it has chosen, if it has."""
+def next_step(
+    move: MoveRow,
+    vm: VmRow | None,
+    source: NodeRow | None,
+    target: NodeRow | None,
+    now: datetime,
+    stream: StreamRow | None = None,
+) -> Step:
+    """Return what is next for a move that has not ended.
+
+    `target` is the node that it has chosen, if it has, and `stream` the one that is under way.
+    """
     if vm is None:
         return End(MoveState.ABORTED, "the machine is gone")
     if vm.desired is Desired.ABSENT:
@@ -70,7 +101,9 @@ def next_step(move: MoveRow, vm: VmRow | None, source: NodeRow | None, target: N
     if vm.node != move.source:
         return End(MoveState.ABORTED, "the machine has left its node in another way, because the node was lost")
     if move.state is MoveState.PENDING:
-        return Seek() if _heard(source) else Wait(_silent(source))
+        return _pending(move, vm, source, now)
+    if move.state is MoveState.MIGRATING:
+        return _migrating(move, vm, source, target, now, stream)
     return _stopping(move, vm, source, target, now)
 
 
@@ -82,6 +115,72 @@ def is_off(vm: VmRow) -> bool:
 def has_arrived(vm: VmRow) -> bool:
     """Whether its node has said, of the newest intent, that the machine is what is wanted of it."""
     return vm.observed_generation >= vm.generation and satisfies(vm.desired, vm.phase)
+
+
+def _pending(move: MoveRow, vm: VmRow, source: NodeRow | None, now: datetime) -> Step:
+    if not _heard(source):
+        return Wait(_silent(source))
+    if live_moves.wanted(move):
+        if move.attempts and now - move.updated_at < PAUSE * move.attempts:
+            return Wait(move.message)
+        if live_moves.is_unsettled(vm):
+            return Wait("it is about to do what was last asked of it")
+    return Seek()
+
+
+def _migrating(
+    move: MoveRow,
+    vm: VmRow,
+    source: NodeRow | None,
+    target: NodeRow | None,
+    now: datetime,
+    stream: StreamRow | None,
+) -> Step:
+    """The row of the move is the only judge of where the machine goes on: nothing runs between `SENT` and that."""
+    if stream is None:
+        return TakeBack("nothing is known of the attempt")
+    if target is None or target.state not in HEARD:
+        name, state = (target.name, target.state.value) if target is not None else ("the target", "gone")
+        return TakeBack(f"{name} is {state}")
+    if stream.is_whole:
+        return HandOver()
+    why = _overtaken(vm)
+    if why:
+        return TakeBack(why)
+    why = _broken(move, stream, now)
+    if why and move.method is MoveMethod.LIVE and move.attempts >= live_moves.MAX_ATTEMPTS:
+        return End(MoveState.FAILED, f"after {move.attempts} attempts: {why}")
+    if why:
+        return TakeBack(why)
+    if stream.arrival is ArrivalState.READY and not move.ordered:
+        return Order()
+    return Wait() if _heard(source) else Wait(_silent(source))
+
+
+def _overtaken(vm: VmRow) -> str:
+    """Say what has been asked for since, so that the machine is to go on where it is; empty if nothing."""
+    if is_off(vm):
+        return "the machine was switched off"
+    if vm.desired is not Desired.RUNNING:
+        return f"the machine is to be {vm.desired}"
+    if (vm.reboot_nonce, vm.reset_nonce) != (vm.applied_reboot_nonce, vm.applied_reset_nonce):
+        return "the machine is to be restarted"
+    changed = restart_required(vm.spec, vm.run)
+    return f"the machine was changed: {', '.join(changed)}" if changed else ""
+
+
+def _broken(move: MoveRow, stream: StreamRow, now: datetime) -> str:
+    """Say why an attempt comes to nothing; empty while it may still come to something."""
+    if stream.sending is SendState.FAILED:
+        return stream.sending_message or "it could not be sent"
+    if stream.arrival is ArrivalState.FAILED:
+        return stream.arrival_message or "it could not be taken in"
+    quiet = now - max(stream.changed_at, move.updated_at)
+    if stream.sending is SendState.SENT and quiet >= ARRIVE_WITHIN:
+        return f"it did not arrive within {ARRIVE_WITHIN.total_seconds():.0f} s after it had left"
+    if quiet >= QUIET_FOR:
+        return f"nothing was heard of it for {QUIET_FOR.total_seconds() / 60:.0f} minutes"
+    return ""
 
 
 def _stopping(move: MoveRow, vm: VmRow, source: NodeRow | None, target: NodeRow | None, now: datetime) -> Step:

@@ -5,17 +5,21 @@ reconciler of moves. A move is a machine of states (`model.moves`); what is next
 
 The newest intent of a user wins, in every state of a move:
 
-| asked for          | pending: runs where it is | stopping: is told to be off    | starting: is on its new node   |
-|--------------------|---------------------------|--------------------------------|--------------------------------|
-| start, resume      | done there, moves then    | moves, and runs on the target  | done there                     |
-| stop, with force   | done there, moves as off  | off at once with force; moves  | done there: has arrived as off |
-| pause              | done there, moves then    | moves, and is paused there     | done there: has arrived paused |
-| reboot, reset      | done there, moves then    | moves, which is a restart      | done there                     |
-| update             | room is sought for the    | the target is asked again when | done there                     |
-|                    | new size                  | it leaves; if that has no room |                                |
-|                    |                           | any more, another is sought    |                                |
-| delete             | the move is aborted       | the move is aborted            | the move is aborted            |
-| guest powers off   | moves as off              | moves as off                   | has arrived as off             |
+| asked for         | pending, migrating: runs   | stopping: is told to be off    | starting: is on its new node   |
+|                   | where it is                |                                |                                |
+|-------------------|----------------------------|--------------------------------|--------------------------------|
+| start, resume     | done there, moves then     | moves, and runs on the target  | done there                     |
+| stop, with force  | done there, moves as off   | off at once with force; moves  | done there: has arrived as off |
+| pause             | done there, moves then     | moves, and is paused there     | done there: has arrived paused |
+| reboot, reset     | done there, moves then     | moves, which is a restart      | done there                     |
+| update            | room is sought for the     | the target is asked again when | done there                     |
+|                   | new size                   | it leaves; if that has no room |                                |
+|                   |                            | any more, another is sought    |                                |
+| delete            | the move is aborted        | the move is aborted            | the move is aborted            |
+| guest powers off  | moves as off               | moves as off                   | has arrived as off             |
+
+A machine that is being copied goes back to pending for all of these but the first, unless all of it is on the target
+by then: then it is handed over, and the intent is carried out there.
 
 Locks are taken in this order: groups of machines (`vm_groups`), nodes, drains, machines, moves; of each kind in the
 order of their ids.
@@ -23,9 +27,9 @@ order of their ids.
 
 from dataclasses import replace
 
-from nacre.control.services import events, move_targets, relocation
-from nacre.control.services.move_steps import End, Leave, Seek, Step, TakeBack, Wait, next_step
-from nacre.control.store import drains, nodes, vms
+from nacre.control.services import events, live_moves, migrations, move_targets, relocation
+from nacre.control.services.move_steps import End, HandOver, Leave, Order, Seek, Step, TakeBack, Wait, next_step
+from nacre.control.store import drains, move_streams, nodes, vms
 from nacre.control.store import moves as store
 from nacre.control.store.db import Tx
 from nacre.control.store.moves import MoveRow
@@ -35,7 +39,7 @@ from nacre.control.wake import MOVES, VMS, node_topic
 from nacre.errors import ConflictError
 from nacre.model.events import SYSTEM, Actor
 from nacre.model.ids import DrainId, MoveId, NodeId
-from nacre.model.moves import MOVE_ENDS, LeaveReason, MoveReason, MoveState, step
+from nacre.model.moves import BY_RESTART, MOVE_ENDS, LeaveReason, MoveMethod, MoveReason, MoveState, MoveTerms, step
 from nacre.model.placement import Decision
 from nacre.model.vms import Desired
 
@@ -51,6 +55,7 @@ def drawn_up(
     source: NodeId,
     pinned: NodeId | None = None,
     drain: DrainId | None = None,
+    terms: MoveTerms = BY_RESTART,
     created_by: str,
 ) -> MoveRow:
     """Return a move that has not begun and is not stored."""
@@ -65,6 +70,9 @@ def drawn_up(
         source=source,
         pinned=pinned,
         drain=drain,
+        method=terms.method,
+        bandwidth_bytes=terms.bandwidth_bytes,
+        downtime_ms=terms.downtime_ms,
         created_by=created_by,
         created_at=now,
         updated_at=now,
@@ -78,14 +86,14 @@ async def begin(
     reason: MoveReason,
     source: NodeId,
     pinned: NodeId | None = None,
-    drain: DrainId | None = None,
+    terms: MoveTerms = BY_RESTART,
     created_by: str,
 ) -> MoveRow:
     """Store a move of a machine that this transaction has locked. Raises ConflictError if it is in another.
 
     One that makes room stops at once, because where it goes is no condition: it will wait like a new machine.
     """
-    move = drawn_up(tx, row, reason=reason, source=source, pinned=pinned, drain=drain, created_by=created_by)
+    move = drawn_up(tx, row, reason=reason, source=source, pinned=pinned, terms=terms, created_by=created_by)
     await store.add(tx, move)
     if reason is MoveReason.PREEMPTION:
         move = await _stop(tx, move, row, message="it makes room for a machine of higher priority")
@@ -101,10 +109,21 @@ async def advance(tx: Tx, move: MoveId) -> bool:
     now, vm, source, target = await _locked(tx, found, found.target)
     if now is None or now.target != found.target:
         return False
-    todo = next_step(now, vm, source, target, tx.now())
-    if isinstance(todo, Leave) and vm is not None:
-        await _leave(tx, now, vm, target)
-        return True
+    stream = await move_streams.get(tx, now.stream)
+    todo = next_step(now, vm, source, target, tx.now(), stream)
+    match todo:
+        case Leave() if vm is not None:
+            await _leave(tx, now, vm, target)
+            return True
+        case HandOver() if vm is not None and target is not None:
+            await migrations.hand_over(tx, now, vm, target)
+            return True
+        case Order() if vm is not None:
+            await store.save(tx, now, replace(now, ordered=True))
+            await _write_vm(tx, vm)
+            return True
+        case _:
+            pass
     return await _carry_out(tx, todo, now, vm)
 
 
@@ -124,9 +143,16 @@ async def accept_target(tx: Tx, move: MoveId, decision: Decision) -> bool:
         return False
     if await move_targets.refusal(tx, now, vm, target.id) or await move_targets.breaks_rules(tx, now, vm, target.id):
         return False
-    chosen = replace(now, target=target.id, decision=decision)
+    why = live_moves.why_not(now, vm, source, target)
+    chosen = replace(now, target=target.id, decision=decision, stopped_because=why)
+    if live_moves.wanted(now) and not why:
+        begun = await migrations.begin(tx, now, chosen, target)
+        _tell(tx, begun, "vm.moving", f"machine {begun.vm_name} is moved while it runs: goes to {target.name}")
+        return True
+    if now.method is MoveMethod.LIVE:
+        return False
     await store.save(tx, now, chosen)
-    await _stop(tx, chosen, vm, message=f"goes to {target.name}")
+    await _stop(tx, chosen, vm, message=f"goes to {target.name}" + (f", stopped and started: {why}" if why else ""))
     return True
 
 
@@ -165,7 +191,7 @@ async def hurry(tx: Tx, move: MoveRow) -> None:
     """Make an evacuation of a move: the guest is not asked any more."""
     vm = await vms.get(tx, move.vm, lock=True)
     now = await store.get(tx, move.id, lock=True)
-    if vm is None or now is None or now.state not in {MoveState.PENDING, MoveState.STOPPING}:
+    if vm is None or now is None or now.state not in {MoveState.PENDING, MoveState.MIGRATING, MoveState.STOPPING}:
         return
     await store.save(tx, now, replace(now, reason=MoveReason.EVACUATION))
     if now.state is MoveState.STOPPING and vm.moving == now.id:
@@ -196,7 +222,7 @@ async def node_lost(tx: Tx, node: NodeId) -> None:
         if now is None or now.state in MOVE_ENDS or now.target != node:
             continue
         source = await nodes.get(tx, now.source)
-        todo = next_step(now, vm, source, lost, tx.now())
+        todo = next_step(now, vm, source, lost, tx.now(), await move_streams.get(tx, now.stream))
         if not isinstance(todo, Leave):
             await _carry_out(tx, todo, now, vm)
 
@@ -209,7 +235,8 @@ async def node_removed(tx: Tx, node: NodeId) -> None:
         if now is None or now.state in MOVE_ENDS or (now.state is MoveState.STARTING and now.target != node):
             continue
         source = await nodes.get(tx, now.source) if now.source != node else None
-        await _carry_out(tx, next_step(now, vm, source, None, tx.now()), now, vm)
+        stream = await move_streams.get(tx, now.stream)
+        await _carry_out(tx, next_step(now, vm, source, None, tx.now(), stream), now, vm)
 
 
 async def _locked(
@@ -272,7 +299,9 @@ async def _carry_out(tx: Tx, todo: Step, move: MoveRow, vm: VmRow | None, *, act
     match todo:
         case TakeBack(message=message):
             state = step(move.state, MoveState.PENDING)
-            changed = replace(move, state=state, target=None, decision=None, message=message, updated_at=tx.now())
+            changed = replace(
+                move, state=state, target=None, decision=None, ordered=False, message=message, updated_at=tx.now()
+            )
             await store.save(tx, move, changed)
             await _stay(tx, move, vm)
             _tell(tx, changed, "vm.move_delayed", f"machine {move.vm_name} stays for now: {message}")
@@ -294,6 +323,9 @@ async def _stay(tx: Tx, move: MoveRow, vm: VmRow | None) -> None:
     if vm is not None and vm.moving == move.id:
         force = vm.force_stop and vm.desired is Desired.STOPPED
         await _write_vm(tx, replace(vm, moving=None, force_stop=force))
+    elif vm is not None and move.state is MoveState.MIGRATING and move.ordered and vm.node == move.source:
+        await _write_vm(tx, vm)  # withdraws the order: the agent believes that to a newer generation only
+    migrations.tell_target(tx, move)
 
 
 async def _write_vm(tx: Tx, row: VmRow) -> None:
@@ -308,6 +340,7 @@ _PAST = {MoveState.DONE: "vm.move_done", MoveState.ABORTED: "vm.move_aborted", M
 
 async def _end(tx: Tx, move: MoveRow, end: End, *, actor: Actor = SYSTEM) -> None:
     now = tx.now()
+    migrations.tell_target(tx, move)
     state = step(move.state, end.state)
     await store.save(tx, move, replace(move, state=state, message=end.message, updated_at=now, ended_at=now))
     said = {

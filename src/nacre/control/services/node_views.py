@@ -118,7 +118,7 @@ def drain_out(row: DrainRow, counts: Mapping[MoveState, int]) -> DrainOut:
         ended_at=row.ended_at,
         machines=sum(counts.values()),
         moved=many_of(MoveState.DONE),
-        moving=many_of(MoveState.STOPPING, MoveState.STARTING),
+        moving=many_of(MoveState.MIGRATING, MoveState.STOPPING, MoveState.STARTING),
         waiting=many_of(MoveState.PENDING),
         failed=many_of(MoveState.FAILED),
         aborted=many_of(MoveState.ABORTED),

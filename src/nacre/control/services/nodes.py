@@ -264,6 +264,7 @@ async def _emptied(tx: Tx, caller: Caller, ref: str, body: NodeDrain, after: Nod
         after=after,
         parallel=body.parallel,
         timeout_s=body.timeout_s,
+        method=body.method,
         actor=caller.actor,
         request_id=caller.request_id,
     )

@@ -13,7 +13,7 @@ from nacre.control.store import vms as store
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.vms import VmRow
 from nacre.model.ids import MoveId, ProjectId, VmId
-from nacre.model.moves import MoveReason
+from nacre.model.moves import MoveReason, MoveTerms
 from nacre.model.vms import Desired
 from nacre.schema.common import ProjectRef
 from nacre.schema.scheduling import MachineRef, ProposedMove, RebalanceBody, RebalanceOut
@@ -42,6 +42,7 @@ async def rebalance(tx: Tx, caller: Caller, body: RebalanceBody) -> RebalanceOut
             reason=MoveReason.REBALANCE,
             source=proposal.source,
             pinned=proposal.target,
+            terms=MoveTerms(),
             created_by=caller.actor.name,
         )
         begun[row.id] = move.id

@@ -16,7 +16,7 @@ from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import MOVES, VMS, node_topic
 from nacre.model.events import SYSTEM, Actor
-from nacre.model.ids import NodeId
+from nacre.model.ids import NodeId, StreamId
 from nacre.model.moves import LeaveReason
 from nacre.model.vms import CopyState, Desired, Phase
 
@@ -25,12 +25,20 @@ COPIES_KEPT_FOR = timedelta(days=7)
 
 
 async def detach(
-    tx: Tx, row: VmRow, *, reason: LeaveReason, to: NodeId | None = None, to_name: str = "", actor: Actor = SYSTEM
+    tx: Tx,
+    row: VmRow,
+    *,
+    reason: LeaveReason,
+    to: NodeId | None = None,
+    to_name: str = "",
+    arrived_by: StreamId | None = None,
+    actor: Actor = SYSTEM,
 ) -> VmRow:
     """Take a placed machine off its node and return its new row, which is stored.
 
     With `to`, whose row must be locked and have room, it is placed there at once; else it waits for the scheduler. Both
-    nodes' rows are locked before the machine's, which this transaction holds.
+    nodes' rows are locked before the machine's, which this transaction holds. `arrived_by` is the stream by which it is
+    there already and stands still.
     """
     if row.node is None:
         raise ValueError(f"{row.id} is on no node")
@@ -55,6 +63,7 @@ async def detach(
         node=to,
         fence=row.fence if to is None else row.fence + 1,
         moving=None,
+        arrived_by=arrived_by,
         ha_since=min(row.ha_since, 1),  # no node that it is on from now on has known it without
         generation=row.generation + 1,
         observed_generation=row.generation + 1 if stopped else 0,

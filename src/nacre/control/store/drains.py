@@ -10,7 +10,7 @@ from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
 from nacre.model.ids import DrainId, NodeId
-from nacre.model.moves import DrainState, MoveReason
+from nacre.model.moves import DrainState, MoveMethod, MoveReason
 from nacre.model.nodes import NodeWish
 
 drains = Table(
@@ -24,6 +24,7 @@ drains = Table(
     Column("wish_before", Choice(NodeWish), nullable=False),
     Column("wish_after", Choice(NodeWish), nullable=False),
     Column("parallel", Integer, nullable=False),
+    Column("method", Choice(MoveMethod), nullable=False),
     Column("message", Text, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
@@ -56,6 +57,7 @@ class DrainRow:
     """What the node is for once it is empty: cordoned, or in maintenance."""
     parallel: int
     """How many machines may be on their way at once."""
+    method: MoveMethod = MoveMethod.RESTART
     message: str = ""
     created_by: str
     created_at: datetime

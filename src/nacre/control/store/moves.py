@@ -8,19 +8,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, Index, Select, Table, Text, delete, func, insert, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    Select,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from nacre.control.store.conflicts import insert_unique
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
+from nacre.control.store.move_streams import streams
 from nacre.control.store.nodes import nodes
 from nacre.control.store.projects import projects
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Model, Timestamp
 from nacre.control.store.vms import Reserved, vms
 from nacre.errors import ConflictError
-from nacre.model.ids import DrainId, MoveId, NodeId, ProjectId, VmId, looks_like_id
-from nacre.model.moves import MoveReason, MoveState
+from nacre.model.ids import DrainId, MoveId, NodeId, ProjectId, StreamId, VmId, looks_like_id
+from nacre.model.migrations import ArrivalState, SendState
+from nacre.model.moves import MoveMethod, MoveReason, MoveState
 from nacre.model.placement import Decision
 
 moves = Table(
@@ -37,6 +55,13 @@ moves = Table(
     Column("pinned", Text),
     Column("drain", Text),
     Column("decision", Model(Decision)),
+    Column("method", Choice(MoveMethod), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("stream", Text),
+    Column("ordered", Boolean, nullable=False),
+    Column("stopped_because", Text, nullable=False),
+    Column("bandwidth_bytes", BigInteger),
+    Column("downtime_ms", Integer),
     Column("message", Text, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("created_at", Timestamp, nullable=False),
@@ -73,6 +98,17 @@ class MoveRow:
     drain: DrainId | None = None
     decision: Decision | None = None
     """Why this target was chosen. The machine's own once it has left its node."""
+    method: MoveMethod = MoveMethod.RESTART
+    attempts: int = 0
+    """How often it was tried while the machine ran."""
+    stream: StreamId | None = None
+    """The newest such attempt."""
+    ordered: bool = False
+    """Whether the source has been told to send the machine by that stream."""
+    stopped_because: str = ""
+    """Why its machine is stopped and started, although it would have moved while it ran if that were possible."""
+    bandwidth_bytes: int | None = None
+    downtime_ms: int | None = None
     message: str = ""
     """What is waited for, or why it ended as it did."""
     created_by: str
@@ -89,9 +125,16 @@ class MoveView(MoveRow):
     source_name: str | None
     target_name: str | None
     pinned_name: str | None
+    sending: SendState | None = None
+    arrival: ArrivalState | None = None
+    transferred_bytes: int | None = None
+    remaining_bytes: int | None = None
+    stood_still_ms: float | None = None
 
 
-_TO_PLACE = (moves.c.state == MoveState.STOPPING, moves.c.target.is_not(None))
+ON_ITS_WAY = (MoveState.MIGRATING, MoveState.STOPPING)
+"""States of machines that are still on their nodes while room is reserved elsewhere."""
+_TO_PLACE = (moves.c.state.in_(ON_ITS_WAY), moves.c.target.is_not(None))
 _OPEN = moves.c.ended_at.is_(None)
 _source, _target, _pinned = nodes.alias("source"), nodes.alias("target"), nodes.alias("pinned")
 
@@ -132,6 +175,14 @@ async def touching(rd: Read, node: NodeId) -> list[MoveRow]:
     return [load(MoveRow, row) for row in await rd.connection.execute(query)]
 
 
+async def live(rd: Read, among: Collection[NodeId]) -> list[MoveRow]:
+    """Return moves from or to these nodes whose machines are copied while they run."""
+    query = select(moves).where(
+        moves.c.state == MoveState.MIGRATING, _OPEN, or_(moves.c.source.in_(among), moves.c.target.in_(among))
+    )
+    return [load(MoveRow, row) for row in await rd.connection.execute(query.order_by(moves.c.vm))]
+
+
 async def of_drain(rd: Read, drain: DrainId) -> list[MoveRow]:
     """Return the moves of a drain, in the order of their machines' ids."""
     query = select(moves).where(moves.c.drain == drain).order_by(moves.c.vm, moves.c.id)
@@ -153,9 +204,7 @@ async def counts(rd: Read, drains: Iterable[DrainId]) -> dict[DrainId, dict[Move
 
 async def on_their_way(rd: Read, drain: DrainId) -> int:
     """Return how many machines of a drain are stopping or starting now."""
-    query = select(func.count()).where(
-        moves.c.drain == drain, moves.c.state.in_([MoveState.STOPPING, MoveState.STARTING])
-    )
+    query = select(func.count()).where(moves.c.drain == drain, moves.c.state.in_([*ON_ITS_WAY, MoveState.STARTING]))
     return int((await rd.connection.execute(query)).scalar_one())
 
 
@@ -216,7 +265,9 @@ async def save(tx: Tx, before: MoveRow, after: MoveRow) -> None:
 
 
 async def forget(tx: Tx, before: datetime) -> int:
-    """Delete moves that ended before `before`."""
+    """Delete moves that ended before `before`, and their streams."""
+    old = select(moves.c.id).where(moves.c.ended_at < before)
+    await tx.connection.execute(delete(streams).where(streams.c.move.in_(old)))
     return (await tx.connection.execute(delete(moves).where(moves.c.ended_at < before))).rowcount
 
 
@@ -252,9 +303,15 @@ def _views() -> Select[Any]:
         _source.c.name.label("source_name"),
         _target.c.name.label("target_name"),
         _pinned.c.name.label("pinned_name"),
+        streams.c.sending,
+        streams.c.arrival,
+        streams.c.transferred_bytes,
+        streams.c.remaining_bytes,
+        streams.c.downtime_ms.label("stood_still_ms"),
     ).select_from(
         moves.join(projects, projects.c.id == moves.c.project)
         .outerjoin(_source, _source.c.id == moves.c.source)
         .outerjoin(_target, _target.c.id == moves.c.target)
         .outerjoin(_pinned, _pinned.c.id == moves.c.pinned)
+        .outerjoin(streams, streams.c.id == moves.c.stream)
     )

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, exists, func, liter
 
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.members import is_one_of
-from nacre.control.store.moves import moves
+from nacre.control.store.moves import ON_ITS_WAY, moves
 from nacre.control.store.nodes import nodes
 from nacre.control.store.rows import load
 from nacre.control.store.vms import VmRow, vms
@@ -117,7 +117,7 @@ async def promised(rd: Read, on: Collection[NodeId] | None = None) -> dict[NodeI
     coming = (
         select(moves.c.target.label("node"), *_reserved())
         .select_from(moves.join(vms, vms.c.id == moves.c.vm))
-        .where(moves.c.target.is_not(None), moves.c.state == MoveState.STOPPING, moves.c.ended_at.is_(None))
+        .where(moves.c.target.is_not(None), moves.c.state.in_(ON_ITS_WAY), moves.c.ended_at.is_(None))
     )
     nominated = select(vms.c.nominated.label("node"), *_reserved()).where(_WANTS_A_NODE, vms.c.nominated.is_not(None))
     loose = select(

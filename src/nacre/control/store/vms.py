@@ -48,6 +48,7 @@ from nacre.model.ids import (
     MoveId,
     NodeId,
     ProjectId,
+    StreamId,
     TemplateId,
     VmId,
     looks_like_id,
@@ -82,6 +83,7 @@ vms = Table(
     Column("node", Text, ForeignKey("nodes.id")),
     Column("fence", Integer, nullable=False),
     Column("moving", Text),
+    Column("arrived_by", Text),
     Column("ha_since", BigInteger, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("decision", Model(Decision)),
@@ -143,6 +145,8 @@ class VmRow:
     """The token of the newest placement; raised by every one."""
     moving: MoveId | None = None
     """The move that is taking it off its node. Until it has left, its node is told that it should be off."""
+    arrived_by: StreamId | None = None
+    """The stream by which it came to its node while it ran; None if it was started there."""
     ha_since: int = 0
     """The generation since which it is to be restarted elsewhere; 0 if it is not."""
     priority: int = 100

@@ -15,6 +15,7 @@ from nacre.agent.hypervisors.abilities import (
     CanMigrate,
     CanReceive,
     CanRestore,
+    CanTakeBack,
     HasShape,
     MigrationState,
     MigrationTerms,
@@ -84,14 +85,15 @@ class Couple:
         self.counted = await count(self.shell)
         return self
 
-    async def open(self, copied=(), shared=()):
+    async def open(self, copied=(), shared=(), held=False):
         """The other host listens."""
         there = self.lab.launch(memory_bytes=self.launch.memory_bytes)
         disks = tuple(disk(there, name) for name in copied) + tuple(shared)
         arrival = Arrival(shape=await self.guest.shape(), disks=tuple(copied))
         keep = {"directory": there.directory, "run_directory": there.run_directory, "lock_fd": there.lock_fd}
         self.there = replace(self.launch, **keep, disks=disks, arrival=arrival)
-        self.other = self.lab.keep(await self.lab.driver.receive(self.there, self.socket))
+        receive = self.lab.driver.receive_held if held else self.lab.driver.receive
+        self.other = self.lab.keep(await receive(self.there, self.socket))
         self.watch = Watch(self.other)
         self._watching = asyncio.create_task(self._watch())
         assert await self.other.state() is GuestState.STARTING
@@ -433,3 +435,57 @@ async def test_a_move_whose_agent_dies_before_the_last_step(lab, monkeypatch, en
     await counts_on(couple.shell, couple.counted)
     await couple.watch.until(GuestState.GONE)
     couple.end()
+
+
+async def test_a_guest_that_is_held_when_it_has_come_runs_when_it_is_told_to(lab):
+    launch = lab.tiny()
+    launch = replace(launch, disks=(disk(launch, "root"),))
+    couple = await Couple(lab, launch).begin()
+    await couple.open(copied=("root",), held=True)
+    await couple.guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
+
+    async def moved():
+        return (await couple.guest.migration()).state is MigrationState.MOVED
+
+    await until(moved)
+
+    async def held():
+        return await couple.other.state() is GuestState.PAUSED
+
+    await until(held)
+    assert not await couple._runs(couple.guest)
+    await couple.other.resume()
+    shell = await lab.shell(couple.other)
+    await counts_on(shell, couple.counted)
+    couple.end()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_guest_that_was_sent_and_is_lost_there_can_be_taken_back(lab, again):
+    launch = lab.tiny()
+    launch = replace(launch, disks=(disk(launch, "root"),))
+    couple = await Couple(lab, launch).begin()
+    await couple.open(copied=("root",), held=True)
+    guest = couple.guest
+    await guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
+
+    async def moved():
+        return (await guest.migration()).state is MigrationState.MOVED
+
+    await until(moved)
+    await processes.kill(couple.other.handle.pid, couple.other.handle.start_time)
+    if again:  # by an agent that was not there
+        await guest.detach()
+        guest = couple.guest = lab.keep(await lab.driver.adopt(couple.launch, guest.handle))
+    assert isinstance(guest, CanTakeBack)
+    for _ in range(2):
+        await guest.take_back()
+    assert await guest.state() is GuestState.RUNNING
+    assert (await guest.migration()).state is MigrationState.NONE
+    await counts_on(couple.shell, couple.counted)
+    assert "0" in await couple.shell.run("echo more >>/data/file; sync; echo $?")
+    couple.end()
+    couple.socket = lab.root / "move2.sock"
+    await couple.open(copied=("root",))
+    await guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
+    await couple.moved()

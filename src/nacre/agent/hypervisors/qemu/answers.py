@@ -13,6 +13,12 @@ class Kebab(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Most of QEMU's names have dashes."""
 
 
+class Status(Kebab, frozen=True, kw_only=True):
+    """Of `query-status`."""
+
+    status: str
+
+
 class Cpu(Kebab, frozen=True, kw_only=True):
     """Of `query-cpus-fast`."""
 

@@ -158,6 +158,10 @@ class QemuHypervisor:
         then = partial(arriving.listen, socket=socket, arrival=arrival)
         return await self._start(replace(launch, arrival=arrival), found, choice, shape, then)
 
+    async def receive_held(self, launch: Launch, socket: Path) -> Guest:
+        """Start a process that waits for a machine, which stays paused when it has come. Raises DriverError."""
+        return await self.receive(replace(launch, arrival=replace(launch.arrival or Arrival(), held=True)), socket)
+
     async def adopt(self, launch: Launch, handle: Handle | None) -> Guest | None:
         """Take over a machine that outlived the agent; None if there is none. Raises DriverError when in doubt."""
         process = None

@@ -4,8 +4,9 @@ QEMU sends by itself once it was told to, and stops the guest here before the gu
 it run again after that. Disks that the other host does not see are mirrored first: then QEMU stops before the last
 step, and goes on when the mirrors are complete. Every step begins by looking, so that another agent can take over.
 
-A guest that has gone is known by what QEMU says of its last migration, and by the capability `events`, which is off
-while a checkpoint is written: after that the guest is still here.
+A guest that has gone is known by what QEMU says of its last migration and by its run state: one that has come from
+elsewhere has a migration that was completed, too, and stands still or runs. And by the capability `events`, which is
+off while a checkpoint is written: after that the guest is still here.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ _JOB = "move-"
 _REMOTE = "remote"
 _MARK = "events"
 _POSTCOPY = "postcopy"
+_SENT = {"finish-migrate", "postmigrate"}
+"""Run states of a guest that was sent, of which the first lasts for a moment only."""
 _ENDED = {"none", "failed", "cancelled", "completed"}
 _STATES = {
     "none": MigrationState.NONE,
@@ -41,8 +44,8 @@ async def progress(talk: Talk) -> MigrationProgress:
     """Ask QEMU how far it is."""
     found = await talk.ask(answers.Migration, "query-migrate")
     state = _STATES.get(found.status, MigrationState.COPYING)
-    if state is MigrationState.MOVED and not await _has(talk, _MARK):
-        state = MigrationState.NONE  # it was a checkpoint
+    if state is MigrationState.MOVED and not await _is_gone(talk):
+        state = MigrationState.NONE  # it was a checkpoint, or how it came here
     if found.status in _ENDED and state is not MigrationState.MOVED and await _jobs(talk):
         state = MigrationState.COPYING  # its disks come first
     ram = found.ram or answers.Ram()
@@ -58,7 +61,7 @@ async def progress(talk: Talk) -> MigrationProgress:
 async def forbid_if_moved(talk: Talk) -> None:
     """Raise DriverError if the guest runs elsewhere: here it never may again."""
     status = (await talk.ask(answers.Migration, "query-migrate")).status
-    if status.startswith(_POSTCOPY) or (status == "completed" and await _has(talk, _MARK)):
+    if status.startswith(_POSTCOPY) or (status == "completed" and await _is_gone(talk)):
         raise refused(
             "guest_moved",
             "the machine has moved to another node and runs there",
@@ -118,6 +121,12 @@ async def cancel(talk: Talk) -> None:
     await _drop_mirrors(talk)
 
 
+async def take_back(talk: Talk) -> None:
+    """Let a guest that was sent run here again: without the mark it is one whose checkpoint was written."""
+    await talk.execute("migrate-set-capabilities", {"capabilities": [{"capability": _MARK, "state": False}]})
+    await talk.execute("cont")
+
+
 async def _send(talk: Talk, socket: Path, terms: MigrationTerms) -> None:
     await talk.execute("migrate", {"uri": f"unix:{socket}"})
     if terms.postcopy:
@@ -134,6 +143,11 @@ async def _send(talk: Talk, socket: Path, terms: MigrationTerms) -> None:
         if found.status != "setup":
             return
         await asyncio.sleep(_LOOK_S)
+
+
+async def _is_gone(talk: Talk) -> bool:
+    """Whether the migration that was completed has taken the guest elsewhere."""
+    return (await talk.ask(answers.Status, "query-status")).status in _SENT and await _has(talk, _MARK)
 
 
 async def _has(talk: Talk, capability: str) -> bool:

@@ -43,6 +43,8 @@ def build(
     words += starting.words
     words += bus.ports(launch, taken, shape)
     words += disks.disks(launch, taken) + nics.nics(launch, taken, fds or {})
+    if launch.arrival is not None and launch.arrival.held:
+        words += ["-S"]
     return [*words, "-incoming", "defer"] if incoming else words
 
 

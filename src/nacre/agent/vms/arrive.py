@@ -1,0 +1,140 @@
+"""Take a machine in that comes from another node while it runs, or leave nothing of it. Called by `crossings`.
+
+Its process waits for it and stands still when it has come: that it runs is for the executor, once the intent says that
+the machine belongs here by this stream.
+"""
+
+import os
+
+import msgspec
+
+from nacre.agent.host import locks
+from nacre.agent.hypervisors.abilities import CanReceiveHeld
+from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import Arrival
+from nacre.agent.records import Arriving, Run, Starting
+from nacre.agent.vms import confining, launching
+from nacre.agent.vms.delete import remove_folder
+from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.migrate import SOCKET
+from nacre.agent.vms.presence import Presence
+from nacre.agent.vms.start import disks, empty, leased, ready, run_info
+from nacre.agent.vms.stop import end_unseen, kill
+from nacre.lib import processes
+from nacre.lib.threads import in_thread
+from nacre.lib.undo import Undo
+from nacre.model.arrivals import VmArrival
+from nacre.model.convergence import FailureClass
+from nacre.model.ids import StreamId
+from nacre.model.images import Role
+from nacre.model.migrations import Offer
+from nacre.model.vms import RunInfo, VmIntent
+
+
+def begun(stream: StreamId) -> Arriving:
+    """Return what is put on record before anything is made ready."""
+    return Arriving(stream=stream)
+
+
+async def prepare(machine: Machine, arrival: VmArrival, host: Host) -> None:
+    """Remember what is to come, and fetch what it needs. May be repeated. Raises NacreError and OSError."""
+    vm = arrival.vm
+    await machine.save(
+        intent=vm, arriving=begun(arrival.stream), reboot_nonce=vm.reboot_nonce, reset_nonce=vm.reset_nonce
+    )
+    await host.images.fetch(vm.image)
+
+
+async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
+    """Start the process that takes a machine in; it listens on the socket of `migrate`. Raises NacreError, OSError."""
+    intent, arriving = machine.record.intent, machine.record.arriving
+    assert intent is not None
+    assert arriving is not None
+    intent = _as_offered(intent, offer)
+    driver = host.hypervisor(intent.spec.hypervisor)
+    if not isinstance(driver, CanReceiveHeld):
+        raise DriverError(
+            "migration_unsupported",
+            "the hypervisor here cannot take machines in that run",
+            hint="move it by a restart",
+            failure_class=FailureClass.BLOCKED,
+        )
+    host.place(intent.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = locks.take(host.lock_file(intent.id))
+    try:
+        image = await host.images.fetch(intent.image)
+        made = await disks(intent, image, host)
+        if {disk.id for disk in made} != {disk.id for disk in offer.disks}:
+            raise DriverError(
+                "disks_differ",
+                "the machine has other disks on its node than it would have here",
+                hint="move it by a restart",
+                failure_class=FailureClass.BLOCKED,
+            )
+        await host.proof.settle(image.path(Role.KERNEL))
+        empty(host, intent)
+        async with Undo() as undo:
+            found = await ready(intent, driver, host, undo)
+            launch = launching.launch(intent, image, made, run=host.new_run(), lock_fd=lock, host=host, ready=found)
+            come = Arrival(shape=offer.shape, disks=tuple(disk.id for disk in made))
+            launch = await confining.confined(machine, launching.to_receive(launch, come), driver, host)
+            undo.push(lambda: machine.save(starting=None))
+            starting = Starting(run=launch.run, hypervisor=driver.name, boot_id=processes.boot_id())
+            await machine.save(starting=starting, arriving=msgspec.structs.replace(arriving, received=True))
+            if launch.lease is not None:
+                await leased(launch.lease, host)
+            guest = await driver.receive_held(launch, host.run_place(intent.id) / SOCKET)
+            undo.push(guest.kill)
+            info = _goes_on(run_info(intent, starting, guest, host), offer)
+            run = Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle))
+            await machine.save(starting=None, run=run, ending=None, plugging=())
+        return guest
+    finally:
+        os.close(lock)
+
+
+async def reject(machine: Machine, host: Host) -> None:
+    """Leave nothing of what has come. May be repeated. Raises DriverError and OSError."""
+    if machine.guest is not None:
+        await kill(machine, machine.guest)
+    elif machine.presence is not Presence.NONE:
+        await end_unseen(machine, host)
+    place = host.place(machine.id)
+    if place.exists():
+        lock = locks.take(host.lock_file(machine.id))
+        try:
+            await in_thread(remove_folder, place)
+        finally:
+            os.close(lock)
+    await in_thread(remove_folder, host.run_place(machine.id))
+    host.lease_file(machine.id, machine.record.fence).unlink(missing_ok=True)
+    await in_thread(host.cgroups.remove, machine.id)
+    if host.users is not None:
+        host.users.give_back(machine.id)
+    await in_thread(host.records.remove, machine.id)
+
+
+def _as_offered(intent: VmIntent, offer: Offer) -> VmIntent:
+    """Return the intent with the sizes that the machine has where it runs."""
+    size = next((disk.size_bytes for disk in offer.disks if disk.id == launching.ROOT_DISK), None)
+    spec = msgspec.structs.replace(
+        intent.spec,
+        cpus=offer.cpus or intent.spec.cpus,
+        memory_bytes=offer.memory_bytes or intent.spec.memory_bytes,
+        disk_bytes=size,
+    )
+    return msgspec.structs.replace(intent, spec=spec)
+
+
+def _goes_on(info: RunInfo, offer: Offer) -> RunInfo:
+    """Return the life with what the machine has begun with elsewhere: it cannot have less while it runs."""
+    if info.config is None:
+        return info
+    config = msgspec.structs.replace(
+        info.config,
+        least_cpus=offer.least_cpus or info.config.least_cpus,
+        least_memory_bytes=offer.least_memory_bytes or info.config.least_memory_bytes,
+    )
+    return msgspec.structs.replace(info, config=config)

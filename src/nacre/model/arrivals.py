@@ -1,0 +1,17 @@
+"""Machines that are about to come to a node from another one while they run. Pure."""
+
+import msgspec
+
+from nacre.model.ids import NodeId, StreamId
+from nacre.model.vms import VmIntent
+
+
+class VmArrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine that is about to come from another node while it runs. It does not belong here yet."""
+
+    stream: StreamId
+    """The attempt that it is a part of."""
+    source: NodeId
+    """Only this node is listened to."""
+    vm: VmIntent
+    """As it will be once it belongs here, with the token that is reserved for that."""
