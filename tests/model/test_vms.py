@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.model.ids import VmId
+from nacre.model.vm_checks import ports_overlap
 from nacre.model.vms import (
     Desired,
     NicSpec,
@@ -12,7 +13,6 @@ from nacre.model.vms import (
     PublishedPort,
     TransportProtocol,
     nic_mac,
-    ports_overlap,
     satisfies,
 )
 

@@ -17,6 +17,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.failures import failure_of
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.keeping import keep, load
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
@@ -80,11 +81,13 @@ class Executor:
         await in_thread(self._copies.load)
         records = await in_thread(self._records)
         self._host.machines.mkdir(mode=0o700, exist_ok=True)
+        await self._host.roots.sweep()
         for place in self._host.machines.iterdir():
             vm = VmId(place.name)
             records.setdefault(vm, Record(id=vm, found_at=self._host.clock.now()))
         for record in records.values():
             machine = self._make(record)
+            await load(machine, self._host)
             if self._host.users is not None:
                 self._host.users.remember(record.id, record.user)
             if record.deleted:
@@ -282,10 +285,9 @@ class Executor:
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)
                 log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)
-            case planner.Stop(intent=intent, force=force):
+            case planner.Stop(intent=intent) | planner.Reboot(intent=intent):
+                force = isinstance(step, planner.Stop) and step.force
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
-            case planner.Reboot(intent=intent):
-                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
             case planner.Plug(intent=intent):
                 await plug(machine, intent, self._host)
             case planner.Delete() | planner.Retire() | planner.Forget():
@@ -294,6 +296,8 @@ class Executor:
                 machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
             case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
                 await acting.press(machine, step, self._host)
+            case planner.TakeCheckpoint() | planner.DropCheckpoint() | planner.PutBack() | planner.MergeLayers():
+                await keep(machine, step, self._host)
             case planner.Nothing() | planner.RetryAt() | planner.Discard():
                 pass
 
@@ -345,7 +349,7 @@ class Executor:
             generation=machine.record.generation,
             at=before.at if before is not None else now,
             attempts=machine.failures,
-            may_give_up=isinstance(step, planner.Start),
+            may_give_up=isinstance(step, planner.Start | planner.PutBack),
         )
         if failure.failure_class is not FailureClass.PERMANENT:
             failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))

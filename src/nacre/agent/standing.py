@@ -1,6 +1,8 @@
 """How a machine stands, in the words of the planner and of reports. Used by the executor. Decides nothing."""
 
+from nacre.agent.checkpoint_planner import Held
 from nacre.agent.hypervisors import guarding
+from nacre.agent.hypervisors.abilities import CanSnapshotDisks
 from nacre.agent.planner import Known
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
@@ -29,6 +31,18 @@ def known(machine: Machine) -> Known:
         volumes=_volumes(machine),
         frozen=machine.frozen,
         run=run.info if run is not None else None,
+        held=_kept(machine),
+    )
+
+
+def _kept(machine: Machine) -> Held:
+    mine = machine.checkpoints
+    can_merge = machine.guest is None or isinstance(machine.guest, CanSnapshotDisks)
+    return Held(
+        checkpoints=frozenset(mine.kept),
+        begun=frozenset(mine.begun),
+        restore_nonce=machine.record.restore_nonce,
+        mergeable=mine.mergeable and can_merge,
     )
 
 

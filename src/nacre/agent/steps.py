@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nacre.model.checkpoints import CheckpointIntent, Restoration
 from nacre.model.vms import VmIntent
 
 
@@ -83,6 +84,33 @@ class Change:
 
 
 @dataclass(frozen=True)
+class TakeCheckpoint:
+    """Keep it as it is now."""
+
+    checkpoint: CheckpointIntent
+
+
+@dataclass(frozen=True)
+class DropCheckpoint:
+    """Forget a checkpoint."""
+
+    checkpoint: CheckpointIntent
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """Switch it off and put it back to a checkpoint."""
+
+    intent: VmIntent
+    restoration: Restoration
+
+
+@dataclass(frozen=True)
+class MergeLayers:
+    """Merge layers of its root disk that nobody needs."""
+
+
+@dataclass(frozen=True)
 class Delete:
     """Leave nothing of it but a tombstone."""
 
@@ -127,6 +155,10 @@ Step = (
     | Resume
     | Plug
     | Change
+    | TakeCheckpoint
+    | DropCheckpoint
+    | PutBack
+    | MergeLayers
     | Delete
     | RecordNonces
     | Retire

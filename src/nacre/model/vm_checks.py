@@ -11,7 +11,7 @@ from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.hardware import HUGE_PAGES, NO_LIMITS, Firmware, Graphics
 from nacre.model.placement import check_placement
 from nacre.model.units import MIB, format_size
-from nacre.model.vms import DEFAULT_HYPERVISOR, MachineType, NetworkKind, VmSpec, ports_overlap
+from nacre.model.vms import DEFAULT_HYPERVISOR, MachineType, NetworkKind, PublishedPort, VmSpec
 
 BLOCK = 128 * MIB
 """Guests take memory that is added while they run in blocks of this size."""
@@ -31,6 +31,14 @@ def check_spec(spec: VmSpec) -> VmSpec:
     _check_nics(spec)
     _check_boot(spec)
     return spec
+
+
+def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
+    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
+    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
+        return False
+    first, second = ip_address(one.host_address), ip_address(other.host_address)
+    return first == second or first.is_unspecified or second.is_unspecified
 
 
 def numbers(text: str, field: str) -> frozenset[int]:

@@ -5,11 +5,11 @@ Used by every layer: the same `VmSpec` is in REST bodies, database rows, message
 
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import ip_address
 from typing import Annotated
 
 import msgspec
 
+from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, CheckpointSource, Restoration
 from nacre.model.convergence import Failure
 from nacre.model.guests import CloudInit, GuestInfo, SeedRef
 from nacre.model.hardware import (
@@ -215,6 +215,12 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Its disks besides the root disk, in the order in which the guest sees them."""
     seed: CloudInit | None = None
     """What `spec.cloud_init` stands for. May hold secrets: it is in no log, no event and no command line."""
+    checkpoints: tuple[CheckpointIntent, ...] = ()
+    """Those that it should have, and those that are to go."""
+    restore: Restoration | None = None
+    """The newest request to put it back to a checkpoint."""
+    source: CheckpointSource | None = None
+    """What its root disk starts as, if not as its image."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,6 +366,10 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """The placement that this is about: one that has ended says nothing about the machine any more."""
     guest: GuestInfo | None = None
     """What the agent in the guest says, once it has said something in this life."""
+    restore_nonce: int = 0
+    """The newest restore that was carried out, or found impossible before anything was changed."""
+    checkpoints: tuple[CheckpointObserved, ...] = ()
+    """Those that there are, and those that could not be taken."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:
@@ -373,14 +383,6 @@ def satisfies(desired: Desired, phase: Phase) -> bool:
             return phase in {Phase.STOPPED, Phase.PENDING}
         case Desired.ABSENT:
             return phase is Phase.ABSENT
-
-
-def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
-    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    first, second = ip_address(one.host_address), ip_address(other.host_address)
-    return first == second or first.is_unspecified or second.is_unspecified
 
 
 def nic_mac(vm: VmId, index: int) -> str:

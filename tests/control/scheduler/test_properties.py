@@ -28,7 +28,8 @@ from nacre.model.placement import (
     Topology,
 )
 from nacre.model.units import GIB
-from nacre.model.vms import PublishedPort, ports_overlap
+from nacre.model.vm_checks import ports_overlap
+from nacre.model.vms import PublishedPort
 from support.rooms import node, request
 
 LABELS = st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(["web", "db"]), max_size=2)

@@ -21,7 +21,8 @@ from nacre.lib.clock import ManualClock
 from nacre.model.convergence import FailureClass
 from nacre.model.nodes import NodeState, Reliability
 from nacre.model.units import GIB
-from nacre.model.vms import Phase, PublishedPort, ports_overlap
+from nacre.model.vm_checks import ports_overlap
+from nacre.model.vms import Phase, PublishedPort
 from nacre.schema.vms import VmCreate
 from support.cloud import by, cloud, facts
 from support.database import opened

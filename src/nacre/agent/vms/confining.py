@@ -78,6 +78,17 @@ async def lend(machine: Machine, disk: Disk, host: Host) -> None:
         await in_thread(_give_disk, disk, host.users, machine.record.user, host.place(machine.id))
 
 
+async def lend_folder(machine: Machine, folder: Path, host: Host) -> None:
+    """Let a machine's hypervisor write to a folder, and read what it wrote there. Raises OSError."""
+    if host.users is not None and machine.record.user:
+        await in_thread(_own_all, folder, host.users, machine.record.user)
+
+
+def _own_all(folder: Path, numbers: Users, user: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        numbers.own(path, user)
+
+
 def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
     numbers.enter(launch.directory, user)
     numbers.own(launch.run_directory, user)

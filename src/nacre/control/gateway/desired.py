@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from nacre.control.auth.sealing import Sealer
-from nacre.control.gateway import volume_intents
+from nacre.control.gateway import checkpoint_intents, volume_intents
+from nacre.control.gateway.checkpoint_intents import Kept
 from nacre.control.gateway.volume_intents import NOTHING, NodeStorage
 from nacre.control.services import images, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
@@ -48,7 +49,10 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
     storage = await volume_intents.load(rd, among, [row.id for some in rows.values() for row in some])
     needed = {row.image for some in rows.values() for row in some} | storage.images()
     manifests = await images.manifests(rd, needed)
-    seeded = [row.id for some in rows.values() for row in some if row.spec.cloud_init is not None]
+    kept = await checkpoint_intents.load(rd, [row for some in rows.values() for row in some])
+    seeded = [
+        row.id for some in rows.values() for row in some if row.spec.cloud_init is not None or row.source is not None
+    ]
     seeds = await vm_seeds.opened(rd, seeded, sealer)
     return {
         node: build(
@@ -59,6 +63,7 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
             tenure=owners[node].tenure if node in owners else 0,
             allowed=node in owners and _allowed(owners[node], rd.now()),
             storage=storage.of(node, manifests),
+            kept=kept,
         )
         for node in among
     }
@@ -73,6 +78,7 @@ def build(
     tenure: int = 0,
     allowed: bool,
     storage: NodeStorage = NOTHING,
+    kept: Kept = checkpoint_intents.NOTHING,
 ) -> NodeIntent:
     """Return the intent for the machines placed on a node, in a stable order.
 
@@ -85,7 +91,7 @@ def build(
     asked_for = bool(askers) and all(by is not None for by in askers)
     return NodeIntent(
         vms=tuple(
-            _intent(row, manifests.get(row.image), storage.attached.get(row.id, ()), seeds.get(row.id))
+            _intent(row, manifests.get(row.image), storage.attached.get(row.id, ()), seeds.get(row.id), kept)
             for row in ordered
         ),
         images=tuple(sorted({row.image for row in ordered if row.desired is not Desired.ABSENT} | storage.images)),
@@ -112,7 +118,11 @@ def _by_node(rows: Iterable[P]) -> dict[NodeId, list[P]]:
 
 
 def _intent(
-    row: VmRow, manifest: ImageManifest | None, attached: tuple[VolumeAttachment, ...], seed: CloudInit | None
+    row: VmRow,
+    manifest: ImageManifest | None,
+    attached: tuple[VolumeAttachment, ...],
+    seed: CloudInit | None,
+    kept: Kept,
 ) -> VmIntent:
     return VmIntent(
         id=row.id,
@@ -128,6 +138,9 @@ def _intent(
         fence=row.fence,
         volumes=attached,
         seed=None if seed is None else _named(seed, row),
+        checkpoints=kept.of(row.id),
+        restore=row.restore,
+        source=row.source,
     )
 
 

@@ -18,7 +18,7 @@ from nacre.control.scheduler.snapshot import Fleet
 from nacre.control.scheduler.values import NodeRoom, Request
 from nacre.model.ids import NodeId
 from nacre.model.placement import Rejection
-from nacre.model.vms import ports_overlap
+from nacre.model.vm_checks import ports_overlap
 
 Words = Callable[[Mask], Iterable[Rejection]]
 

@@ -12,7 +12,8 @@ from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError
 from nacre.model.ids import NodeId, VmId
-from nacre.model.vms import PublishedPort, RunInfo, VmSpec, ports_overlap
+from nacre.model.vm_checks import ports_overlap
+from nacre.model.vms import PublishedPort, RunInfo, VmSpec
 
 
 def needed(spec: VmSpec, run: RunInfo | None) -> tuple[PublishedPort, ...]:
