@@ -40,6 +40,7 @@ def out(view: VmView) -> VmOut:
         template=None if view.origins is None else view.origins.template,
         instance_type=None if view.origins is None else view.origins.instance_type,
         guest=view.guest,
+        checkpoints=view.checkpoints,
         decision="" if view.decision is None else summary(view.decision)[1],
         created_at=view.created_at,
         updated_at=view.updated_at,
