@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]
 
 MIB = 1 << 20
 WAIT = 120
-COUNTING = "(i=0; while true; do i=$((i+1)); echo $i >/tmp/count; sleep 0.2; done) >/dev/null 2>&1 &"
+COUNTING = "(i=0; while true; do i=$((i+1)); echo $i >/tmp/count; sleep 0.2; done) >/dev/null 2>&1 & true"
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import Written
 from nacre.control.store.projects import ProjectRow
+from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
 from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, Consistency
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
@@ -109,6 +110,13 @@ def facts(*, cpus: int = 8, memory_bytes: int = 16 * GIB, disk_bytes: int = 100 
         hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc"), abilities=("guard",)),),
         streams=("exec", "display", "metrics"),
     )
+
+
+def able(*capabilities: Capability) -> NodeFacts:
+    """The same, of a host whose QEMU says that it can do this, besides what all can."""
+    (info,) = facts().hypervisors
+    offer = told(dict.fromkeys((*BASELINE, *capabilities), NATIVE))
+    return msgspec.structs.replace(facts(), hypervisors=(msgspec.structs.replace(info, offer=offer),))
 
 
 async def make_node(tx: Tx, name: str = "node-1", *, told: NodeFacts | None = None) -> NodeId:

@@ -1,8 +1,13 @@
 """A shell in a tiny guest, through the API: commands typed on its console."""
 
+import itertools
+from contextlib import ExitStack
+
 from websockets.sync.client import connect
 
 from support.platform import Platform, eventually
+
+_NUMBERS = itertools.count(1)
 
 
 class Console:
@@ -10,12 +15,13 @@ class Console:
 
     def __init__(self, cloud: Platform, vm: str) -> None:
         url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
-        self._socket = connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"})
-        self._number = 0
+        self._stack = ExitStack()
+        headers = {"Authorization": f"Bearer {cloud.token}"}
+        self._socket = self._stack.enter_context(connect(url, additional_headers=headers))
 
     def run(self, command: str) -> str:
         """What a command prints."""
-        self._number += 1
+        self._number = next(_NUMBERS)  # never one that the scrollback of another connection shows
         self._socket.send(f"\necho be''gin{self._number}; {command}; echo e''nd{self._number}\n".encode())
         seen = ""
         while f"end{self._number}" not in seen:
@@ -29,4 +35,4 @@ class Console:
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._stack.close()

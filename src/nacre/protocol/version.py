@@ -6,7 +6,8 @@
    what of it is in force in `RunInfo.config`, and what hypervisors offer in `HypervisorInfo.offer`. Pools, volumes
    and which of them machines have, which an older agent does not see: it starts machines without their volumes, which
    are shown as needing a restart. Streams of commands, screens and metrics, which are asked only of agents whose facts
-   name them. And what guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an older agent
+   name them. Checkpoints of machines, which are asked only of agents that say what their hypervisors can do. And what
+   guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an older agent
    does not see.
 """
 

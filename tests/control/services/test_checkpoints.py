@@ -15,7 +15,7 @@ from nacre.control.store import nodes as node_store
 from nacre.control.store import vm_seeds
 from nacre.control.store import vms as vm_store
 from nacre.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
-from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
+from nacre.model.capabilities import Capability
 from nacre.model.checkpoints import CheckpointPhase, Consistency
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.moves import LeaveReason
@@ -27,18 +27,11 @@ from nacre.protocol.messages import Observed
 from nacre.schema.checkpoints import CheckpointCreate, CheckpointUpdate, VmRestore
 from nacre.schema.vms import VmUpdate
 from nacre.schema.volumes import VolumeAttach, VolumeCreate
-from support.cloud import SEALER, by, cloud, facts, make_image
+from support.cloud import SEALER, able, by, cloud, make_image
 
 pytestmark = pytest.mark.anyio
 
 CAN = (Capability.DISK_SNAPSHOT, Capability.CHECKPOINT)
-
-
-def nodes_that_can(*capabilities: Capability):
-    """Facts of a node whose QEMU says what it can do."""
-    (info,) = facts().hypervisors
-    offer = told(dict.fromkeys((*BASELINE, *capabilities), NATIVE))
-    return msgspec.structs.replace(facts(), hypervisors=(msgspec.structs.replace(info, offer=offer),))
 
 
 class Keeper:
@@ -118,7 +111,7 @@ class Keeper:
 @pytest.fixture
 async def keeper(database):
     """A running machine with a disk, on a node that can do everything."""
-    made = await cloud(database, told=nodes_that_can(*CAN))
+    made = await cloud(database, told=able(*CAN))
     async with database.write() as tx:
         await make_image(tx, made.project, "disk", disk_bytes=GIB)
     await made.running("web", image="disk")
@@ -199,7 +192,7 @@ async def test_what_there_can_be_no_checkpoint_of(keeper):
     ],
 )
 async def test_what_the_hypervisor_cannot_do_is_refused(database, can, fields, refused):
-    made = await cloud(database, told=nodes_that_can(Capability.BOOT_BIOS, *can))
+    made = await cloud(database, told=able(Capability.BOOT_BIOS, *can))
     async with database.write() as tx:
         await make_image(tx, made.project, "disk", disk_bytes=GIB)
     await made.running("web", image="disk")
@@ -383,7 +376,7 @@ async def test_what_is_to_be_made_from_a_checkpoint_keeps_it_and_its_machine(kee
 
 
 async def test_a_machine_goes_only_where_its_checkpoint_is(database):
-    made = await cloud(database, node_count=2, told=nodes_that_can(*CAN))
+    made = await cloud(database, node_count=2, told=able(*CAN))
     async with database.write() as tx:
         await make_image(tx, made.project, "disk", disk_bytes=GIB)
     keeper = Keeper(made)

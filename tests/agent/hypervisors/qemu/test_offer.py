@@ -27,7 +27,6 @@ NEVER = {
     Capability.NIC_LIMITS,
     Capability.NIC_LIMITS_LIVE,
     Capability.PCI_SEGMENTS,
-    Capability.DISK_SNAPSHOT,
     Capability.MIGRATE_TLS,
 }
 INSTALLED = Installed(path="q", stamp=(0, 0), version="7.2.0", machines=("q35",), sandbox=True)
