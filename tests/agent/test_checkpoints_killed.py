@@ -36,6 +36,7 @@ Act = Callable[[Node, VmIntent], Awaitable[None]]
 
 async def wanted(node: Node, intent: VmIntent) -> None:
     """Have an agent do all that is wanted of a machine that is off, and leave."""
+    await node.pools.sweep()  # as the executor of volumes does when an agent begins
     await node.begin()
     node.want(intent)
 

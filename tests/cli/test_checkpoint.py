@@ -25,7 +25,10 @@ Nacre = Callable[..., Awaitable[Ran]]
 async def api(sqlite_database: Database, tmp_path: Path) -> AsyncGenerator[Api]:
     made = await api_over(sqlite_database, tmp_path / "data")
     await tiny_image(made)
-    async with on_a_socket(made) as url, obedient_node(made.db, able(Capability.DISK_SNAPSHOT, Capability.CHECKPOINT)):
+    async with (
+        on_a_socket(made) as url,
+        obedient_node(made.parts.requests.db, able(Capability.DISK_SNAPSHOT, Capability.CHECKPOINT)),
+    ):
         made.url = url
         yield made
 
@@ -78,7 +81,7 @@ async def test_a_machine_is_kept_listed_put_back_and_copied(nacre: Nacre) -> Non
     await done(nacre, "vm", "protect-checkpoint", "web", "early")
     assert (await nacre("vm", "delete-checkpoint", "web", "early", "--yes")).code == exits.CONFLICT
     await done(nacre, "vm", "protect-checkpoint", "web", "early", "--off")
-    await done(nacre, "vm", "expire-checkpoint", "web", "early", "--after", "7d")
+    await done(nacre, "vm", "expire-checkpoint", "web", "early", "--after", "3650d")
     assert "yes" not in (await done(nacre, "vm", "checkpoints", "web")).out
     await done(nacre, "vm", "delete-checkpoint", "web", "early", "--yes", "--wait")
     assert (await done(nacre, "vm", "checkpoints", "web")).out == "no checkpoints\n"
