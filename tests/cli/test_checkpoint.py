@@ -84,7 +84,7 @@ async def test_a_machine_is_kept_listed_put_back_and_copied(nacre: Nacre) -> Non
     await done(nacre, "vm", "expire-checkpoint", "web", "early", "--after", "3650d")
     assert "yes" not in (await done(nacre, "vm", "checkpoints", "web")).out
     await done(nacre, "vm", "delete-checkpoint", "web", "early", "--yes", "--wait")
-    assert (await done(nacre, "vm", "checkpoints", "web")).out == "no checkpoints\n"
+    assert (await done(nacre, "vm", "checkpoints", "web")).err == "no checkpoints\n"
 
 
 async def test_names_of_checkpoints_are_completed(nacre: Nacre) -> None:
