@@ -1,12 +1,12 @@
 """A volume through its life, with a real guest that writes to it: attached while it runs, kept, cloned, grown, gone."""
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
 
+from support.console import Console
 from support.guests import tiny_image
 from support.leftovers import assert_as_it_was, snapshot_of
 from support.platform import Platform, eventually, platform
@@ -23,35 +23,6 @@ def cloud() -> Iterator[Platform]:
         image = tiny_image()
         running.import_image("tiny", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
         yield running
-
-
-class Console:
-    """A shell in a guest, through the API."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._number = 0
-
-    def run(self, command: str) -> str:
-        """What a command prints."""
-        self._number += 1
-        self._socket.send(f"\necho be''gin{self._number}; {command}; echo e''nd{self._number}\n".encode())
-        seen = ""
-        while f"end{self._number}" not in seen:
-            data = self._socket.recv(timeout=60)
-            seen += data if isinstance(data, str) else data.decode(errors="replace")
-        return seen.partition(f"begin{self._number}")[2].partition(f"end{self._number}")[0].strip()
-
-    def until(self, command: str, expected: str) -> str:
-        """Run a command until it prints something."""
-        return str(eventually(lambda: expected in (said := self.run(command)) and said, what=command))
-
-
-@contextmanager
-def console(cloud: Platform, vm: str) -> Generator[Console]:
-    url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
-    with connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"}) as socket:
-        yield Console(socket)
 
 
 def volume(cloud: Platform, name: str) -> Any:
@@ -75,7 +46,7 @@ def test_a_volume_lives_through_everything_and_nothing_is_left(cloud: Platform) 
     assert vm["restart_required"] == []
     assert vm["run"]["volumes"] == [made["id"]]
     assert volume(cloud, "data")["vm"]["name"] == "writer"
-    with console(cloud, "writer") as shell:
+    with closing(Console(cloud, "writer")) as shell:
         shell.until("cat /sys/block/vda/serial", made["id"][-20:])
         shell.run("echo before | dd of=/dev/vda bs=512 conv=notrunc,fsync 2>/dev/null")
 

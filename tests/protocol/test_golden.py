@@ -14,6 +14,13 @@ import pytest
 
 from nacre.model.arrivals import VmArrival
 from nacre.model.capabilities import Level, Offered
+from nacre.model.checkpoints import (
+    CheckpointIntent,
+    CheckpointObserved,
+    CheckpointSource,
+    Consistency,
+    Restoration,
+)
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.guests import CloudInit, GuestAddress, GuestFilesystem, GuestInfo, SeedRef
 from nacre.model.hardware import (
@@ -89,6 +96,7 @@ from nacre.model.vms import (
     VmObserved,
     VmSpec,
 )
+from nacre.model.volumes import Wish
 from nacre.protocol import codec
 from nacre.protocol.messages import (
     ArtifactHeader,
@@ -116,7 +124,7 @@ from nacre.protocol.messages import (
     Wake,
     Welcome,
 )
-from support.wire_volumes import ATTACHMENT, POOL_INTENT, POOL_SEEN, VOLUME, VOLUME_INTENT, VOLUME_SEEN
+from support.wire_volumes import ATTACHMENT, CHECKPOINT, POOL_INTENT, POOL_SEEN, VOLUME, VOLUME_INTENT, VOLUME_SEEN
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITE = os.environ.get("NACRE_WRITE_GOLDEN") == "1"
@@ -300,7 +308,11 @@ VM_INTENT = VmIntent(
         ssh_keys=("ssh-ed25519 AAAA",),
         password_hash="$6$salt$hash",
         identity="2",
+        random_seed="AAAA",
     ),
+    checkpoints=(CheckpointIntent(id=CHECKPOINT, desired=Wish.ABSENT, after=1, memory=True, volumes=(VOLUME,)),),
+    restore=Restoration(nonce=2, checkpoint=CHECKPOINT, memory=True),
+    source=CheckpointSource(vm=VM, checkpoint=CHECKPOINT),
     outgoing=Outgoing(
         stream=STREAM_ID,
         target=NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz"),
@@ -358,6 +370,16 @@ RUN = RunInfo(
     exit_reason=ExitReason.CRASHED,
     exit_detail="signal 9",
 )
+FAILURE = Failure(
+    failure_class=FailureClass.TRANSIENT,
+    code="process_died",
+    message="the process died",
+    hint="it is started again",
+    generation=7,
+    at=AT,
+    attempts=2,
+    next_try_at=AT + timedelta(seconds=1),
+)
 SEEN = VmObserved(
     outgoing=OutgoingObserved(
         stream=STREAM_ID,
@@ -376,16 +398,7 @@ SEEN = VmObserved(
     reboot_nonce=3,
     reset_nonce=2,
     restarts=4,
-    failure=Failure(
-        failure_class=FailureClass.TRANSIENT,
-        code="process_died",
-        message="the process died",
-        hint="it is started again",
-        generation=7,
-        at=AT,
-        attempts=2,
-        next_try_at=AT + timedelta(seconds=1),
-    ),
+    failure=FAILURE,
     fence=4,
     guest=GuestInfo(
         answering=False,
@@ -399,6 +412,18 @@ SEEN = VmObserved(
         filesystems=(GuestFilesystem(mountpoint="/", type="ext4", total_bytes=4096),),
         booted_at=AT,
         seen_at=AT,
+    ),
+    restore_nonce=2,
+    checkpoints=(
+        CheckpointObserved(
+            id=CHECKPOINT,
+            taken_at=AT,
+            consistency=Consistency.MEMORY,
+            size_bytes=2 << 30,
+            disk_bytes=1 << 30,
+            memory_bytes=4096,
+            failure=FAILURE,
+        ),
     ),
 )
 

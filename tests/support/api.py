@@ -27,6 +27,7 @@ from nacre.control.settings import Settings
 from nacre.control.store.db import Database
 from nacre.control.wake import VMS, node_topic
 from nacre.model.ids import NodeId, VmId
+from nacre.model.nodes import NodeFacts
 from nacre.protocol.messages import StreamKind
 from support.cloud import SEALER, Agent, make_node
 from support.images import kernel
@@ -179,10 +180,10 @@ async def on_a_socket(api: Api) -> AsyncGenerator[str]:
 
 
 @contextlib.asynccontextmanager
-async def obedient_node(db: Database) -> AsyncGenerator[NodeId]:
+async def obedient_node(db: Database, told: NodeFacts | None = None) -> AsyncGenerator[NodeId]:
     """A node that gets machines and does with them at once what it is told."""
     async with db.write() as tx:
-        node = await make_node(tx)
+        node = await make_node(tx, told=told)
     agent, placer = Agent(db, node), Placer(db)
 
     async def obey() -> None:

@@ -23,6 +23,8 @@ from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import Written
 from nacre.control.store.projects import ProjectRow
+from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
+from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, Consistency
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, NodeState
@@ -30,6 +32,7 @@ from nacre.model.placement import Decision, Strategy
 from nacre.model.units import GIB, MIB
 from nacre.model.vm_changes import seed_of
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
+from nacre.model.volumes import Wish
 from nacre.protocol.messages import HeldVm, Observed
 from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmCreate, VmOut
@@ -107,6 +110,13 @@ def facts(*, cpus: int = 8, memory_bytes: int = 16 * GIB, disk_bytes: int = 100 
         hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc"), abilities=("guard",)),),
         streams=("exec", "display", "metrics"),
     )
+
+
+def able(*capabilities: Capability) -> NodeFacts:
+    """The same, of a host whose QEMU says that it can do this, besides what all can."""
+    (info,) = facts().hypervisors
+    offer = told(dict.fromkeys((*BASELINE, *capabilities), NATIVE))
+    return msgspec.structs.replace(facts(), hypervisors=(msgspec.structs.replace(info, offer=offer),))
 
 
 async def make_node(tx: Tx, name: str = "node-1", *, told: NodeFacts | None = None) -> NodeId:
@@ -193,7 +203,20 @@ class Agent:
             run=run,
             reboot_nonce=intent.reboot_nonce,
             reset_nonce=intent.reset_nonce,
+            restore_nonce=0 if intent.restore is None else intent.restore.nonce,
+            checkpoints=tuple(self.kept(one) for one in intent.checkpoints if one.desired is Wish.PRESENT),
             fence=intent.fence,
+        )
+
+    def kept(self, wanted: CheckpointIntent) -> CheckpointObserved:
+        """What is told of a checkpoint that has been taken."""
+        return CheckpointObserved(
+            id=wanted.id,
+            taken_at=self.db.clock.now(),
+            consistency=Consistency.MEMORY if wanted.memory else Consistency.CRASH,
+            size_bytes=GIB,
+            disk_bytes=GIB,
+            memory_bytes=MIB if wanted.memory else 0,
         )
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.hardware import DiskOptions, RateLimits, TokenBucket
-from nacre.model.ids import ImageId, PoolId, ProjectId, SnapshotId, VolumeId
+from nacre.model.ids import CheckpointId, ImageId, PoolId, ProjectId, SnapshotId, VolumeId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
 from nacre.model.volumes import (
     CloneCost,
@@ -27,6 +27,7 @@ from nacre.model.volumes import (
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 POOL = PoolId("pool-01hzzzzzzzzzzzzzzzzzzzzzzz")
 VOLUME = VolumeId("vol-01hzzzzzzzzzzzzzzzzzzzzzzz")
+CHECKPOINT = CheckpointId("ckpt-01hzzzzzzzzzzzzzzzzzzzzzzz")
 KEPT = SnapshotId("snap-01hzzzzzzzzzzzzzzzzzzzzzzz")
 IMAGE = ImageId("img-01hzzzzzzzzzzzzzzzzzzzzzzz")
 DISK = Artifact(role=Role.DISK, format=Format.QCOW2, size_bytes=4096, sha256="0" * 64, virtual_size_bytes=1 << 20)
@@ -55,6 +56,7 @@ VOLUME_INTENT = VolumeIntent(
     image=ImageManifest(id=IMAGE, artifacts=(DISK,), kernel_args="quiet"),
     snapshots=(SnapshotIntent(id=KEPT, desired=Wish.ABSENT, after=1),),
     restore=Restore(nonce=2, snapshot=KEPT),
+    checkpoints=(CHECKPOINT,),
 )
 VOLUME_SEEN = VolumeObserved(
     id=VOLUME,

@@ -23,6 +23,7 @@ def accept(machine: Machine, intent: VmIntent) -> None:
     nonces: dict[str, object] = {}
     if first:
         nonces = {"reboot_nonce": intent.reboot_nonce, "reset_nonce": intent.reset_nonce}
+        nonces["restore_nonce"] = 0 if intent.restore is None else intent.restore.nonce
     run = machine.record.run
     if run is not None:
         nonces["run"] = msgspec.structs.replace(run, info=forgiven(run.info))

@@ -18,6 +18,7 @@ from nacre.agent.crossings import Crossings, Gate
 from nacre.agent.failures import failure_of
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.keeping import keep, load
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, is_leased, known, waits_for_lease
@@ -89,11 +90,13 @@ class Executor:
         await in_thread(self._copies.load)
         records = await in_thread(self._records)
         self._host.machines.mkdir(mode=0o700, exist_ok=True)
+        await self._host.roots.sweep()
         for place in self._host.machines.iterdir():
             vm = VmId(place.name)
             records.setdefault(vm, Record(id=vm, found_at=self._host.clock.now()))
         for record in records.values():
             machine = self._make(record)
+            await load(machine, self._host)
             if self._host.users is not None:
                 self._host.users.remember(record.id, record.user)
             if record.deleted:
@@ -286,10 +289,9 @@ class Executor:
                 acting.accept(machine, intent)
             case planner.Adopt() | planner.Start():
                 await self._begin(machine, step)
-            case planner.Stop(intent=intent, force=force):
+            case planner.Stop(intent=intent) | planner.Reboot(intent=intent):
+                force = isinstance(step, planner.Stop) and step.force
                 await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=force, host=self._host)
-            case planner.Reboot(intent=intent):
-                await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=False, host=self._host)
             case planner.Plug(intent=intent):
                 await plug(machine, intent, self._host)
             case planner.Delete() | planner.Retire() | planner.Forget() | Reject():
@@ -298,6 +300,8 @@ class Executor:
                 machine.note(reboot_nonce=reboot_nonce, reset_nonce=reset_nonce)
             case planner.Pause() | planner.Resume() | planner.Reset() | planner.Change():
                 await acting.press(machine, step, self._host)
+            case planner.TakeCheckpoint() | planner.DropCheckpoint() | planner.PutBack() | planner.MergeLayers():
+                await keep(machine, step, self._host)
             case Send() | Recollect() | Recall() | Await() | Receive():
                 await self._crossings.carry_out(machine, step)
             case planner.Nothing() | planner.RetryAt() | planner.Discard():
@@ -368,7 +372,7 @@ class Executor:
             generation=machine.record.generation,
             at=before.at if before is not None else now,
             attempts=machine.failures,
-            may_give_up=isinstance(step, planner.Start),
+            may_give_up=isinstance(step, planner.Start | planner.PutBack),
         )
         if failure.failure_class is not FailureClass.PERMANENT:
             failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))

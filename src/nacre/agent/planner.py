@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from nacre.agent import checkpoint_planner
+from nacre.agent.checkpoint_planner import NOTHING_HELD, Held
 from nacre.agent.passages import NOWHERE, Crossing, coming, going
 from nacre.agent.steps import (
     NOTHING,
@@ -19,10 +21,13 @@ from nacre.agent.steps import (
     Change,
     Delete,
     Discard,
+    DropCheckpoint,
     Forget,
+    MergeLayers,
     Nothing,
     Pause,
     Plug,
+    PutBack,
     Reboot,
     RecordNonces,
     Reset,
@@ -32,6 +37,7 @@ from nacre.agent.steps import (
     Start,
     Step,
     Stop,
+    TakeCheckpoint,
 )
 from nacre.agent.vms.presence import Presence
 from nacre.model.arrivals import VmArrival
@@ -70,6 +76,8 @@ class Known:
     """What the newest life has of its configuration."""
     crossing: Crossing = NOWHERE
     """How it stands on its way from or to another node."""
+    held: Held = NOTHING_HELD
+    """Its checkpoints."""
 
     @property
     def generation(self) -> int:
@@ -88,6 +96,7 @@ class Void:
 
 
 NOT_VOID = Void()
+_KEEPING = TakeCheckpoint | DropCheckpoint | PutBack | MergeLayers
 
 
 @dataclass(frozen=True)
@@ -253,7 +262,7 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
     `retiring` says that the placement which it is about has ended.
     """
     if retiring:
-        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change)
+        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change | _KEEPING)
     if told is None:
         return False
     match step:
@@ -266,8 +275,12 @@ def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> 
             return told.desired in {Desired.STOPPED, Desired.ABSENT}
         case Change(intent=intent):
             return told.desired is not Desired.RUNNING or told.spec != intent.spec
-        case Adopt():
+        case Adopt() | PutBack():
             return told.desired is Desired.ABSENT
+        case TakeCheckpoint(checkpoint=checkpoint):
+            return told.desired is Desired.ABSENT or checkpoint not in told.checkpoints
+        case MergeLayers():
+            return True
         case _:
             return False
 
@@ -289,19 +302,36 @@ def _generation(intent: VmIntent) -> int:
 
 
 def _toward(intent: VmIntent, known: Known, now: float) -> Step:
+    if intent.desired is Desired.ABSENT:
+        return NOTHING if known.deleted else _at(known, now, Delete())
     goes = going(intent, known.crossing, known.presence)
     if goes is not None:
         return goes if goes == NOTHING else _at(known, now, goes)
+    kept = None if known.frozen else _keep(intent, known)
+    if kept is not None:
+        return _at(known, now, kept)
+    step = _be(intent, known, now)
+    idle = checkpoint_planner.idle(known.held, known.presence)
+    return step if step != NOTHING or idle is None or known.frozen else _at(known, now, idle)
+
+
+def _keep(intent: VmIntent, known: Known) -> Step | None:
+    """Return what is to be done about checkpoints first. A guest that should run and stands still goes on before."""
+    if known.presence is Presence.PAUSED and intent.desired is Desired.RUNNING:
+        return None
+    plugged = known.volumes is None or known.volumes == _volumes(intent)
+    return checkpoint_planner.urgent(intent, known.held, known.presence, plugged=plugged)
+
+
+def _be(intent: VmIntent, known: Known, now: float) -> Step:
     match intent.desired:
-        case Desired.ABSENT:
-            return NOTHING if known.deleted else _at(known, now, Delete())
         case Desired.STOPPED:
             if known.presence is Presence.NONE:
                 return _settle_nonces(intent, known)
             if known.presence is Presence.LEAVING or (known.frozen and not intent.force_stop):
                 return NOTHING
             return _at(known, now, Stop(intent, force=intent.force_stop))
-        case Desired.RUNNING | Desired.PAUSED:
+        case _:
             return _alive(intent, known, now)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from nacre.lib.files import sync_folder, write_atomically
-from nacre.model.ids import RunId, StreamId, VmId, VolumeId
+from nacre.model.ids import CheckpointId, RunId, StreamId, VmId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
 
@@ -66,6 +66,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """How the current life is about to end: what we have begun, or what the guest has done."""
     reboot_nonce: int = 0
     reset_nonce: int = 0
+    restore_nonce: int = 0
+    waking: CheckpointId | None = None
+    """The checkpoint whose memory the next life goes on from: its disks are as they were then."""
     plugging: tuple[VolumeId, ...] = ()
     """Volumes that the running process is being told to open."""
     crashes: int = 0

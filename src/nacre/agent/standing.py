@@ -1,6 +1,8 @@
 """How a machine stands, in the words of the planner and of reports. Used by the executor. Decides nothing."""
 
+from nacre.agent.checkpoint_planner import Held
 from nacre.agent.hypervisors import guarding
+from nacre.agent.hypervisors.abilities import CanSnapshotDisks
 from nacre.agent.passages import Crossing
 from nacre.agent.planner import Known
 from nacre.agent.vms.host import Host
@@ -31,6 +33,7 @@ def known(machine: Machine) -> Known:
         frozen=machine.frozen,
         run=run.info if run is not None else None,
         crossing=crossing(machine),
+        held=_kept(machine),
     )
 
 
@@ -44,6 +47,17 @@ def crossing(machine: Machine) -> Crossing:
         arriving=record.arriving.stream if record.arriving is not None else None,
         arrival=machine.arrival.state if machine.arrival is not None else None,
         offered=machine.offer is not None,
+    )
+
+
+def _kept(machine: Machine) -> Held:
+    mine = machine.checkpoints
+    can_merge = machine.guest is None or isinstance(machine.guest, CanSnapshotDisks)
+    return Held(
+        checkpoints=frozenset(mine.kept),
+        begun=frozenset(mine.begun),
+        restore_nonce=machine.record.restore_nonce,
+        mergeable=mine.mergeable and can_merge,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from nacre.model.arrivals import VmArrival
+from nacre.model.checkpoints import CheckpointIntent, Restoration
 from nacre.model.vms import VmIntent
 
 
@@ -81,6 +82,33 @@ class Change:
     """Have what runs be as its configuration says, as far as that can be done while it runs."""
 
     intent: VmIntent
+
+
+@dataclass(frozen=True)
+class TakeCheckpoint:
+    """Keep it as it is now."""
+
+    checkpoint: CheckpointIntent
+
+
+@dataclass(frozen=True)
+class DropCheckpoint:
+    """Forget a checkpoint."""
+
+    checkpoint: CheckpointIntent
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """Switch it off and put it back to a checkpoint."""
+
+    intent: VmIntent
+    restoration: Restoration
+
+
+@dataclass(frozen=True)
+class MergeLayers:
+    """Merge layers of its root disk that nobody needs."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +194,10 @@ Step = (
     | Resume
     | Plug
     | Change
+    | TakeCheckpoint
+    | DropCheckpoint
+    | PutBack
+    | MergeLayers
     | Delete
     | RecordNonces
     | Retire

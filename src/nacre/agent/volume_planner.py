@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nacre.agent.storage.base import VolumeState
+from nacre.model.checkpoints import is_part, snapshot_of
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.volumes import Restore, VolumeIntent, Wish
@@ -165,9 +166,15 @@ def _toward(intent: VolumeIntent, known: Known) -> Step:
             return Take(snapshot.id)
     if intent.restore is not None and intent.restore.nonce > state.restore_nonce:
         return PutBack(intent.restore)
-    for snapshot in intent.snapshots:
-        if snapshot.desired is Wish.ABSENT and snapshot.id in there:
-            return Drop(snapshot.id)
+    for snapshot in sorted(there & _unwanted(intent, there)):
+        return Drop(snapshot)
     if state.size_bytes < intent.size_bytes:
         return Grow(intent.size_bytes)
     return Merge() if state.mergeable else NOTHING
+
+
+def _unwanted(intent: VolumeIntent, there: set[SnapshotId]) -> set[SnapshotId]:
+    """Name the snapshots that are to go: those that were deleted, and parts of checkpoints that are no more."""
+    deleted = {snapshot.id for snapshot in intent.snapshots if snapshot.desired is Wish.ABSENT}
+    kept = {snapshot_of(checkpoint) for checkpoint in intent.checkpoints}
+    return deleted | {snapshot for snapshot in there if is_part(snapshot) and snapshot not in kept}

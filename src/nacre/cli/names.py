@@ -54,6 +54,22 @@ async def _volumes(nacre: "Nacre", project: str) -> Named:
     return [(one.name, one.phase.value) for one in await nacre.volumes.all(Query(project=project, limit=MOST))]
 
 
+async def _checkpoints(nacre: "Nacre", project: str) -> Named:
+    from nacre.client.collection import Query
+
+    found: Named = []
+    for vm in await nacre.vms.all(Query(project=project, limit=MOST)):
+        if vm.checkpoints:
+            of = await nacre.vms.checkpoints(vm.id)
+            found += [(f"{vm.name}/{one.name}", one.description or one.phase.value) for one in of]
+    return found
+
+
+async def _checkpoints_of(nacre: "Nacre", project: str) -> Named:
+    named = await _checkpoints(nacre, project)
+    return [(name.partition("/")[2], f"of {name.partition('/')[0]}: {about}") for name, about in named]
+
+
 async def _pools(nacre: "Nacre", project: str) -> Named:
     del project
     return [(pool.name, pool.path) for pool in await nacre.pools.all()]
@@ -130,6 +146,8 @@ images = _ask(_images)
 templates = _ask(_templates)
 instance_types = _ask(_instance_types)
 volumes = _ask(_volumes)
+checkpoints = _ask(_checkpoints)
+checkpoints_of = _ask(_checkpoints_of)
 pools = _ask(_pools)
 nodes = _ask(_nodes)
 projects = _ask(_projects)

@@ -13,6 +13,9 @@ TemplateName = Annotated[str, Parameter(completer=names.templates, help="Name or
 InstanceTypeName = Annotated[str, Parameter(completer=names.instance_types, help="Name or id of an instance type.")]
 VolumeName = Annotated[str, Parameter(completer=names.volumes, help="Name or id of a volume.")]
 SnapshotName = Annotated[str, Parameter(help="Name or id of a snapshot of the volume.")]
+CheckpointName = Annotated[
+    str, Parameter(completer=names.checkpoints_of, help="Name or id of a checkpoint of the machine.")
+]
 PoolName = Annotated[str, Parameter(completer=names.pools, help="Name or id of a pool.")]
 NodeName = Annotated[str, Parameter(completer=names.nodes, help="Name or id of a node.")]
 ProjectName = Annotated[str, Parameter(completer=names.projects, help="Name or id of a project.")]

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from nacre.cli import (
     arguments,
+    checkpoint,
     cloud_init,
     explanation,
     guest,
@@ -59,6 +60,7 @@ def _with_moves() -> App:
     made.command(guest.display)
     made.command(guest.metrics)
     made.command(guest.top)
+    checkpoint.add_to(made)
     return made
 
 
@@ -94,6 +96,9 @@ async def create(
     template: Annotated[
         str | None,
         Parameter(completer=names.templates, help="What it is made from: a template, or a revision such as web@3."),
+    ] = None,
+    from_checkpoint: Annotated[
+        str | None, Parameter(completer=names.checkpoints, help="Instead of an image: MACHINE/CHECKPOINT, or its id.")
     ] = None,
     instance_type: Annotated[
         str | None,
@@ -139,6 +144,7 @@ async def create(
         name=arguments.name_pattern(name),
         image=None if image is None else arguments.ref(image, "image"),
         template=None if template is None else arguments.revision_ref(template),
+        checkpoint=from_checkpoint,
         instance_type=None if instance_type is None else arguments.ref(instance_type, "instance-type"),
         count=arguments.count(count),
         first_number=arguments.first_number(first_number),
@@ -163,10 +169,9 @@ async def create(
     )
     if hardware.asked:
         body = with_hardware(hardware, body)
-    if body.image is None and body.template is None:
-        raise InvalidInputError(
-            "image_missing", "no image is named", hint="give --image NAME, or --template NAME", field="image"
-        )
+    if (body.image, body.template, body.checkpoint) == (None, None, None):
+        hint = "give --image NAME, --template NAME, or --from-checkpoint MACHINE/NAME"
+        raise InvalidInputError("image_missing", "no image is named", hint=hint, field="image")
     async with session.client() as nacre:
         if dry_run:
             preview_views.show(session, await nacre.vms.preview(body))

@@ -87,6 +87,7 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("cloud-init", _seed(spec.cloud_init)),
         *(_guest(vm.guest) if vm.guest else ()),
         ("restart", f"{spec.restart}, {spec.stop_timeout_s:g} s to stop"),
+        ("checkpoints", str(vm.checkpoints) if vm.checkpoints else ""),
         ("needs restart", ", ".join(vm.restart_required)),
         *(_run(vm.run) if vm.run else ()),
         ("generation", f"{vm.conditions.generation}, node has seen {vm.conditions.observed_generation}"),

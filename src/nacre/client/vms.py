@@ -6,10 +6,11 @@ from datetime import datetime
 import httpx2
 import msgspec
 
-from nacre.client.collection import Collection, in_project, segment
+from nacre.client.collection import EVERYTHING, Collection, Query, in_project, segment
 from nacre.client.events import SILENCE_S
 from nacre.client.transport import Transport
 from nacre.model.metrics import MetricPoint, MetricSeries
+from nacre.schema.checkpoints import CheckpointCreate, CheckpointOut, CheckpointUpdate, VmRestore
 from nacre.schema.common import Accepted, AcceptedBatch, Page
 from nacre.schema.guests import CommandOut, VmExec
 from nacre.schema.moves import MoveOut, VmMove
@@ -109,6 +110,44 @@ class Vms(Collection[VmOut]):
         """Return the volumes of a machine."""
         found = await self._transport.read(self.at(ref, "volumes"), Page[AttachmentOut], params=in_project(project))
         return found.items
+
+    async def checkpoint(
+        self, ref: str, body: CheckpointCreate, *, project: str | None = None, wait_s: float = 0
+    ) -> AcceptedVm:
+        """Take a checkpoint of a machine."""
+        return await self._transport.change(
+            "POST", self.at(ref, "checkpoints"), AcceptedVm, body=body, params=in_project(project), wait_s=wait_s
+        )
+
+    async def checkpoints(self, ref: str, query: Query = EVERYTHING) -> list[CheckpointOut]:
+        """Return the checkpoints of a machine."""
+        below = Collection(self._transport, self.at(ref, "checkpoints"), CheckpointOut, Page[CheckpointOut])
+        return await below.all(query)
+
+    async def show_checkpoint(self, ref: str, checkpoint: str, *, project: str | None = None) -> CheckpointOut:
+        """Return one checkpoint of a machine."""
+        path = self.at(ref, "checkpoints", segment(checkpoint))
+        return await self._transport.read(path, CheckpointOut, params=in_project(project))
+
+    async def update_checkpoint(
+        self, ref: str, checkpoint: str, body: CheckpointUpdate, *, project: str | None = None
+    ) -> CheckpointOut:
+        """Describe a checkpoint, protect it or not, and say when it expires."""
+        path = self.at(ref, "checkpoints", segment(checkpoint))
+        return await self._transport.change("PATCH", path, CheckpointOut, body=body, params=in_project(project))
+
+    async def delete_checkpoint(
+        self, ref: str, checkpoint: str, *, project: str | None = None, wait_s: float = 0
+    ) -> AcceptedVm:
+        """Delete a checkpoint."""
+        path = self.at(ref, "checkpoints", segment(checkpoint))
+        return await self._transport.change("DELETE", path, AcceptedVm, params=in_project(project), wait_s=wait_s)
+
+    async def restore(self, ref: str, body: VmRestore, *, project: str | None = None, wait_s: float = 0) -> AcceptedVm:
+        """Put a machine back to a checkpoint."""
+        return await self._transport.change(
+            "POST", self.at(ref, "restore"), AcceptedVm, body=body, params=in_project(project), wait_s=wait_s
+        )
 
     async def log(self, ref: str, *, tail_bytes: int | None = None, project: str | None = None) -> bytes:
         """Return what the serial console printed, or the last `tail_bytes` of it."""

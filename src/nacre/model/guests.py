@@ -22,6 +22,8 @@ MAX_KEY_LENGTH = 16 << 10
 OWN_META = frozenset({"instance-id", "local-hostname", "public-keys"})
 """Keys of the meta-data that are Nacre's to say."""
 
+_INNER = frozenset({"identity", "random_seed"})
+"""Fields that nobody has given."""
 _HASH = re.compile(r"^\$[0-9a-z]{1,8}\$[./A-Za-z0-9$=,]{8,200}$")
 _KEY = re.compile(r"^(ssh-|ecdsa-|sk-)[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\r\n]*)?$")
 _OTHER_KINDS = ("#!", "#include", "#cloud-boothook", "#cloud-config-archive", "#part-handler", "## template: jinja")
@@ -46,11 +48,13 @@ class CloudInit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     password_hash: str = ""
     identity: str = ""
     """Makes a guest that has another identity than the one whose disk it has: another instance for cloud-init."""
+    random_seed: str = ""
+    """For a guest with another identity: what is mixed into its pool of randomness, in base64."""
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of what is given."""
-        return tuple(name for name in self.__struct_fields__ if name != "identity" and getattr(self, name))
+        return tuple(name for name in self.__struct_fields__ if name not in _INNER and getattr(self, name))
 
 
 class SeedRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

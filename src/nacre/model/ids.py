@@ -27,6 +27,7 @@ PoolId = NewType("PoolId", str)
 VolumeId = NewType("VolumeId", str)
 SnapshotId = NewType("SnapshotId", str)
 CommandId = NewType("CommandId", str)
+CheckpointId = NewType("CheckpointId", str)
 
 PREFIXES = {
     "project": "prj",
@@ -48,6 +49,7 @@ PREFIXES = {
     "volume": "vol",
     "snapshot": "snap",
     "command": "cmd",
+    "checkpoint": "ckpt",
 }
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

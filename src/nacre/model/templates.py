@@ -13,6 +13,7 @@ class Layer(StrEnum):
     REQUEST = "request"  # given with the machine itself
     INSTANCE_TYPE = "instance-type"
     TEMPLATE = "template"
+    CHECKPOINT = "checkpoint"  # the machine whose checkpoint it is made from, as that was then
     IMAGE = "image"  # the defaults of the image that it boots from
     DEFAULT = "default"  # Nacre's own
 

@@ -103,6 +103,16 @@ def forgiven(run: RunInfo) -> RunInfo:
     return msgspec.structs.replace(run, config=msgspec.structs.replace(run.config, refused=()))
 
 
+def unlike(spec: VmSpec, run: RunInfo) -> tuple[str, ...]:
+    """Name the fields in which a machine is another one than it was in that life, so that it cannot go on from there.
+
+    What of it changes while it runs is no obstacle, nor is what the guest knows nothing of.
+    """
+    alive = msgspec.structs.replace(run, exited_at=None)
+    unseen = {"publish", "ha", "cloud_init"}
+    return tuple(change.field for change in changes(spec, alive) if not change.live and change.field not in unseen)
+
+
 def nic_index(field: str) -> int:
     """Return which NIC a field is of: 1 for `nics[1].options.send_limits`."""
     return int(field.partition("[")[2].partition("]")[0])

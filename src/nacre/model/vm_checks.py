@@ -33,6 +33,14 @@ def check_spec(spec: VmSpec) -> VmSpec:
     return spec
 
 
+def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
+    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
+    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
+        return False
+    first, second = ip_address(one.host_address), ip_address(other.host_address)
+    return first == second or first.is_unspecified or second.is_unspecified
+
+
 def numbers(text: str, field: str) -> frozenset[int]:
     """Read a list of CPUs or memory nodes such as `0-3,8`. Raises InvalidInputError naming `field`."""
     found: set[int] = set()
@@ -292,11 +300,3 @@ def _invalid(field: str, code: str, message: str, hint: str) -> InvalidInputErro
 
 def _other_board(field: str, message: str) -> UnsupportedError:
     return UnsupportedError("unsupported_by_machine_type", message, hint="use the machine type q35", field=field)
-
-
-def ports_overlap(one: PublishedPort, other: PublishedPort) -> bool:
-    """Whether two published ports cannot both be listened on: same protocol and port, same or wildcard address."""
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    first, second = ip_address(one.host_address), ip_address(other.host_address)
-    return first == second or first.is_unspecified or second.is_unspecified

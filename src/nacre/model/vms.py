@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, CheckpointSource, Restoration
 from nacre.model.convergence import Failure
 from nacre.model.guests import CloudInit, GuestInfo, SeedRef
 from nacre.model.hardware import (
@@ -219,6 +220,12 @@ class VmIntent(msgspec.Struct, frozen=True, kw_only=True):
     """It is to be sent to another node while it runs. Given and withdrawn with a new generation only."""
     arrived_by: StreamId | None = None
     """The stream by which it came here while it ran: what has arrived by another one is of no use."""
+    checkpoints: tuple[CheckpointIntent, ...] = ()
+    """Those that it should have, and those that are to go."""
+    restore: Restoration | None = None
+    """The newest request to put it back to a checkpoint."""
+    source: CheckpointSource | None = None
+    """What its root disk starts as, if not as its image."""
 
 
 class RetiredVm(msgspec.Struct, frozen=True, kw_only=True):
@@ -368,6 +375,10 @@ class VmObserved(msgspec.Struct, frozen=True, kw_only=True):
     """Set while it is sent to another node."""
     arriving: ArrivalObserved | None = None
     """Set for a machine that is coming from another node and does not belong here yet."""
+    restore_nonce: int = 0
+    """The newest restore that was carried out, or found impossible before anything was changed."""
+    checkpoints: tuple[CheckpointObserved, ...] = ()
+    """Those that there are, and those that could not be taken."""
 
 
 def satisfies(desired: Desired, phase: Phase) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from nacre.errors import InvalidInputError
 from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
-from nacre.model.ids import ImageId, NodeId, PoolId, ProjectId, SnapshotId, VolumeId
+from nacre.model.ids import CheckpointId, ImageId, NodeId, PoolId, ProjectId, SnapshotId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.units import MIB
 
@@ -149,6 +149,8 @@ class VolumeIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Of the source, if that is an image."""
     snapshots: tuple[SnapshotIntent, ...] = ()
     restore: Restore | None = None
+    checkpoints: tuple[CheckpointId, ...] = ()
+    """Of machines, that it is part of. What it keeps for any other goes."""
 
 
 class VolumeAttachment(msgspec.Struct, frozen=True, kw_only=True):

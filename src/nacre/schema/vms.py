@@ -104,6 +104,9 @@ class VmCreate(VmConfig, frozen=True, kw_only=True):
     """Name or id of the project that it belongs to."""
     template: str | None = None
     """Name or id of a template, with `@3` behind it for its third revision."""
+    checkpoint: str | None = None
+    """Instead of image and template: id of a checkpoint of a machine of the project, or machine/checkpoint by names.
+    Disks start as they were then, on the same node; the machine itself is a new one with another identity."""
     instance_type: str | None = None
     """Name or id of an instance type."""
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 1
@@ -226,6 +229,8 @@ class VmOut(Out, frozen=True, kw_only=True):
     """The instance type that it was made from, as it was then."""
     guest: GuestInfo | None = None
     """What the agent in the guest says; null if none has said anything since the start."""
+    checkpoints: int = 0
+    """How many checkpoints there are of it."""
     decision: str = ""
     """Why it is where it is, or nowhere yet, in one sentence; more is in its explanation."""
     created_at: datetime

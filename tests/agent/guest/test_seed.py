@@ -1,5 +1,6 @@
 """The seed: the same bytes for the same content, readable by others' tools, and for its owner's eyes only."""
 
+import email
 import io
 import time
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import yaml
 
 from nacre.agent.guest import seed
+from nacre.model import identity
 from nacre.model.guests import CloudInit
-from nacre.model.ids import VmId
+from nacre.model.ids import CheckpointId, VmId
 
 VM = VmId("vm-00000000000000000000000001")
 FULL = CloudInit(
@@ -90,3 +92,14 @@ def test_it_is_readable_by_its_owner_alone_and_replaced_whole(tmp_path: Path) ->
     seed.write(path, VM, CloudInit(hostname="web-2"))
     assert path.stat().st_ino != before
     assert [entry.name for entry in tmp_path.iterdir()] == ["seed.iso"]
+
+
+def test_a_machine_from_a_checkpoint_is_another_instance_and_makes_up_its_identity_anew() -> None:
+    given = identity.renewed(CloudInit(hostname="web-2"), CheckpointId("ckpt-1"), "c2VlZA==")
+    found = seed.files(VM, given)
+    assert yaml.safe_load(found["meta-data"])["instance-id"] == f"{VM}-ckpt-1"
+    config, hook = email.message_from_string(found["vendor-data"]).get_payload()
+    vendor = yaml.safe_load(config.get_payload())
+    assert (vendor["hostname"], vendor["ssh_deletekeys"], vendor["random_seed"]["data"]) == ("web-2", True, "c2VlZA==")
+    assert "machine-id" in hook.get_payload()
+    assert seed.image(VM, given) == seed.image(VM, given)

@@ -1,12 +1,15 @@
 """Simulated machines obey like real ones: the planner decides, and what it asks for takes time."""
 
+import msgspec
 import pytest
 
 from nacre.agent.failures import FENCED
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.lib.clock import SystemClock
-from nacre.model.ids import VmId
+from nacre.model.checkpoints import CheckpointIntent, Consistency, Restoration
+from nacre.model.ids import CheckpointId, VmId
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RetiredVm, VmIntent, VmObserved
+from nacre.model.volumes import Wish
 from nacre.protocol.messages import NodeIntent
 from support.intents import newer, vm_intent
 from support.waiting import until
@@ -157,3 +160,19 @@ async def test_a_machine_that_has_moved_away_is_let_go_of() -> None:
     node.machines.want(NodeIntent(retired=(RetiredVm(id=vm.id, fence=3),)))
     assert vm.id not in node.now
     assert [(copy.fence, copy.exists) for copy in node.machines.copies()] == [(3, False)]
+
+
+async def test_a_machine_is_kept_put_back_and_forgotten() -> None:
+    node = Node()
+    vm = vm_intent(disk_bytes=1 << 30)
+    kept = CheckpointIntent(id=CheckpointId("ckpt-1"), desired=Wish.PRESENT, memory=True)
+    node.machines.want(told(vm))
+    first = await node.until_phase(vm.id, Phase.RUNNING)
+    node.machines.want(told(vm := newer(vm, checkpoints=(kept,))))
+    (seen,) = node.now[vm.id].checkpoints
+    assert (seen.id, seen.consistency, seen.disk_bytes) == (kept.id, Consistency.MEMORY, 1 << 30)
+    node.machines.want(told(vm := newer(vm, restore=Restoration(nonce=1, checkpoint=kept.id, memory=True))))
+    await until(lambda: node.now[vm.id].restore_nonce == 1 and node.now[vm.id].phase is Phase.RUNNING, every=0.002)
+    assert node.now[vm.id].run != first.run
+    node.machines.want(told(newer(vm, checkpoints=(msgspec.structs.replace(kept, desired=Wish.ABSENT),))))
+    assert node.now[vm.id].checkpoints == ()

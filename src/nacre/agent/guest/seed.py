@@ -14,6 +14,7 @@ import pycdlib
 import yaml
 
 from nacre.lib.files import write_atomically
+from nacre.model import identity
 from nacre.model.guests import CloudInit
 from nacre.model.ids import VmId
 
@@ -61,7 +62,7 @@ def files(vm: VmId, given: CloudInit) -> Mapping[str, str]:
     found = {
         "meta-data": _yaml({**given.meta_data, **_meta_data(vm, given)}),
         "user-data": given.user_data or "#cloud-config\n{}\n",
-        "vendor-data": "#cloud-config\n" + _yaml(_vendor_data(given)),
+        "vendor-data": identity.with_hook("#cloud-config\n" + _yaml(_vendor_data(given)), given),
     }
     if given.network_config:
         found["network-config"] = given.network_config
@@ -83,7 +84,7 @@ def _meta_data(vm: VmId, given: CloudInit) -> dict[str, object]:
 
 
 def _vendor_data(given: CloudInit) -> dict[str, object]:
-    found: dict[str, object] = {}
+    found = dict(identity.config(given))
     if given.user:
         found["user"] = {"name": given.user} if not given.password_hash else _with_password(given, given.user)
     elif given.password_hash:

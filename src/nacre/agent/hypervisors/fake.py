@@ -18,7 +18,7 @@ import msgspec
 from nacre.agent.hypervisors import guarding, ports, registry
 from nacre.agent.hypervisors.base import Guard, Guest, GuestEvent, GuestState, Handle
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Launch
+from nacre.agent.hypervisors.launch import DiskFile, Launch
 from nacre.agent.hypervisors.lifecycle import Life, take_hold
 from nacre.lib import processes
 from nacre.model.capabilities import BASELINE, NATIVE, Capability, Offer
@@ -27,7 +27,16 @@ from nacre.model.nodes import HypervisorInfo
 from nacre.model.vms import MachineType
 
 _PROGRAM = Path(__file__).with_name("fake_guest.py")
-_BEHAVES = (Capability.SHUTDOWN, Capability.RESET, Capability.PAUSE, Capability.GUARD, Capability.CONSOLE)
+_BEHAVES = (
+    Capability.SHUTDOWN,
+    Capability.RESET,
+    Capability.PAUSE,
+    Capability.GUARD,
+    Capability.CONSOLE,
+    Capability.DISK_SNAPSHOT,
+    Capability.CHECKPOINT,
+)
+_SAVED = "guest.json"
 _CONTROL = "control.sock"
 _CONSOLE = "console.sock"
 _START_S = 15.0
@@ -71,9 +80,25 @@ class FakeHypervisor:
 
     async def start(self, launch: Launch) -> Guest:
         """Start the process; returns when it answers. Raises DriverError and leaves no process behind."""
+        return await self._start(launch, None)
+
+    async def restore(self, launch: Launch, directory: Path) -> Guest:
+        """Start a process that goes on where a guest was saved, paused. Raises DriverError and leaves no process."""
+        try:
+            saved = cast("dict[str, object]", msgspec.json.decode((directory / _SAVED).read_bytes()))
+        except (OSError, msgspec.DecodeError) as error:
+            raise DriverError(
+                "checkpoint_unusable",
+                "the fake guest cannot go on from its checkpoint: its files are gone or damaged",
+                hint="use another checkpoint, or start the machine from its disks",
+                failure_class=FailureClass.PERMANENT,
+            ) from error
+        return await self._start(launch, saved)
+
+    async def _start(self, launch: Launch, saved: dict[str, object] | None) -> Guest:
         ports.check_free(launch.publish)
         config = launch.run_directory / "fake.json"
-        config.write_bytes(msgspec.json.encode(_config(launch)))
+        config.write_bytes(msgspec.json.encode({**_config(launch), "saved": saved}))
         process = await guarding.spawn(
             [sys.executable, "-I", "-S", str(_PROGRAM), str(config)],
             lease=launch.lease,
@@ -184,6 +209,29 @@ class FakeGuest:
         """Let it run again."""
         await self._ask("resume")
 
+    async def save(self, directory: Path) -> None:
+        """Write what the paused guest has in mind to a folder. May be repeated. Raises DriverError."""
+        told = await self._ask("save")
+        if told["state"] != GuestState.PAUSED.value:
+            raise DriverError(
+                "guest_not_paused",
+                "only a paused machine can be saved",
+                hint="pause it first",
+                failure_class=FailureClass.PERMANENT,
+            )
+        draft = directory / f"{_SAVED}.partial"
+        draft.write_bytes(msgspec.json.encode({"ticks": told["ticks"]}))
+        draft.replace(directory / _SAVED)
+
+    async def switch_disk(self, disk: str, layer: DiskFile) -> None:
+        """Go on with another layer. It writes to none, so there is nothing to be told."""
+
+    async def merge_disk(self, disk: str, layer: Path) -> None:  # noqa: ARG002  # a file says which disk
+        """Take a layer under a disk into the one above it. Raises DriverError."""
+        for path in sorted(layer.parent.glob("*.qcow2")):
+            if await _backing(path) == layer.name and (below := await _backing(layer)):
+                await _qemu_img("rebase", "-q", "-f", "qcow2", "-b", below, "-F", "qcow2", str(path))
+
     async def release(self) -> None:
         """The power-off is on record."""
         self._life.released.set()
@@ -292,6 +340,22 @@ async def _connection(launch: Launch, process: processes.Process) -> Connection 
             return await asyncio.open_unix_connection(launch.run_directory / _CONTROL)
         await asyncio.sleep(_RECONNECT_S)
     return None
+
+
+async def _backing(path: Path) -> str:
+    """What a layer says of the one below it; empty if it says nothing."""
+    facts = cast("dict[str, object]", msgspec.json.decode(await _qemu_img("info", "--output=json", str(path))))
+    return str(facts.get("backing-filename") or "")
+
+
+async def _qemu_img(*words: str) -> bytes:
+    process = await asyncio.create_subprocess_exec("qemu-img", *words, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise DriverError(
+            "layer_not_merged", f"qemu-img {words[0]} failed", hint="look at the node's storage; it is tried again"
+        )
+    return said
 
 
 def _silent() -> DriverError:

@@ -45,6 +45,7 @@ class Config(TypedDict):
     console_socket: str
     console_log: str
     publish: list[Port]
+    saved: dict[str, int] | None
 
 
 class FakeGuest:
@@ -71,7 +72,11 @@ class FakeGuest:
             self._publish(port)
         self._listen("console")
         self._listen("control")
-        self._boot()
+        saved = self._config["saved"]
+        if saved is None:
+            self._boot()
+        else:
+            self._go_on(saved)
         while True:
             now = time.monotonic()
             for timer in [timer for timer in self._timers if timer[0] <= now and self._state == "running"]:
@@ -110,6 +115,13 @@ class FakeGuest:
             if word == "boot" or f"fake.{word}" in self._words:
                 after = float(self._words.get(f"fake.{word}") or 0)
                 self._timers.append((time.monotonic() + after, action))
+
+    def _go_on(self, saved: Mapping[str, int]) -> None:
+        """Be the guest that was saved: paused, and with what it had counted."""
+        self._state = "paused"
+        self._ticks = saved["ticks"]
+        if "fake.tick" in self._words:
+            self._timers.append((time.monotonic() + float(self._words["fake.tick"]), self._tick))
 
     def _ready(self) -> None:
         self._say(f"NACRE-TINY ready ip=10.0.2.15/24 host={self._config['name']}\r\n/ # ")
@@ -165,8 +177,10 @@ class FakeGuest:
 
     # the hypervisor
 
-    def _obey(self, verb: str) -> dict[str, str]:
+    def _obey(self, verb: str) -> Mapping[str, object]:
         match verb:
+            case "save":
+                return {"state": self._state, "ticks": self._ticks}
             case "identify":
                 return {"vm": self._config["vm"], "run": self._config["run"]}
             case "shutdown":

@@ -7,7 +7,7 @@ timer, so that tens of thousands fit. A node's machines end with the simulation,
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from nacre.agent import planner
 from nacre.agent.failures import fenced
 from nacre.agent.planner import NOT_VOID, Known, Step
+from nacre.agent.simulation.keeping import Keeping
 from nacre.agent.vms.presence import Presence
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
@@ -62,6 +63,7 @@ class Machine:
     ended_under: int = 0
     failure: Failure | None = None
     retry_at: float = 0.0
+    keeping: Keeping = field(default_factory=Keeping)
     frozen: bool = False
     doing: Step | None = None
     shown: tuple[Phase, datetime] | None = None
@@ -209,13 +211,12 @@ class Machines:
             case planner.Accept(intent=intent):
                 if machine.intent is None:
                     machine.reboot_nonce, machine.reset_nonce = intent.reboot_nonce, intent.reset_nonce
+                    machine.keeping.first(intent)
                 machine.intent, machine.deleted = intent, False
                 machine.failure, machine.retry_at = None, 0.0
                 machine.failures.reset()
-            case planner.Pause():
-                machine.presence = Presence.PAUSED
-            case planner.Resume():
-                machine.presence = Presence.RUNNING
+            case planner.Pause() | planner.Resume():
+                machine.presence = Presence.PAUSED if isinstance(step, planner.Pause) else Presence.RUNNING
             case planner.Change(intent=intent) if machine.run is not None:
                 for field in pending(intent.spec, machine.run):
                     machine.run = applied(machine.run, intent.spec, field)
@@ -223,9 +224,12 @@ class Machines:
                 machine.reset_nonce = nonce
             case planner.RecordNonces(reboot=reboot, reset=reset):
                 machine.reboot_nonce, machine.reset_nonce = reboot, reset
-            case planner.Delete():
+            case planner.TakeCheckpoint() | planner.DropCheckpoint():
+                machine.keeping.keep(step, machine.intent, self._clock.now(), alive=_is_alive(machine))
+            case planner.PutBack() | planner.Delete():
                 self._end(machine, ExitReason.KILLED)
-                machine.deleted = True
+                machine.deleted = isinstance(step, planner.Delete)
+                machine.keeping.put_back(step)
             case planner.Forget() | planner.Retire():
                 machine.wait(None)
                 del self._machines[machine.id]
@@ -351,8 +355,14 @@ class Machines:
                 reset_nonce=machine.reset_nonce,
                 failure=machine.failure,
                 fence=machine.intent.fence,
+                restore_nonce=machine.keeping.restore_nonce,
+                checkpoints=machine.keeping.observed(),
             )
         )
+
+
+def _is_alive(machine: Machine) -> bool:
+    return machine.presence is not Presence.NONE
 
 
 def _known(machine: Machine) -> Known:
@@ -369,6 +379,7 @@ def _known(machine: Machine) -> Known:
         retry_at=machine.retry_at,
         frozen=machine.frozen,
         run=run,
+        held=machine.keeping.held(),
     )
 
 

@@ -25,6 +25,7 @@ from nacre.agent.simulation.options import Options
 from nacre.agent.simulation.voice import SilencableDialer, Voice
 from nacre.agent.streams import Duplex
 from nacre.lib.clock import Clock
+from nacre.model.capabilities import BASELINE, Capability, Level, Offered
 from nacre.model.ids import NodeId, VmId
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
 from nacre.model.units import GIB
@@ -36,6 +37,9 @@ _FROST_S = 0.5
 """How often it is looked whether the lease has ended."""
 _SYSTEM_BYTES = GIB
 """What an idle host uses."""
+_KEEPING = (Capability.DISK_SNAPSHOT, Capability.CHECKPOINT)
+_OFFER = (Offered(level=Level.NATIVE, capabilities=tuple(sorted((*BASELINE, *_KEEPING)))),)
+"""What simulated hypervisors behave as if they could."""
 
 
 class SimulatedNode:
@@ -189,6 +193,7 @@ def facts_of(options: Options, index: int, boot: str) -> NodeFacts:
                 accelerator="none",
                 machines=tuple(machine.value for machine in MachineType),
                 abilities=(GUARD,),
+                offer=_OFFER,
             )
             for name in options.hypervisors
         ),

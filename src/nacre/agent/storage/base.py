@@ -126,8 +126,8 @@ class VolumeStore(Protocol):
         """Forget a snapshot. The volume and its other snapshots stay as they are."""
         ...
 
-    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int) -> None:
-        """Put a volume that nobody uses back to a snapshot, and note that `nonce` is done."""
+    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int | None) -> None:
+        """Put a volume that nobody uses back to a snapshot, and note that `nonce` is done, if there is one to note."""
         ...
 
     async def finish(self, volume: VolumeId, writer: Writer | None) -> None:

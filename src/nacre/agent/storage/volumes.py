@@ -28,7 +28,7 @@ from nacre.model.volumes import CloneCost, PoolCapabilities, PoolObserved, Snaps
 
 LONGEST_CHAIN = 40
 """Layers under one volume. A clone of a longer chain is a copy, and no more snapshots are taken of it."""
-_NEW = ".new-"
+NEW = ".new-"
 _GONE = ".gone-"
 
 
@@ -66,7 +66,7 @@ class DirectoryVolumes:
     async def disk(self, volume: VolumeId) -> DiskFile:
         """See `base.VolumeStore`."""
         manifest = await in_thread(self._manifest, volume)
-        return _file(volume, self._folder(volume) / manifest.active)
+        return self._file(volume, self._folder(volume) / manifest.active)
 
     async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:
         """See `base.VolumeStore`."""
@@ -126,14 +126,15 @@ class DirectoryVolumes:
         left = tuple(one for one in manifest.snapshots if one.id != snapshot)
         await in_thread(self._commit, volume, _with(manifest, snapshots=left))
 
-    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int) -> None:
+    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int | None) -> None:
         """See `base.VolumeStore`."""
         manifest = await in_thread(self._manifest, volume)
-        if manifest.restore_nonce >= nonce:
+        if nonce is not None and manifest.restore_nonce >= nonce:
             return
         name = self._name()
         await self._overlay(self._folder(volume), _kept(manifest, snapshot).layer, name)
-        await in_thread(self._commit, volume, _with(manifest, active=name, restore_nonce=nonce))
+        done = manifest.restore_nonce if nonce is None else nonce
+        await in_thread(self._commit, volume, _with(manifest, active=name, restore_nonce=done))
 
     async def finish(self, volume: VolumeId, writer: Writer | None) -> None:
         """See `base.VolumeStore`."""
@@ -196,7 +197,7 @@ class DirectoryVolumes:
         assert switching is not None
         folder = self._folder(manifest.volume)
         if writer is not None:
-            await writer.switch(_file(manifest.volume, folder / switching.layer))
+            await writer.switch(self._file(manifest.volume, folder / switching.layer))
         size = layers.layer_of(folder, manifest.active).size_bytes
         kept = Kept(
             id=switching.snapshot or SnapshotId(""),
@@ -218,7 +219,7 @@ class DirectoryVolumes:
         return size
 
     async def _draft(self, volume: VolumeId) -> Path:
-        draft = self._root / f"{_NEW}{volume}"
+        draft = self._draft_place(volume)
 
         def make() -> None:
             shutil.rmtree(draft, ignore_errors=True)
@@ -231,22 +232,23 @@ class DirectoryVolumes:
         for path in draft.iterdir():
             sync(path)
         layers.write(draft, manifest)
-        draft.rename(self._folder(manifest.volume))
-        sync_folder(self._root)
+        folder = self._folder(manifest.volume)
+        draft.rename(folder)
+        sync_folder(folder.parent)
 
     def _commit(self, volume: VolumeId, manifest: Manifest) -> None:
         layers.write(self._folder(volume), manifest)
         layers.sweep(self._folder(volume), manifest)
 
     def _delete(self, volume: VolumeId) -> None:
-        gone = self._root / f"{_GONE}{volume}"
-        for left in (gone, self._root / f"{_NEW}{volume}"):
+        folder = self._folder(volume)
+        gone = folder.with_name(f"{_GONE}{folder.name}")
+        for left in (gone, self._draft_place(volume)):
             if left.exists():
                 shutil.rmtree(left)
-        folder = self._folder(volume)
         if folder.exists():
             folder.rename(gone)
-            sync_folder(self._root)
+            sync_folder(folder.parent)
             shutil.rmtree(gone)
 
     # What is there
@@ -255,7 +257,7 @@ class DirectoryVolumes:
         if self._shared or not self._root.is_dir():
             return
         for path in self._root.iterdir():
-            if path.name.startswith((_NEW, _GONE)):
+            if path.name.startswith((NEW, _GONE)):
                 shutil.rmtree(path)
             elif (manifest := layers.read(path)) is not None:
                 layers.sweep(path, manifest)
@@ -322,15 +324,18 @@ class DirectoryVolumes:
     def _folder(self, volume: VolumeId) -> Path:
         return self._root / volume
 
+    def _draft_place(self, volume: VolumeId) -> Path:
+        folder = self._folder(volume)
+        return folder.with_name(f"{NEW}{folder.name}")
+
+    def _file(self, volume: VolumeId, path: Path) -> DiskFile:
+        return DiskFile(id=volume, path=path, format="qcow2")
+
     def _name(self) -> str:
         return self._token() + layers.SUFFIX
 
     async def _run(self, *words: str, limit_s: float = qemu_img.CHANGE_S) -> None:
         await qemu_img.run(self._qemu_img, *words, limit_s=limit_s)
-
-
-def _file(volume: VolumeId, path: Path) -> DiskFile:
-    return DiskFile(id=volume, path=path, format="qcow2")
 
 
 def _with(manifest: Manifest, **changes: object) -> Manifest:

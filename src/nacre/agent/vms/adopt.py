@@ -49,6 +49,11 @@ async def _begun(machine: Machine, host: Host) -> Guest | None:
     if starting.boot_id == processes.boot_id():
         driver = host.hypervisor(starting.hypervisor)
         guest = await driver.adopt(launching.to_adopt(machine.id, starting.run, host, fence=machine.record.fence), None)
+        if guest is not None and machine.record.waking is not None:
+            # Nobody knows whether all of its memory had come. It has not run yet, so it begins once more.
+            await guest.kill()
+            await guest.detach()
+            guest = None
         if guest is not None:
             intent = machine.record.intent
             assert intent is not None

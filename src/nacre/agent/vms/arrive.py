@@ -14,13 +14,13 @@ from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Arrival
 from nacre.agent.records import Arriving, Run, Starting
-from nacre.agent.vms import confining, launching
+from nacre.agent.vms import confining, launching, rootdisk
 from nacre.agent.vms.delete import remove_folder
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.migrate import SOCKET
 from nacre.agent.vms.presence import Presence
-from nacre.agent.vms.start import disks, empty, leased, ready, run_info
+from nacre.agent.vms.start import empty, leased, ready, run_info
 from nacre.agent.vms.stop import end_unseen, kill
 from nacre.lib import processes
 from nacre.lib.threads import in_thread
@@ -65,7 +65,7 @@ async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
     lock = locks.take(host.lock_file(intent.id))
     try:
         image = await host.images.fetch(intent.image)
-        made = await disks(intent, image, host)
+        made = await rootdisk.ready(intent, image, host)
         if {disk.id for disk in made} != {disk.id for disk in offer.disks}:
             raise DriverError(
                 "disks_differ",

@@ -88,6 +88,17 @@ async def lend_sockets(machine: Machine, sockets: Iterable[Path], host: Host) ->
         await in_thread(host.users.own, socket, machine.record.user)
 
 
+async def lend_folder(machine: Machine, folder: Path, host: Host) -> None:
+    """Let a machine's hypervisor write to a folder, and read what it wrote there. Raises OSError."""
+    if host.users is not None and machine.record.user:
+        await in_thread(_own_all, folder, host.users, machine.record.user)
+
+
+def _own_all(folder: Path, numbers: Users, user: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        numbers.own(path, user)
+
+
 def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
     numbers.enter(launch.directory, user)
     if launch.confinement is not None and launch.confinement.jail is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from nacre.agent.host import locks
 from nacre.agent.vms import launching, tpm
 from nacre.agent.vms.host import Host
+from nacre.agent.vms.kept import Checkpoints
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.stop import end_unseen, kill
@@ -40,7 +41,8 @@ async def delete(machine: Machine, host: Host) -> None:
     await asyncio.to_thread(host.cgroups.remove, machine.id)
     if host.users is not None:
         host.users.give_back(machine.id)
-    await machine.save(deleted=True, starting=None, user=0)
+    machine.checkpoints = Checkpoints()
+    await machine.save(deleted=True, starting=None, user=0, waking=None)
 
 
 def remove_traces(vm: VmId, host: Host) -> None:

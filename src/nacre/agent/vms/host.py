@@ -14,6 +14,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.records import RecordStore
 from nacre.agent.storage.base import Storage
+from nacre.agent.storage.roots import RootDisks
 from nacre.agent.volumes.pools import Pools
 from nacre.lib.clock import Clock
 from nacre.model.convergence import FailureClass
@@ -57,6 +58,11 @@ class Host:
                 failure_class=FailureClass.BLOCKED,
             )
         return driver
+
+    @property
+    def roots(self) -> RootDisks:
+        """Root disks that have layers."""
+        return RootDisks(self.machines, clock=self.clock)
 
     @property
     def machines(self) -> Path:

@@ -13,6 +13,7 @@ from nacre.agent.failures import FENCED, fenced, stays_down
 from nacre.agent.guest.watch import GuestWatch
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.records import Record, RecordStore
+from nacre.agent.vms.kept import Checkpoints
 from nacre.agent.vms.presence import Presence
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
@@ -53,6 +54,8 @@ class Machine:
         self.guest: Guest | None = None
         self.inside: GuestWatch | None = None
         """What is known of the inside of the guest, if there is a way in."""
+        self.checkpoints = Checkpoints()
+        """What is kept of it."""
         self.frozen = False
         """Whether its guard holds the guest still, because the node's lease has ended."""
         self.failure: Failure | None = None
@@ -248,6 +251,8 @@ class Machine:
             guest=self.inside.info if self.inside is not None else None,
             outgoing=self.outgoing,
             arriving=self.arrival,
+            restore_nonce=record.restore_nonce,
+            checkpoints=self.checkpoints.observed(),
         )
 
     def _phase(self) -> Phase:

@@ -18,8 +18,7 @@ from nacre.agent.hypervisors.base import Guest, Hypervisor
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
-from nacre.agent.storage.base import BaseDisk
-from nacre.agent.vms import confining, firmware, launching, tpm
+from nacre.agent.vms import confining, firmware, launching, rootdisk, tpm, waking
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import can_plug
@@ -45,7 +44,7 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     try:
         host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
-        made = await disks(intent, image, host)
+        made = await rootdisk.ready(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
         async with host.pools.held([attachment.volume for attachment in intent.volumes]):
             made += await host.pools.disks(intent.volumes)
@@ -71,14 +70,15 @@ async def _start(
         await machine.save(starting=starting)
         if launch.lease is not None:
             await leased(launch.lease, host)
-        guest = await driver.start(launch)
+        guest = await waking.start(machine, launch, driver, host)
         undo.push(guest.kill)
-        info = run_info(intent, starting, guest, host)
+        info = waking.run_info(machine, run_info(intent, starting, guest, host))
         await machine.save(
             starting=None,
             run=Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle)),
             ending=None,
             plugging=(),
+            waking=None,
             reboot_nonce=intent.reboot_nonce,
             reset_nonce=intent.reset_nonce,
             restarts=machine.record.restarts + _is_restart(machine),
@@ -122,26 +122,6 @@ async def leased(lease: Path, host: Host) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise guarding.lease_missing()
         await asyncio.sleep(_LOOK_S)
-
-
-async def disks(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
-    """Make the disks of a machine that are not there yet, and return all. May be repeated. Raises DriverError."""
-    artifact = intent.image.artifact(Role.DISK)
-    base = image.path(Role.DISK)
-    if artifact is None or base is None:
-        if intent.spec.disk_bytes is None:
-            return ()
-        blank = await host.storage.ensure(
-            host.place(intent.id), launching.ROOT_DISK, base=None, size_bytes=intent.spec.disk_bytes
-        )
-        return (blank,)
-    disk = await host.storage.ensure(
-        host.place(intent.id),
-        launching.ROOT_DISK,
-        base=BaseDisk(path=base, format=artifact.format),
-        size_bytes=intent.spec.disk_bytes,
-    )
-    return (disk,)
 
 
 def _seed(intent: VmIntent, place: Path) -> Path | None:

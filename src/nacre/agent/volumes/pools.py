@@ -107,11 +107,11 @@ class Pools:
     async def _disk(self, attachment: VolumeAttachment) -> DiskFile:
         record = self.known.get(attachment.volume)
         if record is None or not record.made or record.deleted:
-            raise _not_ready(attachment.volume if record is None else record.intent.name)
+            raise not_ready(attachment.volume if record is None else record.intent.name)
         store = self.store(record.intent.pool)
         state = await store.look(record.id)
         if state is not None and state.unfinished:
-            raise _not_ready(record.intent.name)
+            raise not_ready(record.intent.name)
         options = attachment.options
         if not options.serial:
             options = msgspec.structs.replace(options, serial=serial_of(record.id))
@@ -134,7 +134,8 @@ class Pools:
         return None
 
 
-def _not_ready(name: str) -> DriverError:
+def not_ready(name: str) -> DriverError:
+    """Return the error for a volume that has not been made here yet."""
     return DriverError(
         NOT_READY,
         f"volume {name} is not ready on the node yet",

@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 
 from nacre.control.api import (
     capabilities,
+    checkpoints,
     commands,
     consoles,
     docs,
@@ -63,6 +64,7 @@ ROUTES: tuple[ControllerRouterHandler, ...] = (
     *templates.ROUTES,
     *instance_types.ROUTES,
     *vm_volumes.ROUTES,
+    *checkpoints.ROUTES,
     *pools.ROUTES,
     *volumes.ROUTES,
     *scheduling.ROUTES,

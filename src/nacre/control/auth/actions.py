@@ -32,6 +32,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
     ),
     Role.OPERATOR: (
         *(f"vm:{verb}" for verb in ("start", "stop", "reboot", "reset", "pause", "resume", "move")),
+        *(f"vm:{verb}" for verb in ("checkpoint", "restore")),
         *(f"vm:{verb}" for verb in ("console", "log", "display")),
         "operation:cancel",
         *(f"volume:{verb}" for verb in ("snapshot", "restore")),
@@ -39,7 +40,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
     ),
     Role.EDITOR: (
         "project:create",  # asked on the platform, so only its editors may
-        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan", "exec")),
+        *(f"vm:{verb}" for verb in ("create", "update", "delete", "plan", "exec", "protect")),
         *(f"volume:{verb}" for verb in ("create", "update", "delete", "protect")),
         *(f"vm:{verb}" for verb in ("attach", "detach")),
         *(f"image:{verb}" for verb in ("create", "update", "delete", "upload")),

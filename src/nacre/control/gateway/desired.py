@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from nacre.control.auth.sealing import Sealer
-from nacre.control.gateway import volume_intents
+from nacre.control.gateway import checkpoint_intents, volume_intents
+from nacre.control.gateway.checkpoint_intents import Kept
 from nacre.control.gateway.volume_intents import NOTHING, NodeStorage
 from nacre.control.services import images, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
@@ -53,10 +54,12 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
     live = await moves.live(rd, among)
     streams = await move_streams.many(rd, {move.stream for move in live if move.stream is not None})
     coming = {row.id: row for row in await vms.many(rd, {move.vm for move in live})} if live else {}
-    shown = {row.id: row for some in (*rows.values(), coming.values()) for row in some}.values()
+    shown = list({row.id: row for some in (*rows.values(), coming.values()) for row in some}.values())
     storage = await volume_intents.load(rd, among, [row.id for row in shown])
     manifests = await images.manifests(rd, {row.image for row in shown} | storage.images())
-    seeds = await vm_seeds.opened(rd, [row.id for row in shown if row.spec.cloud_init is not None], sealer)
+    kept = await checkpoint_intents.load(rd, [row for some in rows.values() for row in some])
+    seeded = [row.id for row in shown if row.spec.cloud_init is not None or row.source is not None]
+    seeds = await vm_seeds.opened(rd, seeded, sealer)
     return {
         node: build(
             rows.get(node, ()),
@@ -68,6 +71,7 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
             storage=storage.of(node, manifests),
             orders=_orders(node, live, streams),
             arrivals=_arrivals(node, live, coming, manifests, seeds),
+            kept=kept,
         )
         for node in among
     }
@@ -84,6 +88,7 @@ def build(
     storage: NodeStorage = NOTHING,
     orders: Mapping[VmId, Outgoing] = MappingProxyType({}),
     arrivals: Sequence[VmArrival] = (),
+    kept: Kept = checkpoint_intents.NOTHING,
 ) -> NodeIntent:
     """Return the intent for the machines placed on a node, in a stable order.
 
@@ -101,6 +106,7 @@ def build(
                 manifests.get(row.image),
                 storage.attached.get(row.id, ()),
                 seeds.get(row.id),
+                kept,
                 orders.get(row.id),
             )
             for row in ordered
@@ -151,7 +157,7 @@ def _arrivals(
         row = rows.get(move.vm)
         if move.target == node and move.stream is not None and row is not None:
             there = replace(row, fence=row.fence + 1)
-            intent = _intent(there, manifests.get(row.image), (), seeds.get(row.id))
+            intent = _intent(there, manifests.get(row.image), (), seeds.get(row.id), checkpoint_intents.NOTHING)
             found.append(VmArrival(stream=move.stream, source=move.source, vm=intent))
     return tuple(found)
 
@@ -174,6 +180,7 @@ def _intent(
     manifest: ImageManifest | None,
     attached: tuple[VolumeAttachment, ...],
     seed: CloudInit | None,
+    kept: Kept,
     order: Outgoing | None = None,
 ) -> VmIntent:
     return VmIntent(
@@ -192,6 +199,9 @@ def _intent(
         seed=None if seed is None else _named(seed, row),
         outgoing=order,
         arrived_by=row.arrived_by,
+        checkpoints=kept.of(row.id),
+        restore=row.restore,
+        source=row.source,
     )
 
 

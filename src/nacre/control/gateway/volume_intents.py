@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from nacre.control.store import pools, snapshots, volumes
+from nacre.control.store import checkpoints, pools, snapshots, volumes
 from nacre.control.store.db import Read
 from nacre.control.store.pools import PoolRow
 from nacre.control.store.snapshots import SnapshotRow
 from nacre.control.store.volumes import AttachmentRow, VolumeRow
-from nacre.model.ids import ImageId, NodeId, VmId, VolumeId
+from nacre.model.ids import CheckpointId, ImageId, NodeId, VmId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.volumes import (
     PoolIntent,
@@ -49,6 +49,8 @@ class Storage:
     volumes: list[VolumeRow]
     snapshots: Mapping[VolumeId, list[SnapshotRow]]
     attachments: Mapping[VmId, list[AttachmentRow]]
+    checkpoints: Mapping[VolumeId, list[CheckpointId]]
+    """Those of machines that each volume is part of."""
 
     def images(self) -> set[ImageId]:
         """Return the images that volumes start as."""
@@ -61,7 +63,7 @@ class Storage:
         unmade = [row for row in mine if row.desired is Wish.PRESENT and row.phase in _UNMADE]
         return NodeStorage(
             pools=tuple(_pool(row) for row in self.pools if not row.is_local and row.is_on(node)),
-            volumes=tuple(_volume(row, self.snapshots.get(row.id, []), manifests) for row in mine),
+            volumes=tuple(_volume(row, self, manifests) for row in mine),
             attached={
                 vm: tuple(
                     VolumeAttachment(volume=row.volume, options=row.options, read_only=row.read_only)
@@ -83,6 +85,7 @@ async def load(rd: Read, among: Collection[NodeId], machines: Collection[VmId]) 
         volumes=rows,
         snapshots=await snapshots.of(rd, [row.id for row in rows]) if rows else {},
         attachments=await volumes.attached(rd, machines) if machines else {},
+        checkpoints=await checkpoints.with_volumes(rd, [row.id for row in rows]) if rows else {},
     )
 
 
@@ -90,8 +93,8 @@ def _pool(row: PoolRow) -> PoolIntent:
     return PoolIntent(id=row.id, name=row.name, kind=row.kind, path=row.path, shared=row.shared)
 
 
-def _volume(row: VolumeRow, kept: list[SnapshotRow], manifests: Mapping[ImageId, ImageManifest]) -> VolumeIntent:
-    image = row.source.image
+def _volume(row: VolumeRow, storage: Storage, manifests: Mapping[ImageId, ImageManifest]) -> VolumeIntent:
+    image, kept = row.source.image, storage.snapshots.get(row.id, [])
     restore = None
     if row.restore_snapshot is not None and row.restore_nonce:
         restore = Restore(nonce=row.restore_nonce, snapshot=row.restore_snapshot)
@@ -107,4 +110,5 @@ def _volume(row: VolumeRow, kept: list[SnapshotRow], manifests: Mapping[ImageId,
         image=None if image is None else manifests.get(image) or ImageManifest(id=image, artifacts=()),
         snapshots=tuple(SnapshotIntent(id=one.id, desired=one.desired, after=one.after) for one in kept),
         restore=restore,
+        checkpoints=tuple(storage.checkpoints.get(row.id, ())),
     )

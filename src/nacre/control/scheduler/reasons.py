@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nacre.control.scheduler.values import NodeRoom, Request, TakenPort
 from nacre.model.capabilities import BASELINE, mask_of, named
+from nacre.model.checkpoints import WORD
 from nacre.model.nodes import Capacity, ConditionKind, NodeState
 from nacre.model.placement import Policy, TaintEffect
 from nacre.model.units import format_size
@@ -245,7 +246,9 @@ def reach(request: Request, node: NodeRoom) -> Reason | None:
 
 
 def no_reach(request: Request) -> Reason:
-    """Say that a node does not reach a volume."""
+    """Say that a node does not reach a volume, or has not the checkpoint that a machine is to be made from."""
+    if request.volume.startswith(WORD):
+        return Reason(code="checkpoint_elsewhere", message=f"{request.volume} is not on the node")
     return Reason(code="volume_elsewhere", message=f"volume {request.volume} is not on the node")
 
 

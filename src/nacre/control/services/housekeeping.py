@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from nacre.control.services import copies, volume_snapshots
+from nacre.control.services import checkpoints, copies, volume_snapshots
 from nacre.control.store import drains, enrolments, events, moves, operations, stream_requests, tokens
 from nacre.control.store.db import Tx
 
@@ -31,6 +31,8 @@ class Forgotten:
     """Disks that machines left behind, which their nodes are now told to delete."""
     snapshots: int
     """Of volumes, whose time was over."""
+    checkpoints: int
+    """Of machines, whose time was over."""
 
     @property
     def any(self) -> bool:
@@ -51,4 +53,5 @@ async def tidy(tx: Tx, keep: Keep) -> Forgotten:
         drains=await drains.forget(tx, now - keep.operations),
         copies=await copies.expire(tx),
         snapshots=await volume_snapshots.expire(tx),
+        checkpoints=await checkpoints.expire(tx),
     )

@@ -8,7 +8,7 @@ this knows that nothing of the old placement runs: the node has said so, or its 
 from dataclasses import replace
 from datetime import timedelta
 
-from nacre.control.services import events, vm_ports, vm_room, volume_attachments
+from nacre.control.services import checkpoint_facts, events, vm_ports, vm_room, volume_attachments
 from nacre.control.store import copies
 from nacre.control.store import vms as store
 from nacre.control.store.copies import CopyRow
@@ -43,6 +43,7 @@ async def detach(
     if row.node is None:
         raise ValueError(f"{row.id} is on no node")
     now, left = tx.now(), row.node
+    row = await checkpoint_facts.left_behind(tx, row)
     await copies.add(
         tx,
         CopyRow(

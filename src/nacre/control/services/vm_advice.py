@@ -27,6 +27,7 @@ _HINTS = {
     "anti_affinity": "add nodes, zones or regions, or make being apart a preference",
     "kept_away": "add nodes, zones or regions, or change the rule of the machine that keeps it away",
     "spread": "add room in the emptiest place, or allow more skew",
+    "checkpoint_elsewhere": "wait for the node that has the checkpoint: what is made from it shares its disks",
     "volume_elsewhere": "wait for the node that has the volume, detach it, or clone it into a shared pool",
     "excluded": "name another node, or leave the choice to the scheduler",
 }

@@ -1,11 +1,15 @@
 """A new machine: what was asked, completed by the image's defaults, checked, and written with its promise."""
 
+import base64
+import secrets
+
 import msgspec
 
 from nacre.control.auth.principals import Caller
 from nacre.control.auth.sealing import Sealer
 from nacre.control.services import (
     capabilities,
+    checkpoint_clones,
     events,
     images,
     operations,
@@ -25,6 +29,7 @@ from nacre.control.store.projects import ProjectRow
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import VMS
 from nacre.errors import ConflictError, InvalidInputError
+from nacre.model import identity
 from nacre.model.guests import CloudInit
 from nacre.model.ids import InstanceTypeId, TemplateId, VmId
 from nacre.model.images import Role
@@ -36,6 +41,8 @@ from nacre.model.vms import Desired, HaPolicy, Phase, VmSpec
 from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmConfig, VmCreate, VmOut
 
+_SEED_BYTES = 64
+
 
 async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> AcceptedBatch[VmOut]:
     """Accept new machines, all or none. Nodes are chosen after the commit: this is quick, and waits for no room."""
@@ -45,6 +52,7 @@ async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | Non
     labels = check_labels(asked.config.labels)
     image = await images.resolve(tx, caller, asked.image, project.id)
     given = vm_seeds.taken(body.cloud_init) if body.cloud_init is not None else CloudInit()
+    source = None if asked.source is None else await checkpoint_clones.hold(tx, asked.source)
     spec = check_spec(spec_of(asked.config, image))
     spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
     await capabilities.admit(tx, caller, spec, [artifact.role for artifact in image.artifacts])
@@ -52,7 +60,11 @@ async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | Non
     for name in names:
         await vm_ports.check_free(tx, caller, spec.publish)
         row = await _insert(tx, name, asked, project, image, spec, labels)
-        if spec.cloud_init is not None:
+        if source is not None:
+            row = await checkpoint_clones.bring_volumes(tx, caller, row, source)
+            seed = base64.b64encode(secrets.token_bytes(_SEED_BYTES)).decode()
+            given = identity.renewed(given, source.kept.id, seed)
+        if spec.cloud_init is not None or source is not None:
             await vm_seeds.keep(tx, row.id, given, sealer)
         if spec.publish:
             await vm_ports.hold(tx, row)
@@ -165,6 +177,8 @@ async def _insert(
         created_at=now,
         updated_at=now,
     )
+    if asked.source is not None:
+        row = checkpoint_clones.tied(row, asked.source)
     row = unplaced(row)
     await store.add(tx, row, taken=_name_taken(name, project))
     return row
@@ -182,6 +196,8 @@ def _name_taken(name: str, project: ProjectRow) -> ConflictError:
 def _sources(row: VmRow) -> str:
     origins = row.origins or Origins()
     words = [f"image {row.image_name}"]
+    if row.source is not None and row.tie is not None:
+        words.append(row.tie.because)
     if origins.template is not None:
         words.append(f"template {origins.template}")
     if origins.instance_type is not None:

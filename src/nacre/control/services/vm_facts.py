@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import structlog
 
-from nacre.control.services import events, operations, vm_ports, vm_room, vm_views, volume_attachments
+from nacre.control.services import checkpoint_facts, events, operations, vm_ports, vm_room, vm_views, volume_attachments
+from nacre.control.services.checkpoint_facts import Followed
 from nacre.control.services.vm_judgement import Told, absent, forgotten, judge
 from nacre.control.store import vms as store
 from nacre.control.store.db import Tx
@@ -44,7 +45,11 @@ async def observe(tx: Tx, node: NodeId, vms: Sequence[VmObserved], *, complete: 
 
 async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: VmObserved | None) -> None:
     after, told = forgotten(before, tx.now()) if observed is None else judge(before, observed)
-    if after == before and not told:
+    kept = Followed(row=after, changed=False, settled=True)
+    if observed is not None and after.checkpoints:
+        kept = await checkpoint_facts.follow(tx, actor, after, observed)
+        after = kept.row
+    if after == before and not told and not kept.changed:
         return
     gone = absent(after)
     if gone:
@@ -59,7 +64,7 @@ async def _follow(tx: Tx, node: NodeId, actor: Actor, before: VmRow, observed: V
     if gone:
         await operations.settle(tx, after.id, generation=after.generation, ok=True)
     else:
-        await _settle(tx, before, after)
+        await _settle(tx, before, after, checkpoints=kept.settled)
     if gone:
         # A node keeps a trace of what it deleted until it sees that we know; and there is room for those who wait.
         tx.wake(node_topic(node), VMS)
@@ -80,11 +85,11 @@ async def _store(tx: Tx, before: VmRow, after: VmRow) -> None:
         tx.wake(VMS)  # there is room for those who wait
 
 
-async def _settle(tx: Tx, before: VmRow, after: VmRow) -> None:
+async def _settle(tx: Tx, before: VmRow, after: VmRow, *, checkpoints: bool) -> None:
     """End operations whose promise is true, or cannot become true without a new intent."""
     failure = after.failure
     # A guest that powered itself off has run, which is what was promised, and has changed what is wanted now.
-    if before.desired is not after.desired or vm_views.conditions_of(after).converged:
+    if before.desired is not after.desired or vm_views.conditions_of(after, checkpoints=checkpoints).converged:
         await operations.settle(tx, after.id, generation=before.generation, ok=True)
     elif failure is not None and failure.failure_class in _FINAL and failure.generation >= after.generation:
         await operations.settle(

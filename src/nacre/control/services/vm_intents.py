@@ -61,6 +61,7 @@ def unplaced(row: VmRow) -> VmRow:
             observed_generation=row.generation,
             applied_reboot_nonce=row.reboot_nonce,
             applied_reset_nonce=row.reset_nonce,
+            applied_restore_nonce=0 if row.restore is None else row.restore.nonce,
             failure=None,
         )
     return replace(row, phase=Phase.PENDING)

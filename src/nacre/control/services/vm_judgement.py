@@ -33,6 +33,7 @@ def judge(row: VmRow, observed: VmObserved) -> tuple[VmRow, tuple[Told, ...]]:
         failure=observed.failure,
         applied_reboot_nonce=observed.reboot_nonce,
         applied_reset_nonce=observed.reset_nonce,
+        applied_restore_nonce=observed.restore_nonce,
         restarts=observed.restarts,
         guest=observed.guest,
     )
@@ -141,6 +142,8 @@ def _nonces(before: VmRow, after: VmRow) -> Iterator[Told]:
         yield Told(type="vm.rebooted", message=f"machine {after.name} was rebooted")
     if after.applied_reset_nonce > before.applied_reset_nonce:
         yield Told(type="vm.reset", message=f"machine {after.name} was reset")
+    if after.applied_restore_nonce > before.applied_restore_nonce and after.failure is None:
+        yield Told(type="vm.restored", message=f"machine {after.name} is what it was at its checkpoint")
 
 
 def _failing(before: VmRow, after: VmRow) -> Iterator[Told]:

@@ -64,8 +64,12 @@ def ref_of(given: CloudInit, sealer: Sealer | None) -> SeedRef | None:
 
 
 async def keep(tx: Tx, vm: VmId, given: CloudInit, sealer: Sealer | None) -> None:
-    """Store what a machine is given."""
-    sealed = _needed(sealer).seal(msgspec.json.encode(given), _purpose(vm)) if given.parts else None
+    """Store what a machine is given. Who it is does not change with that."""
+    before = (await opened(tx, [vm], sealer)).get(vm)
+    if before is not None and before.identity:
+        given = msgspec.structs.replace(given, identity=before.identity, random_seed=before.random_seed)
+    wanted = given.parts or given.identity
+    sealed = _needed(sealer).seal(msgspec.json.encode(given), _purpose(vm)) if wanted else None
     await store.put(tx, vm, sealed)
 
 

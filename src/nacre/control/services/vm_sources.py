@@ -1,9 +1,10 @@
 """What is asked for of a machine, with what its instance type and its template say. Called where machines are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nacre.control.auth.principals import Caller
-from nacre.control.services import template_lookup, vm_layers
+from nacre.control.services import checkpoint_clones, template_lookup, vm_layers
+from nacre.control.services.checkpoint_clones import Source
 from nacre.control.services.vm_layers import Merged
 from nacre.control.store.db import Read
 from nacre.control.store.templates import TemplateRow
@@ -20,6 +21,7 @@ class Asked:
     merged: Merged
     origins: Origins
     template: TemplateRow | None = None
+    source: Source | None = None
 
     @property
     def config(self) -> VmConfig:
@@ -41,13 +43,35 @@ class Asked:
 
 async def asked(rd: Read, caller: Caller, body: VmCreate, project: ProjectId) -> Asked:
     """Return what a request for machines of `project` asks for. The caller was found to be allowed to make them."""
-    return await layered(rd, caller, body, project, template=body.template, instance_type=body.instance_type)
+    if body.checkpoint is None:
+        return await layered(rd, caller, body, project, template=body.template, instance_type=body.instance_type)
+    given = next((name for name in ("image", "template") if getattr(body, name) is not None), None)
+    if given is not None:
+        raise InvalidInputError(
+            "checkpoint_and_more",
+            f"a machine is made from a checkpoint or from {given}, not from both",
+            hint=f"leave {given} out",
+            field=given,
+        )
+    source = await checkpoint_clones.resolve(rd, body.checkpoint, project)
+    found = await layered(
+        rd, caller, body, project, template=None, instance_type=body.instance_type, below=source.config
+    )
+    checkpoint_clones.check_size(source, found.config.disk_bytes)
+    return replace(found, source=source)
 
 
 async def layered(
-    rd: Read, caller: Caller, config: VmConfig, project: ProjectId, *, template: str | None, instance_type: str | None
+    rd: Read,
+    caller: Caller,
+    config: VmConfig,
+    project: ProjectId,
+    *,
+    template: str | None,
+    instance_type: str | None,
+    below: VmConfig | None = None,
 ) -> Asked:
-    """Return a configuration over an instance type over a template. Raises NotFoundError."""
+    """Return a configuration over an instance type over a template or `below`, that of a checkpoint. Raises."""
     layers = [(Layer.REQUEST, config)]
     size = found = None
     revision = 0
@@ -59,6 +83,8 @@ async def layered(
         found = await template_lookup.usable(rd, caller, name, project)
         said, revision = await template_lookup.config_of(rd, found, wanted)
         layers.append((Layer.TEMPLATE, said))
+    if below is not None:
+        layers.append((Layer.CHECKPOINT, below))
     return Asked(
         merged=vm_layers.merge(layers),
         origins=Origins(

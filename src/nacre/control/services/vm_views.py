@@ -40,6 +40,7 @@ def out(view: VmView) -> VmOut:
         template=None if view.origins is None else view.origins.template,
         instance_type=None if view.origins is None else view.origins.instance_type,
         guest=view.guest,
+        checkpoints=view.checkpoints,
         decision="" if view.decision is None else summary(view.decision)[1],
         created_at=view.created_at,
         updated_at=view.updated_at,
@@ -47,12 +48,14 @@ def out(view: VmView) -> VmOut:
     )
 
 
-def conditions_of(row: VmRow, *, reachable: bool = True) -> Conditions:
-    """Return how far a machine is from what was asked."""
+def conditions_of(row: VmRow, *, checkpoints: bool = True, reachable: bool = True) -> Conditions:
+    """Return how far a machine is from what was asked. `checkpoints` says whether those are as they should be."""
     run = row.run if row.run is not None and row.run.exited_at is None else None
     plugged = run is None or not run.hotplug or frozenset(run.volumes) == _wanted(row)
     changed = row.desired is not Desired.RUNNING or not pending(row.spec, row.run)
     nonces = row.applied_reboot_nonce >= row.reboot_nonce and row.applied_reset_nonce >= row.reset_nonce
+    restored = row.restore is None or row.applied_restore_nonce >= row.restore.nonce
+    nonces = nonces and restored and checkpoints
     return derive(
         generation=row.generation,
         observed_generation=row.observed_generation,

@@ -13,6 +13,7 @@ from nacre.control.auth.principals import Caller
 from nacre.control.auth.sealing import Sealer
 from nacre.control.services import (
     capabilities,
+    checkpoint_facts,
     copies,
     events,
     moves,
@@ -165,6 +166,7 @@ async def delete(
 ) -> Accepted[VmOut]:
     """Delete it with its disk. Its row goes when its node has let go of it; at once if it never had one."""
     row = await _locked(tx, caller, ref, project, if_match)
+    await checkpoint_facts.allow_deletion(tx, row)
     changed = await moves.with_deletion(tx, vm_intents.delete(row, caller.actor.name))
     accepted = await accept(tx, caller, row, changed, "delete")
     await copies.discard_of(tx, row.id)
@@ -336,11 +338,17 @@ _PAST: dict[str, str] = {
     "update": "updated",
     "attach": "volume_attached",
     "detach": "volume_detach_requested",
+    "checkpoint": "checkpoint_requested",
+    "checkpoint_delete": "checkpoint_delete_requested",
+    "restore": "restore_requested",
 }
 _SAID: dict[str, str] = {
     "update": "machine {name} was updated",
     "attach": "a volume was attached to machine {name}",
     "detach": "a volume is to be taken back from machine {name}",
+    "checkpoint": "a checkpoint of machine {name} was asked for",
+    "checkpoint_delete": "a checkpoint of machine {name} is to be deleted",
+    "restore": "machine {name} is to be put back to a checkpoint",
 }
 
 

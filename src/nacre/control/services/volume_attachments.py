@@ -10,10 +10,10 @@ from dataclasses import replace
 import msgspec
 
 from nacre.control.scheduler.placement import fits
-from nacre.control.services import volume_changes
+from nacre.control.services import checkpoint_facts, volume_changes
 from nacre.control.services.pools import check_room
 from nacre.control.services.vm_room import policy, request_of, rooms
-from nacre.control.store import nodes, pools, snapshots
+from nacre.control.store import checkpoints, nodes, pools, snapshots
 from nacre.control.store import vms as vm_store
 from nacre.control.store import volumes as store
 from nacre.control.store.db import Tx
@@ -34,11 +34,13 @@ async def tied(tx: Tx, row: VmRow) -> VmRow:
     held = {one.id: one for one in await store.many(tx, [one.volume for one in attachments])}
     taken = sum(one.size_bytes for one in held.values() if one.pool == LOCAL_POOL)
     row = replace(row, reserved_disk_bytes=row.reserved_disk_bytes - _taken(row) + taken)
+    # What is still to be made from a checkpoint goes where that is, whatever is attached to it.
+    home = row.tie if row.source is not None and row.run is None and row.node is None else None
     if not attachments:
-        return replace(row, tie=None)
+        return replace(row, tie=None if home is None else Tie(volumes=(), nodes=home.nodes, because=home.because))
     known = {one.id: one for one in await pools.every(tx)}
-    within: set[NodeId] | None = None
-    because = ""
+    within: set[NodeId] | None = None if home is None else set(home.nodes)
+    because = "" if home is None else home.because
     for attachment in attachments:
         volume = held[attachment.volume]
         reached = _reached(volume, known[volume.pool])
@@ -86,6 +88,7 @@ async def settle(tx: Tx, volume: VolumeRow, pool: PoolRow, node: NodeId) -> None
 
 async def released(tx: Tx, vm: VmRow) -> None:
     """A machine is gone: its volumes are kept or deleted, as was said when they were attached."""
+    await checkpoint_facts.gone_with(tx, vm)
     for attachment in (await store.attached(tx, [vm.id])).get(vm.id, []):
         await store.detach(tx, attachment.volume)
         volume = await store.get(tx, attachment.volume, lock=True)
@@ -93,8 +96,10 @@ async def released(tx: Tx, vm: VmRow) -> None:
             continue
         by = vm.delete_requested_by
         kept = (await snapshots.of(tx, [volume.id])).get(volume.id, [])
-        if any(one.protected for one in kept):
-            message = f"volume {volume.name} is kept although machine {vm.name} is gone: it has protected snapshots"
+        part = await checkpoints.with_volumes(tx, [volume.id])
+        if part or any(one.protected for one in kept):
+            why = "is part of a checkpoint" if part else "has protected snapshots"
+            message = f"volume {volume.name} is kept although machine {vm.name} is gone: it {why}"
             volume_changes.tell(tx, volume, "volume.kept", message, actor=SYSTEM)
             continue
         gone = replace(volume, desired=Wish.ABSENT, delete_requested_by=by)
@@ -134,6 +139,7 @@ async def node_removed(tx: Tx, node: NodeId, name: str, *, force: bool) -> None:
             continue
         attachment = await store.attachment(tx, one.id)
         await store.detach(tx, one.id)
+        await checkpoints.lose_volume(tx, one.id)
         await snapshots.remove_of(tx, one.id)
         await store.remove(tx, one.id)
         volume_changes.tell(tx, one, "volume.lost", f"volume {one.name} is lost with its node {name}", actor=SYSTEM)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nacre.control.services import operations, volume_changes, volume_views
-from nacre.control.store import snapshots, volumes
+from nacre.control.store import checkpoints, snapshots, volumes
 from nacre.control.store.db import Tx
 from nacre.control.store.volumes import VolumeRow
 from nacre.control.wake import VMS, node_topic
@@ -92,6 +92,7 @@ async def _snapshots(tx: Tx, actor: Actor, row: VolumeRow, seen: VolumeObserved)
 
 
 async def _gone(tx: Tx, actor: Actor, row: VolumeRow) -> None:
+    await checkpoints.lose_volume(tx, row.id)
     await snapshots.remove_of(tx, row.id)
     await volumes.remove(tx, row.id)
     volume_changes.tell(tx, row, "volume.deleted", f"volume {row.name} is gone", actor=actor)

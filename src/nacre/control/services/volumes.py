@@ -22,7 +22,7 @@ from nacre.control.services.volume_changes import (
     within,
     write,
 )
-from nacre.control.store import snapshots
+from nacre.control.store import checkpoints, snapshots
 from nacre.control.store import volumes as store
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.projects import ProjectRow
@@ -255,6 +255,12 @@ async def _check_free(tx: Tx, row: VolumeRow) -> None:
             f"volume {row.name} has {len(left)} snapshots"
             + (f", of which {', '.join(protected)} are protected" if protected else ""),
             hint=f"delete them first: `nacre volume snapshots {row.name}` lists them; clones do not need them",
+        )
+    if await checkpoints.with_volumes(tx, [row.id]):
+        raise ConflictError(
+            "volume_in_checkpoints",
+            f"volume {row.name} is part of a checkpoint of a machine",
+            hint="delete the checkpoint first: `nacre vm checkpoints` lists those of a machine",
         )
     waiting = await store.made_from(tx, row.id)
     if waiting:

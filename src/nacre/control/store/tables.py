@@ -2,6 +2,7 @@
 
 from nacre.control.store import (
     ca,
+    checkpoints,
     claims,
     copies,
     drains,
@@ -33,6 +34,7 @@ from nacre.control.store.db import metadata
 
 __all__ = [
     "ca",
+    "checkpoints",
     "claims",
     "copies",
     "drains",

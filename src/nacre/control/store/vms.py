@@ -40,6 +40,7 @@ from nacre.control.store.rows import load
 from nacre.control.store.templates import templates
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
+from nacre.model.checkpoints import CheckpointSource, Restoration
 from nacre.model.convergence import Failure
 from nacre.model.guests import GuestInfo
 from nacre.model.ids import (
@@ -99,6 +100,10 @@ vms = Table(
     Column("failure", Model(Failure)),
     Column("applied_reboot_nonce", Integer, nullable=False),
     Column("applied_reset_nonce", Integer, nullable=False),
+    Column("applied_restore_nonce", Integer, nullable=False, server_default="0"),
+    Column("restore", Model(Restoration)),
+    Column("source", Model(CheckpointSource)),
+    Column("checkpoints", Integer, nullable=False, server_default="0"),
     Column("restarts", Integer, nullable=False),
     Column("guest", Model(GuestInfo)),
     Column("created_at", Timestamp, nullable=False),
@@ -167,6 +172,13 @@ class VmRow:
     failure: Failure | None = None
     applied_reboot_nonce: int = 0
     applied_reset_nonce: int = 0
+    applied_restore_nonce: int = 0
+    restore: Restoration | None = None
+    """The newest request to put it back to a checkpoint."""
+    source: CheckpointSource | None = None
+    """What its disk was made from, if not from its image."""
+    checkpoints: int = 0
+    """How many there are of it, those included that are on their way out."""
     restarts: int = 0
     guest: GuestInfo | None = None
     """What the agent in its guest says."""
@@ -307,6 +319,12 @@ async def made_from(rd: Read, ids: Iterable[str]) -> dict[str, int]:
         query = select(column, func.count()).where(column.in_(wanted)).group_by(column)
         counts |= {str(found): int(count) for found, count in await rd.connection.execute(query)}
     return counts
+
+
+async def unmade(rd: Read) -> list[VmRow]:
+    """Return the machines that are still to be made from a checkpoint."""
+    query = select(vms).where(vms.c.source.is_not(None), vms.c.run.is_(None)).order_by(vms.c.id)
+    return [load(VmRow, row) for row in await rd.connection.execute(query)]
 
 
 async def phases(rd: Read) -> dict[str, int]:

@@ -28,7 +28,6 @@ NEVER = {
     Capability.NIC_LIMITS_PACKETS,
     Capability.NIC_LIMITS_USER,
     Capability.PCI_SEGMENTS,
-    Capability.DISK_SNAPSHOT,
     Capability.MIGRATE_TLS,
 }
 INSTALLED = Installed(path="q", stamp=(0, 0), version="7.2.0", machines=("q35",), sandbox=True)

@@ -47,6 +47,7 @@ _NATIVE = (
     Capability.WATCHDOG,
     Capability.RNG,
     Capability.PANIC,
+    Capability.DISK_SNAPSHOT,
     Capability.CHECKPOINT,
     Capability.MIGRATE,
     Capability.MIGRATE_DISKS,
@@ -89,7 +90,6 @@ _NOTES = {
         level=Level.UNSUPPORTED, note="its packets go through no device of the node, only through QEMU"
     ),
     Capability.PCI_SEGMENTS: Support(level=Level.UNSUPPORTED, note="QEMU has one PCI segment"),
-    Capability.DISK_SNAPSHOT: Support(level=Level.UNSUPPORTED, note="disks are copied by where they are stored"),
     Capability.MIGRATE_TLS: Support(
         level=Level.UNSUPPORTED, note="it sends to a socket of this node; who carries it on from there encrypts it"
     ),

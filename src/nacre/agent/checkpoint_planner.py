@@ -1,0 +1,54 @@
+"""What to do next about the checkpoints of a machine. A part of `planner`. Pure.
+
+A checkpoint is taken of the machine as it is after the restores that were asked for before it, and before those that
+were asked for after it. Nothing is done while a machine comes or goes.
+"""
+
+from dataclasses import dataclass
+
+from nacre.agent.steps import DropCheckpoint, MergeLayers, PutBack, TakeCheckpoint
+from nacre.agent.vms.presence import Presence
+from nacre.model.ids import CheckpointId
+from nacre.model.vms import VmIntent
+from nacre.model.volumes import Wish
+
+_STEADY = frozenset({Presence.NONE, Presence.RUNNING, Presence.PAUSED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the agent knows of a machine's checkpoints."""
+
+    checkpoints: frozenset[CheckpointId] = frozenset()
+    """Those that there are, and those that could not be taken."""
+    begun: frozenset[CheckpointId] = frozenset()
+    """Those that an agent was killed over."""
+    restore_nonce: int = 0
+    mergeable: bool = False
+    """There are layers that nobody needs, and that can be merged as the machine is."""
+
+
+NOTHING_HELD = Held()
+
+
+def urgent(
+    intent: VmIntent, held: Held, presence: Presence, *, plugged: bool
+) -> TakeCheckpoint | DropCheckpoint | PutBack | None:
+    """Return what comes before all else that is wanted of a machine. `plugged`: it has the volumes it should have."""
+    if presence not in _STEADY:
+        return None
+    for wanted in intent.checkpoints:
+        missing = wanted.desired is Wish.PRESENT and wanted.id not in held.checkpoints
+        if missing and wanted.after <= held.restore_nonce and (plugged or presence is Presence.NONE):
+            return TakeCheckpoint(wanted)
+    if intent.restore is not None and intent.restore.nonce > held.restore_nonce:
+        return PutBack(intent, intent.restore)
+    for wanted in intent.checkpoints:
+        if wanted.desired is Wish.ABSENT and wanted.id in held.checkpoints | held.begun:
+            return DropCheckpoint(wanted)
+    return None
+
+
+def idle(held: Held, presence: Presence) -> MergeLayers | None:
+    """Return what is done when all is as it was asked for."""
+    return MergeLayers() if held.mergeable and presence in _STEADY else None

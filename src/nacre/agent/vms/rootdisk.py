@@ -1,0 +1,62 @@
+"""The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
+
+Called by `start`, which holds the machine's lock.
+"""
+
+from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.images.cache import CachedImage
+from nacre.agent.storage.base import BaseDisk, CloneOf
+from nacre.agent.storage.roots import ROOT, disk_of
+from nacre.agent.vms import kept
+from nacre.agent.vms.host import Host
+from nacre.lib.threads import in_thread
+from nacre.model.checkpoints import CheckpointSource, snapshot_of
+from nacre.model.convergence import FailureClass
+from nacre.model.images import Role
+from nacre.model.vms import VmIntent
+
+
+async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+    """Return the root disk, none if the machine has none. May be repeated. Raises DriverError and OSError."""
+    base = _base(intent, image)
+    if base is None and intent.spec.disk_bytes is None:
+        return ()
+    disk, source = disk_of(intent.id), intent.source
+    held = [disk] if source is None else [disk, disk_of(source.vm)]
+    async with host.pools.held(held):
+        if source is not None and not await in_thread(_exists, intent, host):
+            await _clone(intent, source, host)
+        if not await host.roots.settled(intent.id):
+            return (
+                await host.storage.ensure(host.place(intent.id), ROOT, base=base, size_bytes=intent.spec.disk_bytes),
+            )
+        await host.roots.check_base(intent.id, None if base is None else base.path)
+        await host.roots.finish(disk, None)
+        if intent.spec.disk_bytes is not None:
+            await host.roots.grow(disk, intent.spec.disk_bytes, None)
+        return (await host.roots.disk(disk),)
+
+
+def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:
+    artifact, path = intent.image.artifact(Role.DISK), image.path(Role.DISK)
+    return None if artifact is None or path is None else BaseDisk(path=path, format=artifact.format)
+
+
+def _exists(intent: VmIntent, host: Host) -> bool:
+    place = host.place(intent.id)
+    return (place / ROOT).exists() or (place / f"{ROOT}.qcow2").exists()
+
+
+async def _clone(intent: VmIntent, source: CheckpointSource, host: Host) -> None:
+    """Share the layers of a checkpoint. Of one that is not here nothing is made: a blank disk would be a lie."""
+    origin = await in_thread(kept.read, host.place(source.vm), source.checkpoint)
+    if origin is None or not origin.root:
+        raise DriverError(
+            "checkpoint_missing",
+            "the checkpoint that the machine is made from is not on the node",
+            hint="delete the machine and make it from a checkpoint that there is: `nacre vm checkpoints` lists them",
+            failure_class=FailureClass.BLOCKED,
+        )
+    of = CloneOf(volume=disk_of(source.vm), snapshot=snapshot_of(source.checkpoint))
+    await host.roots.clone(disk_of(intent.id), of, None)
