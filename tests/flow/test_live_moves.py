@@ -77,11 +77,16 @@ def machine(cloud: Fleet, name: str, **fields: Any) -> str:
 def heard_after(cloud: Fleet, name: str) -> str:
     """The boot id that is heard from now on."""
     since = time.monotonic()
-    return eventually(
-        lambda: (newest := cloud.recorder.newest(name)) and newest.at > since and newest.boot,
-        timeout=PATIENCE_S,
-        what=f"{name} is heard again",
-    )
+    try:
+        return eventually(
+            lambda: (newest := cloud.recorder.newest(name)) and newest.at > since and newest.boot,
+            timeout=PATIENCE_S,
+            what=f"{name} is heard again",
+        )
+    except AssertionError as error:
+        vm = cloud.vm(name)
+        error.add_note(f"{vm['phase']} {vm['conditions']} {vm['run']}\n{cloud.nodes[cloud.where(name)].agent.tail()}")
+        raise
 
 
 def longest_gap(cloud: Fleet, name: str) -> float:

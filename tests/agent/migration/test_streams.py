@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,6 +183,15 @@ async def test_only_the_named_node_is_let_in_for_the_named_stream(two: Two, wron
     unreachable = wrong in {"another target", "nobody there"}
     assert caught.value.code == ("migration_target_unreachable" if unreachable else "stream_unknown")
     assert two.there.offers == []
+
+
+async def test_machines_that_are_expected_at_the_same_time_come_to_one_port(two: Two) -> None:
+    def expect(number: int) -> Coroutine[None, None, tuple[str, ...]]:
+        stream = StreamId(f"str-{number}")
+        return two.listener.expect(stream, two.source.node, offered=two.there.offered, lost=two.there.lost.set)
+
+    found = await asyncio.gather(*(expect(number) for number in range(5)))
+    assert len(set(found)) == 1
 
 
 async def test_a_stream_is_taken_once(two: Two) -> None:

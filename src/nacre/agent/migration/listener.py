@@ -58,6 +58,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
         self._loaded: bytes = b""
+        self._opening = asyncio.Lock()
         self._greeting: set[asyncio.Task[None]] = set()
 
     async def expect(
@@ -69,7 +70,8 @@ class Listener:
         lost: Callable[[], None],
     ) -> tuple[str, ...]:
         """Listen for a stream and return the addresses to be dialled. Raises UnavailableError."""
-        port = await self._port()
+        async with self._opening:  # several machines may be about to come, and there is one port
+            port = await self._port()
         self._expected[stream] = Expected(source, offered, lost)
         host, _ = split_address(self._listen, field="migration_listen")
         hosts = self._hosts() if ipaddress.ip_address(host).is_unspecified else (host,)
