@@ -29,8 +29,7 @@ async def saved(lab):
     folder = launch.directory / "state"
     folder.mkdir()
     await guest.pause()
-    for _ in range(2):
-        await guest.save(folder)
+    await guest.save(folder)
     assert await guest.state() is GuestState.PAUSED
     await guest.kill()
     return replace(launch, run=AGAIN), folder

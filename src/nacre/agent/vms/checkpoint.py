@@ -78,7 +78,7 @@ async def drop(machine: Machine, checkpoint: CheckpointId, volumes: Sequence[Vol
     """Leave nothing of a checkpoint in the machine's folder; volumes see to their own parts. May be repeated."""
     begun = checkpoint in machine.checkpoints.begun
     async with host.pools.held([disk_of(machine.id), *(volumes if begun else ())]):
-        await _clear(await _parts(machine, volumes if begun else (), host), checkpoint)
+        await _clear(await _parts(machine, volumes if begun else (), host, missing=False), checkpoint)
         await in_thread(kept.remove, host.place(machine.id), checkpoint)
         machine.checkpoints.begun.discard(checkpoint)
         machine.checkpoints.kept.pop(checkpoint, None)
