@@ -101,6 +101,10 @@ def _stays(vm: VmRow) -> str:
         return "the variables of its UEFI stay on its node"
     if (vm.tie is not None and vm.tie.volumes) or (vm.run is not None and vm.run.volumes):
         return "it has volumes, which do not go with it yet"
+    if vm.checkpoints:
+        return "its checkpoints stay on its node"
+    if vm.source is not None:
+        return "its disk shares layers with a checkpoint on its node"
     return ""
 
 
