@@ -251,7 +251,7 @@ class QemuHypervisor:
                 incoming=then is not None,
             )
             inherit = [launch.lock_fd, *opened.in_order()]
-            await _limited(launch)
+            await limiting.limit_nics(launch.nics)
             try:
                 process = await guarding.spawn(
                     words,
@@ -262,7 +262,7 @@ class QemuHypervisor:
                 )
             except OSError as error:
                 self._installed = None
-                await limiting.free_nics(launch.nics)
+                await limiting.abandon_nics(launch.nics)
                 raise unavailable(f"QEMU cannot be run: {error.strerror}") from error
         try:
             qmp = await _greeting(launch, process, hypervisor_log, begin)
@@ -333,20 +333,11 @@ def _same_accelerator(choice: Choice, shape: Shape) -> Choice:
     )
 
 
-async def _limited(launch: Launch) -> None:
-    """Limit the NICs of a guest that is about to begin."""
-    try:
-        await limiting.limit_nics(launch.nics)
-    except BaseException:
-        await asyncio.shield(limiting.free_nics(launch.nics))
-        raise
-
-
 async def _abandon(launch: Launch, process: processes.Process) -> None:
     await process.kill()
     process.close()
     clean_up(launch)
-    await limiting.free_nics(launch.nics)
+    await limiting.abandon_nics(launch.nics)
 
 
 def _handle(process: processes.Process, found: Installed, choice: Choice) -> Handle:

@@ -81,7 +81,7 @@ async def attach_nic(talk: Talk, nic: Nic, name: str) -> None:
             await _clear_nic(talk, nic.id)
             for called in names:
                 await talk.attempt("closefd", {"fdname": called})
-            await limiting.free_nics((nic,))
+            await limiting.abandon_nics((nic,))
             raise _not_attached(f"NIC {nic.id}", error) from error
 
 

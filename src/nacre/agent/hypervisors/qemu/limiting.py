@@ -3,9 +3,13 @@
 QEMU limits disks. What goes through a tap is limited by the host (`traffic`).
 """
 
+import asyncio
 from collections.abc import Iterable
 
+import structlog
+
 from nacre.agent.hypervisors import traffic
+from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Nic, TapNic
 from nacre.agent.hypervisors.qemu import answers, layering
 from nacre.agent.hypervisors.qemu.command_line import limits, nics
@@ -13,6 +17,8 @@ from nacre.agent.hypervisors.qemu.command_line.places import device_of, limits_o
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.talk import Talk
 from nacre.model.hardware import RateLimits
+
+log = structlog.get_logger()
 
 
 async def limit_disk(talk: Talk, disk: str, wanted: RateLimits) -> None:
@@ -40,9 +46,15 @@ async def limit_nic(nic: Nic, receive: RateLimits, send: RateLimits) -> None:
 
 
 async def limit_nics(wanted: Iterable[Nic]) -> None:
-    """Have the host limit NICs as they were asked for, before a guest uses them. Raises DriverError."""
-    for nic in wanted:
-        await limit_nic(nic, nic.options.receive_limits, nic.options.send_limits)
+    """Have the host limit NICs as they were asked for, before a guest uses them. Raises DriverError and leaves none."""
+    begun: list[Nic] = []
+    try:
+        for nic in wanted:
+            begun.append(nic)
+            await limit_nic(nic, nic.options.receive_limits, nic.options.send_limits)
+    except BaseException:
+        await asyncio.shield(abandon_nics(begun))
+        raise
 
 
 async def free_nics(had: Iterable[Nic]) -> None:
@@ -50,6 +62,14 @@ async def free_nics(had: Iterable[Nic]) -> None:
     for nic in had:
         if isinstance(nic, TapNic):
             await traffic.clear(nic.device)
+
+
+async def abandon_nics(had: Iterable[Nic]) -> None:
+    """Remove what limits the taps of NICs after something else has failed, which is what is to be told."""
+    try:
+        await free_nics(had)
+    except DriverError as error:
+        log.warning("nic.limits_left", error=error.message, next="the next guest on the tap, or agent, removes them")
 
 
 async def resize_disk(talk: Talk, disk: str, size_bytes: int) -> None:
