@@ -14,6 +14,7 @@ from nacre.control.store.db import Database
 from nacre.control.wake import Wakes
 from nacre.lib.clock import ManualClock
 from support.database import ENGINES, Templates, opened
+from support.late import watched
 from support.postgres import Cluster, cluster
 
 settings.register_profile("nacre", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -31,16 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """End the worker, with the stacks of all threads, if a test goes on although its time is up.
+    """End the worker, with what all tasks wait for and the stacks of threads, if a test goes on when its time is up.
 
     What a time-out raises may be swallowed, by an event loop for one; then nothing else would end the run.
     """
     mark = item.get_closest_marker("timeout")
     limit = float(mark.args[0] if mark else item.config.getini("timeout"))
-    if limit > 0:  # 0 is none
-        faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=item.config.stash[STANDARD_ERROR])
-    try:
+    if limit <= 0:  # there is none
         return (yield)
+    error = item.config.stash[STANDARD_ERROR]
+    faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=error)
+    try:
+        with watched(item.nodeid, limit + LATE_S / 2, error):
+            return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
 

@@ -330,7 +330,7 @@ async def test_an_agent_that_dies_after_any_step_of_letting_go_is_followed_by_on
     monkeypatch.setattr(node.records, "remove", counted(node.records.remove))
     monkeypatch.setattr(copies_module, "write_atomically", counted(copies_module.write_atomically))
     monkeypatch.setattr(copies_module, "sync_folder", counted(copies_module.sync_folder))
-    monkeypatch.setattr(retire_module, "remove_folder", counted(retire_module.remove_folder))
+    monkeypatch.setattr(retire_module, "remove_traces", counted(retire_module.remove_traces))
     void = (RetiredVm(id=intent.id, fence=1),)
     told(node, retired=void)
     await until(lambda: died.is_set() or node.copied)

@@ -112,3 +112,13 @@ def test_cloud_hypervisor_has_a_user_and_a_disk(cloud: Platform, ha: str) -> Non
     assert 900_000 < disk.stat().st_uid <= 965_535
     cloud.delete(f"/v1/vms/{name}", wait=60)
     assert_as_it_was(cloud, before)
+
+
+def test_without_a_jailer_nothing_starts_that_must_be_confined(cloud: Platform) -> None:
+    jailer = cloud.root / "bin" / "jailer"
+    jailer.rename(jailer.with_name("gone"))
+    cloud.post("/v1/vms", {"name": "loose", "hypervisor": "firecracker", **MACHINE})
+    failure = eventually(lambda: cloud.vm("loose")["conditions"]["degraded"], what="the reason")
+    assert (failure["code"], failure["failure_class"]) == ("cannot_confine", "blocked")
+    assert "jailer" in failure["message"]
+    cloud.delete("/v1/vms/loose", wait=60)

@@ -55,8 +55,8 @@ def listening(path: Path) -> socket.socket:
 
 
 @pytest.fixture
-async def stage(tmp_path) -> AsyncIterator[Stage]:
-    hypervisor = subprocess.Popen(["sleep", "1000"])
+async def stage(request, tmp_path) -> AsyncIterator[Stage]:
+    hypervisor = subprocess.Popen(["sleep", "1000"], user=getattr(request, "param", None))
     start = processes.start_time(hypervisor.pid)
     words = [sys.executable, "-I", "-S", console_keeper.__file__, str(hypervisor.pid), str(start)]
     keeper = subprocess.Popen([*words, *(str(tmp_path / name) for name in ("serial", "console", "log"))])
@@ -166,6 +166,14 @@ async def test_it_keeps_nothing_for_a_process_that_is_another_one_by_now(tmp_pat
     for process in ([str(os.getpid()), "1"], ["999999999", "1"]):
         subprocess.run([sys.executable, console_keeper.__file__, *process, *words], check=True, timeout=60)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change users")
+@pytest.mark.parametrize("stage", [60124], indirect=True)
+async def test_a_console_that_another_user_serves_is_not_its_hypervisors(stage):
+    with stage.guest() as stranger:
+        assert stranger.recv(1) == b""
+    assert stage.log == b""
 
 
 async def test_it_is_small(stage):

@@ -56,7 +56,10 @@ class Fleet:
             self._group = group
             for index in range(1, self._options.nodes + 1):
                 self._start(_node(self._options, index, self._clock, self._chance, self._instance))
-            await self._watch()
+            try:
+                await self._watch()
+            finally:
+                self._cut_silent()
 
     def status(self) -> orders.Answer:
         """Count nodes and machines."""
@@ -85,6 +88,12 @@ class Fleet:
             if now != last:
                 log.info("simulation.progress", **now)
             last = now
+
+    def _cut_silent(self) -> None:
+        """Break the connections of silent nodes, which would wait for their voice to hang up. The simulation ends."""
+        for node in self._nodes.values():
+            if node.voice.silent:
+                node.voice.cut()
 
     # Orders
 

@@ -21,7 +21,7 @@ from nacre.agent.storage.directory import read_header
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib.threads import in_thread
-from nacre.model.capabilities import Capability, offers
+from nacre.model.capabilities import Capability, Offer, offers
 from nacre.model.convergence import FailureClass
 
 _FIRST_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -37,9 +37,7 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
     """
     if host.users is None or not isinstance(driver, CanOffer):
         return launch
-    if not offers(await driver.offer(), Capability.CONFINED):
-        return launch
-    if why := await in_thread(needs_root, launch):
+    if why := _lacking(driver.name, await driver.offer()) or await in_thread(needs_root, launch):
         if host.users.required:
             raise DriverError(
                 "cannot_confine",
@@ -57,6 +55,13 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
     launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups, jail=jail))
     await in_thread(_give, launch, host.users, user, host.console_log(machine.id))
     return launch
+
+
+def _lacking(name: str, offer: Offer) -> str:
+    if offers(offer, Capability.CONFINED):
+        return ""
+    support = offer.get(Capability.CONFINED)
+    return support.note if support is not None and support.note else f"{name} cannot do that"
 
 
 def needs_root(launch: Launch, first_port: Path = _FIRST_PORT) -> str:
