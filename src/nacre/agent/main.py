@@ -156,7 +156,7 @@ class Agent:
             safety=self._safety,
             machines=lambda: exposition.lines(self._meter.latest(), self._meter.names()),
         )
-        self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots)
+        self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots, random=self._random)
         self._executor = Executor(
             self._host(),
             self._consoles,
