@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from websockets.sync.client import connect
 
 from support.guests import tiny_image
 from support.leftovers import assert_as_it_was, snapshot_of
 from support.platform import Platform, eventually, platform
+from support.shells import Console
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]
 
@@ -22,33 +22,6 @@ def cloud() -> Iterator[Platform]:
         image = tiny_image()
         running.import_image("tiny", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
         yield running
-
-
-class Console:
-    """A shell in a guest, through the API."""
-
-    def __init__(self, cloud: Platform, vm: str) -> None:
-        url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
-        self._socket = connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"})
-        self._number = 0
-
-    def run(self, command: str) -> str:
-        """What a command prints."""
-        self._number += 1
-        self._socket.send(f"\necho be''gin{self._number}; {command}; echo e''nd{self._number}\n".encode())
-        seen = ""
-        while f"end{self._number}" not in seen:
-            data = self._socket.recv(timeout=60)
-            seen += data if isinstance(data, str) else data.decode(errors="replace")
-        return seen.partition(f"begin{self._number}")[2].partition(f"end{self._number}")[0].strip()
-
-    def until(self, command: str, expected: str) -> str:
-        """Run a command until it prints something."""
-        return str(eventually(lambda: expected in (said := self.run(command)) and said, what=command))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
 
 
 def volume(cloud: Platform, name: str) -> Any:

@@ -137,7 +137,9 @@ def _write(base: Path, fsid: str, monitor: str, keys: dict[str, str]) -> None:
         "mgr": {"mgr data": str(base / "mgr"), "mgr module path": str(base / "modules")},
         "client": {"keyring": str(base / "admin.keyring"), "admin socket": "", "log file": "/dev/null"},
     }
-    lines = [line for name, values in sections.items() for line in (f"[{name}]", *(f"{k} = {v}" for k, v in values.items()))]
+    lines = [
+        line for name, values in sections.items() for line in (f"[{name}]", *(f"{k} = {v}" for k, v in values.items()))
+    ]
     (base / "ceph.conf").write_text("\n".join(lines) + "\n")
 
 

@@ -193,7 +193,8 @@ class Pools:
     def _refusal(self, pool: PoolIntent) -> tuple[str, str] | None:
         """Say why a pool is not used here, and what to do."""
         if pool.kind is PoolKind.CEPH:
-            return None
+            missing = "it is not known how to reach its cluster", "delete the pool and create it again"
+            return missing if pool.ceph is None else None
         path = Path(pool.path)
         if not any(path == root or path.is_relative_to(root) for root in self._roots):
             return (
