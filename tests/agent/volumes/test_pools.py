@@ -1,7 +1,5 @@
 """The pools of a node: which are used, which are refused, and volumes as disks."""
 
-import asyncio
-
 import msgspec
 import pytest
 
@@ -12,6 +10,7 @@ from nacre.lib.clock import SystemClock
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import PoolId, VolumeId
 from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment
+from support.waiting import until
 from support.wire_volumes import POOL_INTENT, VOLUME_INTENT
 
 pytestmark = pytest.mark.anyio
@@ -78,23 +77,17 @@ async def test_a_pool_that_is_allowed_and_there_is_used(pools, allowed):
     assert pools.store(FAST) is pools.store(FAST)
 
 
-async def told_of(pools, found) -> PoolObserved:
-    """What is told of the last pool, once it is `found`."""
-    while True:
-        told = (await pools.observed())[-1]
-        if found(told):
-            return told
-        await asyncio.sleep(0.01)
-
-
 async def test_who_reports_does_not_wait_for_a_cluster_and_hears_of_it_later(pools, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     pools.want([CLUSTER])
     first = (await pools.observed())[-1]
     assert (first.available, "not answered yet" in first.reason) == (False, True)
-    async with asyncio.timeout(60):
-        told = await told_of(pools, lambda told: "not answered" not in told.reason)
-    assert "ceph-common" in told.hint
+
+    async def later() -> PoolObserved | None:
+        told = (await pools.observed())[-1]
+        return None if told.reason == first.reason else told
+
+    assert "ceph-common" in (await until(later)).hint
     keys = tmp_path / "data" / "ceph" / FAST
     assert (keys / "keyring").exists()
     pools.want([])
