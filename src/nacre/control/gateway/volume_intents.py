@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from nacre.control.auth.sealing import Sealer
 from nacre.control.services import pool_keys
@@ -53,7 +52,7 @@ class Storage:
     volumes: list[VolumeRow]
     snapshots: Mapping[VolumeId, list[SnapshotRow]]
     attachments: Mapping[VmId, list[AttachmentRow]]
-    access: Mapping[PoolId, CephAccess] = MappingProxyType({})
+    access: Mapping[PoolId, CephAccess]
     """To the clusters that pools are in."""
 
     def images(self) -> set[ImageId]:
