@@ -54,7 +54,7 @@ async def test_a_pool_in_a_cluster_is_made_shown_and_forgotten(nacre: Nacre, tmp
     assert ["rados", "ceph", "yes", "rbd"] in [line.split()[:4] for line in listed.out.splitlines()]
     shown = await nacre("pool", "show", "rados")
     assert "10.0.0.1, 10.0.0.2 as cloud" in shown.out
-    (facts,) = json.loads((await nacre("pool", "show", "rados", "--output", "json")).out)
+    facts = json.loads((await nacre("pool", "show", "rados", "--output", "json")).out)
     assert facts["ceph"] == {"monitors": ["10.0.0.1", "10.0.0.2"], "user": "cloud"}
     assert all(KEY not in one.out + one.err for one in (made, listed, shown))
     assert (await nacre("pool", "delete", "rados", "--yes")).code == exits.OK

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -59,7 +60,9 @@ class Console:
 
     def __init__(self, cloud: Platform, vm: str) -> None:
         url = cloud.url.replace("http", "ws") + f"/v1/vms/{vm}/console"
-        self._socket = connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"})
+        self._open = ExitStack()
+        headers = {"Authorization": f"Bearer {cloud.token}"}
+        self._socket = self._open.enter_context(connect(url, additional_headers=headers))
         self._number = 0
 
     def run(self, command: str) -> str:
@@ -78,4 +81,4 @@ class Console:
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._open.close()
