@@ -223,7 +223,8 @@ class CephVolumes:
                 await self._run("snap", "rm", _QUIET, f"{volume}@{one.name}", allow=(errno.ENOENT,))
 
     async def delete(self, volume: VolumeId) -> None:
-        """See `base.VolumeStore`."""
+        """See `base.VolumeStore`. What somebody has open, on any host, stays whole."""
+        await self.check_free(volume)
         await self._run("image-meta", "remove", volume, _KEY, allow=(errno.ENOENT,))
         await self._remove(volume)
 
