@@ -9,7 +9,7 @@ purpose=${1:-run}
 UV_VERSION=0.13.8
 
 run_packages="ca-certificates python3 python3-venv qemu-system-x86 qemu-utils busybox-static kmod zstd xz-utils curl procps"
-test_packages="postgresql faketime cpio iproute2 nftables ovmf swtpm mmdebstrap e2fsprogs xfsprogs"
+test_packages="postgresql faketime cpio iproute2 nftables ovmf swtpm mmdebstrap e2fsprogs xfsprogs ceph-common ceph-mon ceph-osd ceph-mgr qemu-block-extra"
 
 main() {
     packages=$run_packages

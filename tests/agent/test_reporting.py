@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from nacre.agent.lease import Lease
 from nacre.agent.observer import Observer
-from nacre.agent.reporting import Reporting
+from nacre.agent.reporting import Reporting, news
 from nacre.agent.settings import load
 from nacre.errors import NotFoundError
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import VmId
 from nacre.model.nodes import ConditionKind
 from nacre.model.vms import Desired, HaPolicy, Phase, RetiredVm
+from nacre.model.volumes import LOCAL_POOL, PoolObserved
 from nacre.protocol.messages import DesiredState, NodeIntent, Renewed, StreamKind
 from support.intents import newer, node_intent, vm_id, vm_intent
 from support.node import Node
@@ -149,3 +151,18 @@ async def test_a_tenure_that_goes_back_is_a_condition(node):
         await link.on_desired(DesiredState(digest=f"{tenure}", intent=NodeIntent(tenure=tenure)))
         kinds = {condition.kind for condition in link.conditions()}
         assert (ConditionKind.TENURE_WENT_BACK in kinds) is wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "worth"),
+    [
+        ({}, False),
+        ({"used_bytes": 1009, "capacity_bytes": 10_009}, False),
+        ({"used_bytes": 1200}, True),
+        ({"capacity_bytes": 10_200}, True),
+        ({"available": False}, True),
+    ],
+)
+def test_pools_are_told_anew_when_something_of_weight_changes(changes, worth):
+    before = PoolObserved(id=LOCAL_POOL, available=True, capacity_bytes=10_000, used_bytes=1000)
+    assert news((before,), (msgspec.structs.replace(before, **changes),)) is worth

@@ -149,6 +149,15 @@ VARIANTS: dict[str, Callable[[Path], Changes]] = {
                 user="nacre",
                 options=DiskOptions(limits=LIMITS),
             ),
+            RbdDisk(
+                id="data",
+                pool="vms",
+                image="data-1",
+                configuration=Path("/run/nacre/x/data.conf"),
+                user="nacre",
+                secret=Path("/run/nacre/x/data.key"),
+                read_only=True,
+            ),
         )
     },
     "disk-device": lambda _: {"disks": (DiskFile(id="root", path=Path("/dev/vg0/root"), format="raw"),)},

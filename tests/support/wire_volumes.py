@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from nacre.model.ceph import CephAccess
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.hardware import DiskOptions, RateLimits, TokenBucket
 from nacre.model.ids import CheckpointId, ImageId, PoolId, ProjectId, SnapshotId, VolumeId
@@ -43,7 +44,14 @@ OPTIONS = DiskOptions(
     limit_group="slow",
 )
 ATTACHMENT = VolumeAttachment(volume=VOLUME, options=OPTIONS, read_only=True)
-POOL_INTENT = PoolIntent(id=POOL, name="fast", kind=PoolKind.DIRECTORY, path="/srv/fast", shared=True)
+POOL_INTENT = PoolIntent(
+    id=POOL,
+    name="fast",
+    kind=PoolKind.CEPH,
+    path="fast",
+    shared=True,
+    ceph=CephAccess(monitors=("10.0.0.1",), user="nacre", key="AQCoMgJrX239HRAAix+2xAXXA9T88NXleONDkQ=="),
+)
 VOLUME_INTENT = VolumeIntent(
     id=VOLUME,
     project=ProjectId("prj-01hzzzzzzzzzzzzzzzzzzzzzzz"),

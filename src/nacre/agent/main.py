@@ -159,7 +159,7 @@ class Agent:
             safety=self._safety,
             machines=lambda: exposition.lines(self._meter.latest(), self._meter.names()),
         )
-        self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots)
+        self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots, random=self._random)
         self._listener = Listener(settings.migration_listen, self._files.load, reachable_addresses)
         self._executor = Executor(
             self._host(),

@@ -41,12 +41,17 @@ _WORTH_TELLING = 100
 
 
 def news(before: tuple[PoolObserved, ...], now: tuple[PoolObserved, ...]) -> bool:
-    """Whether something about pools is worth telling. How full they are is when it has changed by a hundredth. Pure."""
-    bare = [tuple(msgspec.structs.replace(pool, used_bytes=0) for pool in some) for some in (before, now)]
+    """Whether something about pools is worth telling. Sizes are when they have changed by a hundredth. Pure."""
+    without = {"used_bytes": 0, "capacity_bytes": 0}
+    bare = [tuple(msgspec.structs.replace(pool, **without) for pool in some) for some in (before, now)]
     if bare[0] != bare[1]:
         return True
     pairs = zip(before, now, strict=True)
-    return any(abs(old.used_bytes - new.used_bytes) * _WORTH_TELLING > new.capacity_bytes for old, new in pairs)
+    return any(
+        max(abs(old.used_bytes - new.used_bytes), abs(old.capacity_bytes - new.capacity_bytes)) * _WORTH_TELLING
+        > new.capacity_bytes
+        for old, new in pairs
+    )
 
 
 class Reporting:

@@ -141,6 +141,7 @@ class VolumeExecutor:
     async def close(self) -> None:
         """Stop working. What was begun is finished by the next agent."""
         await self._lanes.close()
+        await self._pools.close()
 
     # A lane
 

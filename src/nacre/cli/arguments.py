@@ -1,8 +1,10 @@
 """Arguments as people write them, turned into what the API takes. Pure; raises InvalidInputError with a hint."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -19,6 +21,7 @@ from nacre.schema.vms import MAX_COUNT, MAX_FIRST_NUMBER
 
 MAX_CPUS = 256
 SECTOR = 512
+STDIN = "-"
 _PUBLISH = re.compile(
     r"^(?:(?P<address>\[[^\]]*\]|[^:\[\]]*):)?(?P<host>[^:]+):(?P<guest>[^:/]+)(?:/(?P<protocol>.*))?$"
 )
@@ -187,6 +190,17 @@ def _pair(text: str, field: str) -> tuple[str, str]:
             f"invalid_{field}", f"{text!r} is not a {field}", hint=f"write --{field} key=value", field=field
         )
     return key, value
+
+
+def text_of(name: str, field: str) -> str:
+    """Return what is in a text file, or comes by stdin. Raises InvalidInputError."""
+    try:
+        return sys.stdin.read() if name == STDIN else Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidInputError(
+            "unreadable_file", f"cannot read {name}: {reason}", hint="give the path of a text file", field=field
+        ) from error
 
 
 def new_name(text: str) -> str:

@@ -1,17 +1,12 @@
 """Options for what a guest's cloud-init is given. Files are read here; secrets never stand on a command line."""
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from nacre.cli import arguments
-from nacre.errors import InvalidInputError
 from nacre.schema.guests import CloudInitBody
-
-STDIN = "-"
 
 
 @Parameter(name="*")
@@ -62,12 +57,4 @@ def _keys(text: str) -> list[str]:
 
 
 def _text(name: str | None, option: str) -> str:
-    if name is None:
-        return ""
-    try:
-        return sys.stdin.read() if name == STDIN else Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InvalidInputError(
-            "unreadable_file", f"cannot read {name}: {reason}", hint="give the path of a text file", field=option
-        ) from error
+    return "" if name is None else arguments.text_of(name, option)

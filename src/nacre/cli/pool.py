@@ -9,8 +9,11 @@ from nacre.cli.options import Filters, PoolName, Sort, Yes
 from nacre.cli.output import Column, age, moment
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
+from nacre.errors import InvalidInputError
+from nacre.model.ceph import key_in
 from nacre.model.units import format_size
-from nacre.schema.volumes import PoolCreate, PoolOnNode, PoolOut
+from nacre.model.volumes import PoolKind
+from nacre.schema.volumes import CephBody, PoolCreate, PoolOnNode, PoolOut
 
 app = App(name="pool", help="Pools of storage, in which volumes are.")
 
@@ -29,19 +32,31 @@ COLUMNS: list[Column[PoolOut]] = [
 @app.command
 async def create(
     name: Annotated[str, Parameter(help="Name of the new pool.")],
-    path: Annotated[str, Parameter(help="Absolute path of its folder on the nodes.")],
+    path: Annotated[
+        str, Parameter(help="Absolute path of its folder on the nodes, or what the Ceph cluster calls the pool.")
+    ],
     /,
     *,
+    kind: Annotated[PoolKind, Parameter(help="What it is made of.")] = PoolKind.DIRECTORY,
     shared: Annotated[
         bool, Parameter(negative=(), help="All of its nodes see the same folder, such as a mounted NFS.")
     ] = False,
     node: Annotated[
         tuple[str, ...], Parameter(name="--node", negative=(), help="Name or id of a node that has it. Repeatable.")
     ] = (),
+    monitor: Annotated[
+        tuple[str, ...],
+        Parameter(name="--monitor", negative=(), help="Address of a monitor of the Ceph cluster. Repeatable."),
+    ] = (),
+    user: Annotated[str, Parameter(help="The user in the Ceph cluster, without `client.` before it.")] = "nacre",
+    key_file: Annotated[
+        str | None, Parameter(help="File with that user's key, such as its keyring; - for stdin.")
+    ] = None,
     session: Here,
 ) -> None:
-    """Create a pool. Its nodes must allow the path in `pool_roots` of their agents."""
-    body = PoolCreate(name=arguments.new_name(name), path=path, shared=shared, nodes=node)
+    """Create a pool. Nodes must allow its folder in `pool_roots` of their agents; a pool in Ceph needs no more."""
+    ceph = _cluster(monitor, user, key_file) if kind is PoolKind.CEPH or monitor or key_file else None
+    body = PoolCreate(name=arguments.new_name(name), kind=kind, path=path, shared=shared, nodes=node, ceph=ceph)
     async with session.client() as nacre:
         made = await nacre.pools.create(body)
     output.outcome(session, [made], lambda pool: f"{pool.name}: created ({pool.id})")
@@ -71,7 +86,7 @@ async def show(*names: PoolName, session: Here) -> None:
 
 @app.command
 async def delete(*names: PoolName, yes: Yes = False, session: Here) -> None:
-    """Forget pools without volumes. Their folders stay."""
+    """Forget pools without volumes. Their folders, and what is in their clusters, stay."""
     wanted = arguments.refs(names, "pool")
     confirm(session, f"delete {', '.join(wanted)}?", yes=yes)
     async with session.client() as nacre:
@@ -94,10 +109,22 @@ def facts(pool: PoolOut) -> list[tuple[str, str]]:
         ("kind", pool.kind.value),
         ("path", pool.path or "the agent's own folder on each node"),
         ("shared", "yes" if pool.shared else "no"),
+        ("cluster", "" if pool.ceph is None else f"{', '.join(pool.ceph.monitors)} as {pool.ceph.user}"),
         ("volumes", f"{pool.volumes}, {format_size(pool.promised_bytes)} in all"),
         ("nodes", "\n".join(_on(one) for one in pool.nodes)),
         ("changed", moment(pool.updated_at) if pool.path else ""),
     ]
+
+
+def _cluster(monitors: tuple[str, ...], user: str, key_file: str | None) -> CephBody:
+    if not monitors or key_file is None:
+        raise InvalidInputError(
+            "ceph_needed",
+            "a pool in Ceph needs a monitor of the cluster and the key of a user there",
+            hint="give --kind ceph with --monitor and --key-file; `ceph auth get client.NAME` prints the key",
+            field="monitor" if not monitors else "key-file",
+        )
+    return CephBody(monitors=monitors, user=user, key=key_in(arguments.text_of(key_file, "key-file")))
 
 
 def _on(one: PoolOnNode) -> str:

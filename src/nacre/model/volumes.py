@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.errors import InvalidInputError
+from nacre.model.ceph import CephAccess
 from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import CheckpointId, ImageId, NodeId, PoolId, ProjectId, SnapshotId, VolumeId
@@ -32,6 +33,7 @@ class PoolKind(StrEnum):
     """What a pool is made of."""
 
     DIRECTORY = "directory"  # qcow2 files in a folder of the node
+    CEPH = "ceph"  # RBD images in a pool of a Ceph cluster
 
 
 class Wish(StrEnum):
@@ -80,7 +82,10 @@ class PoolIntent(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: PoolKind
     path: str
+    """The folder on the node, or what the cluster calls the pool."""
     shared: bool = False
+    ceph: CephAccess | None = None
+    """The cluster that it is in."""
 
 
 class PoolObserved(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +98,7 @@ class PoolObserved(msgspec.Struct, frozen=True, kw_only=True):
     hint: str = ""
     capacity_bytes: int = 0
     used_bytes: int = 0
-    """By anyone: the file system's own words."""
+    """By anyone: the file system's own words, or the cluster's."""
     capabilities: PoolCapabilities = PoolCapabilities()
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from nacre.model.ceph import MAX_MONITORS
 from nacre.model.convergence import Conditions
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import ImageId, PoolId, SnapshotId, VolumeId
@@ -21,19 +22,42 @@ from nacre.schema.common import Body, Out, ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 
 
+class CephBody(Body, frozen=True, kw_only=True):
+    """A Ceph cluster, and as whom nodes reach it."""
+
+    monitors: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_MONITORS)]
+    """Addresses of its monitors, with ports where those are not the usual ones: `10.0.0.1`, `v2:[fd00::1]:3300`."""
+    user: str
+    """The user there, without `client.` before it."""
+    key: Annotated[str, msgspec.Meta(max_length=1024)]
+    """The user's key. Kept sealed, given to the pool's nodes, and never shown."""
+
+
 class PoolCreate(Body, frozen=True, kw_only=True):
-    """A new pool: a folder that nodes have."""
+    """A new pool: a folder that nodes have, or a pool in a Ceph cluster."""
 
     name: str
     """Unique on the platform."""
     kind: PoolKind = PoolKind.DIRECTORY
     """What kind of storage it is."""
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    """Absolute path of the folder on the nodes. Their agents must allow it in `pool_roots`."""
+    """Absolute path of the folder on the nodes, which their agents must allow in `pool_roots`; or, of the kind `ceph`,
+    what the cluster calls the pool."""
     shared: bool = False
-    """The folder is the same on all of its nodes, such as a mounted NFS or CephFS."""
+    """The folder is the same on all of its nodes, such as a mounted NFS or CephFS. A pool in Ceph always is."""
     nodes: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
     """Names or ids of the nodes that have it; none means all."""
+    ceph: CephBody | None = None
+    """The cluster, for the kind `ceph`."""
+
+
+class CephOut(Out, frozen=True, kw_only=True):
+    """A Ceph cluster."""
+
+    monitors: tuple[str, ...]
+    """Addresses of its monitors."""
+    user: str
+    """As whom nodes reach it."""
 
 
 class PoolOnNode(Out, frozen=True, kw_only=True):
@@ -50,7 +74,7 @@ class PoolOnNode(Out, frozen=True, kw_only=True):
     capacity_bytes: int
     """How much there is room for in all."""
     used_bytes: int
-    """By anyone, as the file system says."""
+    """By anyone, as the file system or the cluster says."""
     capabilities: PoolCapabilities
     """What can be done with volumes in it on this node."""
 
@@ -65,9 +89,11 @@ class PoolOut(Out, frozen=True, kw_only=True):
     kind: PoolKind
     """What kind of storage it is."""
     path: str
-    """Empty for the pool that every node has in its agent's folder."""
+    """The folder, or what the cluster calls the pool. Empty for the pool that every node has in its agent's folder."""
     shared: bool
     """Whether all of its nodes see the same volumes."""
+    ceph: CephOut | None
+    """The cluster that it is in, if its kind is `ceph`."""
     nodes: tuple[PoolOnNode, ...]
     """The nodes that have told of it."""
     volumes: int

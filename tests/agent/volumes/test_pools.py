@@ -1,5 +1,6 @@
 """The pools of a node: which are used, which are refused, and volumes as disks."""
 
+import msgspec
 import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
@@ -8,13 +9,17 @@ from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
 from nacre.lib.clock import SystemClock
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import PoolId, VolumeId
-from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, VolumeAttachment
-from support.wire_volumes import VOLUME_INTENT
+from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment
+from support.waiting import until
+from support.wire_volumes import POOL_INTENT, VOLUME_INTENT
 
 pytestmark = pytest.mark.anyio
 
 FAST = PoolId("pool-01hzzzzzzzzzzzzzzzzzzzzzzz")
 ONE = VolumeId("vol-00000000000000000000000001")
+
+
+CLUSTER = msgspec.structs.replace(POOL_INTENT, id=FAST)
 
 
 def pool(path) -> PoolIntent:
@@ -72,6 +77,34 @@ async def test_a_pool_that_is_allowed_and_there_is_used(pools, allowed):
     assert pools.store(FAST) is pools.store(FAST)
 
 
+async def test_who_reports_does_not_wait_for_a_cluster_and_hears_of_it_later(pools, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    pools.want([CLUSTER])
+    first = (await pools.observed())[-1]
+    assert (first.available, "not answered yet" in first.reason) == (False, True)
+
+    async def later() -> PoolObserved | None:
+        told = (await pools.observed())[-1]
+        return None if told.reason == first.reason else told
+
+    assert "ceph-common" in (await until(later)).hint
+    keys = tmp_path / "data" / "ceph" / FAST
+    assert (keys / "keyring").exists()
+    pools.want([])
+    await pools.observed()
+    assert not keys.exists()
+    await pools.close()
+
+
+async def test_a_new_key_is_another_way_to_the_same_pool(pools, tmp_path):
+    pools.want([CLUSTER])
+    before = pools.store(FAST)
+    assert pools.store(FAST) is before
+    changed = msgspec.structs.replace(CLUSTER.ceph, key="AQDoMgJrX239HRAAix+2xAXXA9T88NXleONDkQ==")
+    pools.want([msgspec.structs.replace(CLUSTER, ceph=changed)])
+    assert pools.store(FAST) is not before
+
+
 async def test_a_volume_that_is_not_there_yet_is_waited_for(pools):
     with pytest.raises(DriverError) as caught:
         await pools.disks([VolumeAttachment(volume=ONE)])
@@ -80,8 +113,6 @@ async def test_a_volume_that_is_not_there_yet_is_waited_for(pools):
 
 @pytest.mark.host
 async def test_a_volume_is_a_disk_with_the_tail_of_its_id_for_a_serial(pools):
-    import msgspec
-
     intent = msgspec.structs.replace(VOLUME_INTENT, id=ONE, pool=LOCAL_POOL)
     await pools.store(LOCAL_POOL).create(ONE, size_bytes=1 << 20, base=None, keep_base=True)
     pools.known[ONE] = VolumeRecord(id=ONE, intent=intent, made=True)

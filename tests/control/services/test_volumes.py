@@ -5,14 +5,17 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from nacre.control.auth.sealing import SealedError, Sealer
 from nacre.control.gateway import desired, observed
 from nacre.control.services import pools, volume_plugs, volume_snapshots, volumes
 from nacre.control.services.listing import ListQuery
-from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError
+from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError, UnavailableError
+from nacre.model.ceph import CephAccess
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.units import GIB
 from nacre.model.volumes import (
     LOCAL_POOL,
+    PoolKind,
     PoolObserved,
     SnapshotObserved,
     VolumeIntent,
@@ -22,6 +25,8 @@ from nacre.model.volumes import (
 )
 from nacre.protocol.messages import Observed
 from nacre.schema.volumes import (
+    CephBody,
+    CephOut,
     PoolCreate,
     SnapshotCreate,
     SnapshotUpdate,
@@ -34,6 +39,8 @@ from nacre.schema.volumes import (
 from support.cloud import by, cloud
 
 pytestmark = pytest.mark.anyio
+
+CLUSTER = CephBody(monitors=("10.0.0.1",), user="nacre", key="AQCoMgJrX239HRAAix+2xAXXA9T88NXleONDkQ==")
 
 
 class Store:
@@ -290,3 +297,38 @@ async def test_pools_are_told_to_their_nodes_and_go_when_they_are_empty(store):
     assert await refusal(ConflictError, gone(LOCAL_POOL)) == "pool_built_in"
     bad = store.ask("pool:create", pools.create, PoolCreate(name="bad", path="/srv/../etc"))
     assert await refusal(InvalidInputError, bad) == "invalid_pool_path"
+
+
+async def test_the_key_to_a_cluster_is_sealed_and_only_nodes_get_it(store):
+    sealer = Sealer(bytes(32))
+    body = PoolCreate(name="rados", kind=PoolKind.CEPH, path="rbd", ceph=CLUSTER)
+    made = await store.ask("pool:create", pools.create, body, sealer=sealer)
+    assert (made.shared, made.path, made.ceph) == (True, "rbd", CephOut(monitors=CLUSTER.monitors, user="nacre"))
+    assert CLUSTER.key not in repr(made)
+    async with store.db.read() as rd:
+        (told,) = (await desired.load(rd, store.cloud.agent.node, sealer)).pools
+        row = await pools.resolve(rd, "rados")
+        with pytest.raises(SealedError):
+            await desired.load(rd, store.cloud.agent.node, Sealer(bytes(31) + b"x"))
+    assert told.ceph == CephAccess(monitors=CLUSTER.monitors, user="nacre", key=CLUSTER.key)
+    assert CLUSTER.key.encode() not in (row.sealed or b"")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ceph": None}, "ceph_needed"),
+        ({"kind": PoolKind.DIRECTORY, "path": "/srv"}, "pool_not_in_ceph"),
+        ({"path": "/srv"}, "invalid_ceph_pool"),
+        ({"ceph": CephBody(monitors=("a b",), user="nacre", key="x")}, "invalid_monitor"),
+    ],
+)
+async def test_a_pool_in_a_cluster_that_cannot_be_is_refused(store, changes, code):
+    fields = {"name": "rados", "kind": PoolKind.CEPH, "path": "rbd", "ceph": CLUSTER, **changes}
+    asked = store.ask("pool:create", pools.create, PoolCreate(**fields), sealer=Sealer(bytes(32)))
+    assert await refusal(InvalidInputError, asked) == code
+
+
+async def test_without_a_master_key_no_key_is_taken(store):
+    body = PoolCreate(name="rados", kind=PoolKind.CEPH, path="rbd", ceph=CLUSTER)
+    assert await refusal(UnavailableError, store.ask("pool:create", pools.create, body)) == "master_key_missing"

@@ -41,8 +41,11 @@ class RbdDisk:
     pool: str
     image: str
     configuration: Path
-    """The cluster's `ceph.conf`, which names the monitors and the keyring."""
+    """The cluster's `ceph.conf`, which names the monitors, and the keyring unless there is a `secret`."""
     user: str = "admin"
+    secret: Path | None = None
+    """A file with the user's key in base64. It may go once the disk is open."""
+    read_only: bool = False
     options: DiskOptions = DiskOptions()
 
 

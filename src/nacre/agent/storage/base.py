@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.hypervisors.launch import DiskFile, RbdDisk
 from nacre.model.ids import PoolId, SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.volumes import PoolObserved, SnapshotObserved
@@ -102,8 +102,12 @@ class VolumeStore(Protocol):
         """Return a volume as it is; None if there is none."""
         ...
 
-    async def disk(self, volume: VolumeId) -> DiskFile:
+    async def disk(self, volume: VolumeId) -> DiskFile | RbdDisk:
         """Return what a hypervisor opens."""
+        ...
+
+    async def check_free(self, volume: VolumeId) -> None:
+        """Raise DriverError (`volume_in_use`) if the storage knows that somebody has it open, on any host."""
         ...
 
     async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:

@@ -68,6 +68,9 @@ class DirectoryVolumes:
         manifest = await in_thread(self._manifest, volume)
         return self._file(volume, self._folder(volume) / manifest.active)
 
+    async def check_free(self, volume: VolumeId) -> None:
+        """See `base.VolumeStore`. Folders do not know; hypervisors lock the files that they open themselves."""
+
     async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:
         """See `base.VolumeStore`."""
         check_size(base, size_bytes)

@@ -5,7 +5,7 @@ stay ours, so that a hypervisor that was taken over cannot put other files in th
 """
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from nacre.agent.host.users import Users
 from nacre.agent.hypervisors.abilities import CanOffer, HasJails
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch
+from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch, RbdDisk
 from nacre.agent.storage.directory import read_header
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.lib.files import write_atomically
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Capability, Offer, offers
 from nacre.model.convergence import FailureClass
@@ -54,7 +55,7 @@ async def confined(machine: Machine, launch: Launch, driver: Hypervisor, host: H
     jail = host.jails if isinstance(driver, HasJails) else None
     launch = replace(launch, confinement=Confinement(uid=user, gid=user, groups=groups, jail=jail))
     await in_thread(_give, launch, host.users, user, host.console_log(machine.id))
-    return launch
+    return replace(launch, disks=tuple([await lend(machine, disk, host) for disk in launch.disks]))
 
 
 def _lacking(name: str, offer: Offer) -> str:
@@ -79,10 +80,24 @@ def needs_root(launch: Launch, first_port: Path = _FIRST_PORT) -> str:
     return ""
 
 
-async def lend(machine: Machine, disk: Disk, host: Host) -> None:
-    """Let a machine that runs use a disk that comes later. Raises OSError."""
-    if host.users is not None and machine.record.user and isinstance(disk, DiskFile):
-        await in_thread(_give_disk, disk, host.users, machine.record.user, host.place(machine.id))
+async def lend(machine: Machine, disk: Disk, host: Host) -> Disk:
+    """Let a machine's hypervisor use a disk, and return that as it is for the hypervisor. Raises OSError."""
+    if host.users is None or not machine.record.user:
+        return disk
+    user = machine.record.user
+    if isinstance(disk, DiskFile):
+        await in_thread(_give_disk, disk, host.users, user, host.place(machine.id))
+    elif isinstance(disk, RbdDisk):
+        return await in_thread(_give_key, disk, host.users, user, host.run_place(machine.id))
+    return disk
+
+
+async def forget_keys(disks: Collection[Disk], place: Path) -> None:
+    """Remove the keys that were lent with disks: who has opened them needs none any more. Raises OSError."""
+    lent = [disk.secret for disk in disks if isinstance(disk, RbdDisk) and disk.secret is not None]
+    for path in lent:
+        if path.parent == place:
+            await in_thread(path.unlink, missing_ok=True)
 
 
 async def lend_sockets(machine: Machine, sockets: Iterable[Path], host: Host) -> None:
@@ -117,9 +132,6 @@ def _give(launch: Launch, numbers: Users, user: int, console_log: Path) -> None:
     for path in (launch.kernel, launch.initrd):
         if path is not None:
             numbers.share(path)
-    for disk in launch.disks:
-        if isinstance(disk, DiskFile):
-            _give_disk(disk, numbers, user, launch.directory)
 
 
 def _give_disk(disk: DiskFile, numbers: Users, user: int, place: Path) -> None:
@@ -140,6 +152,19 @@ def _give_disk(disk: DiskFile, numbers: Users, user: int, place: Path) -> None:
             numbers.reclaim(below)
             numbers.share(below)
         path, form = below, _format_of(below)
+
+
+def _give_key(disk: RbdDisk, numbers: Users, user: int, place: Path) -> RbdDisk:
+    """Copies of what leads to the disk, of the machine's own: other machines must not read each other's keys."""
+
+    def copied(path: Path, suffix: str) -> Path:
+        copy = place / f"{disk.id}.{suffix}"
+        write_atomically(copy, path.read_bytes())
+        numbers.own(copy, user)
+        return copy
+
+    secret = None if disk.secret is None else copied(disk.secret, "key")
+    return replace(disk, configuration=copied(disk.configuration, "conf"), secret=secret)
 
 
 def _format_of(path: Path) -> str:

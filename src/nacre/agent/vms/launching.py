@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nacre.agent.hypervisors.launch import Arrival, DiskFile, FirmwareFiles, Launch, UserNic
+from nacre.agent.hypervisors.launch import Arrival, DiskFile, FirmwareFiles, Launch, RbdDisk, UserNic
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.vms.host import Host
 from nacre.model.ids import RunId, VmId
@@ -31,7 +31,7 @@ NOTHING_READY = Ready()
 def launch(
     intent: VmIntent,
     image: CachedImage,
-    disks: tuple[DiskFile, ...],
+    disks: tuple[DiskFile | RbdDisk, ...],
     *,
     run: RunId,
     lock_fd: int,
@@ -79,7 +79,7 @@ def seeds(ready: Ready) -> tuple[DiskFile, ...]:
     return () if ready.seed is None else (DiskFile(id=SEED_DISK, path=ready.seed, format="raw", read_only=True),)
 
 
-def _as_asked(disk: DiskFile, spec: VmSpec) -> DiskFile:
+def _as_asked(disk: DiskFile | RbdDisk, spec: VmSpec) -> DiskFile | RbdDisk:
     """Connect the root disk as the machine's configuration says. Volumes come with options of their own."""
     return replace(disk, options=spec.root_disk) if disk.id == ROOT_DISK else disk
 

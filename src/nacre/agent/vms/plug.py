@@ -33,10 +33,13 @@ async def plug(machine: Machine, intent: VmIntent, host: Host) -> None:
         if run is None or attachment.volume in run.info.volumes:
             continue
         async with host.pools.held([attachment.volume]):
-            (disk,) = await host.pools.disks([attachment])
+            (disk,) = await host.pools.disks([attachment], may_have=machine.record.plugging)
             await machine.save(plugging=(attachment.volume,))
-            await confining.lend(machine, disk, host)
-            await guest.attach_disk(disk)
+            lent = await confining.lend(machine, disk, host)
+            try:
+                await guest.attach_disk(lent)
+            finally:
+                await confining.forget_keys((lent,), host.run_place(machine.id))
             await _note(machine, add=attachment.volume)
 
 

@@ -15,7 +15,7 @@ from nacre.agent.guest import seed
 from nacre.agent.host import locks
 from nacre.agent.hypervisors import guarding
 from nacre.agent.hypervisors.base import Guest, Hypervisor
-from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.hypervisors.launch import DiskFile, RbdDisk
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.vms import confining, firmware, launching, rootdisk, tpm, waking
@@ -44,17 +44,22 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     try:
         host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
-        made = await rootdisk.ready(intent, image, host)
+        own = await rootdisk.ready(intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
         async with host.pools.held([attachment.volume for attachment in intent.volumes]):
-            made += await host.pools.disks(intent.volumes)
-            return await _start(machine, intent, image, made, lock, host)
+            disks = (*own, *await host.pools.disks(intent.volumes))
+            return await _start(machine, intent, image, disks, lock, host)
     finally:
         os.close(lock)
 
 
 async def _start(
-    machine: Machine, intent: VmIntent, image: CachedImage, made: tuple[DiskFile, ...], lock: int, host: Host
+    machine: Machine,
+    intent: VmIntent,
+    image: CachedImage,
+    disks: tuple[DiskFile | RbdDisk, ...],
+    lock: int,
+    host: Host,
 ) -> Guest:
     """Start the process, holding the lock of the machine and those of its volumes."""
     driver = host.hypervisor(intent.spec.hypervisor)
@@ -70,8 +75,11 @@ async def _start(
         await machine.save(starting=starting)
         if launch.lease is not None:
             await leased(launch.lease, host)
-        guest = await waking.start(machine, launch, driver, host)
-        undo.push(guest.kill)
+        try:
+            guest = await waking.start(machine, launch, driver, host)
+            undo.push(guest.kill)
+        finally:
+            await confining.forget_keys(launch.disks, launch.run_directory)
         info = waking.run_info(machine, run_info(intent, starting, guest, host))
         await machine.save(
             starting=None,

@@ -4,30 +4,49 @@ Holds the lock of each volume: who changes a volume, or hands it to a machine th
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+import random
+import shutil
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import DiskFile
+from nacre.agent.hypervisors.launch import DiskFile, RbdDisk
 from nacre.agent.storage.base import VolumeStore
+from nacre.agent.storage.ceph.volumes import CephVolumes
 from nacre.agent.storage.volumes import DirectoryVolumes
 from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
 from nacre.lib.clock import Clock
+from nacre.lib.lanes import Lanes
+from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, VolumeId
-from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolObserved, VolumeAttachment, serial_of
+from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment, serial_of
 
 NOT_READY = "volume_not_ready"
+LOOK_S = 30.0
+"""How old what a cluster has said of a pool may be."""
+
+_KEYS = "ceph"
+
+log = structlog.get_logger()
 
 
 class Pools:
     """All pools of one node."""
 
-    def __init__(self, data: Path, *, clock: Clock, roots: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        clock: Clock,
+        roots: Sequence[str] = (),
+        random: Callable[[], float] = random.random,
+    ) -> None:
         """`roots` are the folders of this node in which pools of its operator's may be, besides the agent's own."""
         self.records = VolumeRecords(data)
         self.known: dict[VolumeId, VolumeRecord] = {}
@@ -39,6 +58,9 @@ class Pools:
         self._local = DirectoryVolumes(data / "volumes", clock=clock)
         self._stores: dict[PoolIntent, VolumeStore] = {}
         self._locks: dict[VolumeId, asyncio.Lock] = {}
+        self._seen: dict[PoolIntent, tuple[float, PoolObserved]] = {}
+        """What clusters have said, and when. They are asked beside: nobody who reports waits for one."""
+        self._asking: Lanes[PoolIntent] = Lanes(self._ask, random=random)
 
     def prepare(self) -> None:
         """Make the folder of the node's own pool and read the records. Blocks."""
@@ -48,6 +70,8 @@ class Pools:
     def want(self, pools: Sequence[PoolIntent]) -> None:
         """Use these pools from now on, besides the node's own."""
         self._told = {pool.id: pool for pool in pools}
+        self._stores = {pool: store for pool, store in self._stores.items() if pool in pools}
+        self._seen = {pool: said for pool, said in self._seen.items() if pool in pools}
 
     def is_shared(self, pool: PoolId) -> bool:
         """Whether other nodes see the pool's volumes."""
@@ -74,7 +98,7 @@ class Pools:
                 failure_class=FailureClass.BLOCKED,
             )
         if told not in self._stores:
-            self._stores[told] = DirectoryVolumes(Path(told.path), clock=self._clock, shared=told.shared)
+            self._stores[told] = self._opened(told)
         return self._stores[told]
 
     async def observed(self) -> tuple[PoolObserved, ...]:
@@ -84,13 +108,21 @@ class Pools:
             refusal = self._refusal(pool)
             if refusal is not None:
                 found.append(PoolObserved(id=pool.id, available=False, reason=refusal[0], hint=refusal[1]))
+            elif pool.kind is PoolKind.CEPH:
+                self._asking.ring(pool)
+                found.append(self._said(pool))
             else:
                 found.append(await self.store(pool.id).probe(pool.id))
+        await in_thread(self._forget_keys)
         return tuple(found)
 
     async def sweep(self) -> None:
         """Remove what was left in pools of this node alone by whoever was killed."""
         await self._local.sweep()
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        await self._asking.close()
 
     @asynccontextmanager
     async def held(self, volumes: Collection[VolumeId]) -> AsyncGenerator[None]:
@@ -100,11 +132,16 @@ class Pools:
                 await stack.enter_async_context(self._locks.setdefault(volume, asyncio.Lock()))
             yield
 
-    async def disks(self, attachments: Sequence[VolumeAttachment]) -> tuple[DiskFile, ...]:
-        """Return volumes as a machine's disks. Their locks are held. Raises DriverError (`volume_not_ready`)."""
-        return tuple([await self._disk(attachment) for attachment in attachments])
+    async def disks(
+        self, attachments: Sequence[VolumeAttachment], *, may_have: Collection[VolumeId] = ()
+    ) -> tuple[DiskFile | RbdDisk, ...]:
+        """Return volumes as a machine's disks, of which it `may_have` some open already. Their locks are held.
 
-    async def _disk(self, attachment: VolumeAttachment) -> DiskFile:
+        Raises DriverError: `volume_not_ready`, or `volume_in_use` if somebody else surely has one open.
+        """
+        return tuple([await self._disk(one, check=one.volume not in may_have) for one in attachments])
+
+    async def _disk(self, attachment: VolumeAttachment, *, check: bool) -> DiskFile | RbdDisk:
         record = self.known.get(attachment.volume)
         if record is None or not record.made or record.deleted:
             raise not_ready(attachment.volume if record is None else record.intent.name)
@@ -112,13 +149,52 @@ class Pools:
         state = await store.look(record.id)
         if state is not None and state.unfinished:
             raise not_ready(record.intent.name)
+        if check and not attachment.read_only:
+            await store.check_free(record.id)
         options = attachment.options
         if not options.serial:
             options = msgspec.structs.replace(options, serial=serial_of(record.id))
         return replace(await store.disk(record.id), read_only=attachment.read_only, options=options)
 
+    def _opened(self, told: PoolIntent) -> VolumeStore:
+        if told.ceph is not None:
+            return CephVolumes(told.path, told.ceph, self._data / _KEYS / told.id)
+        return DirectoryVolumes(Path(told.path), clock=self._clock, shared=told.shared)
+
+    async def _ask(self, pool: PoolIntent) -> None:
+        """Ask a cluster how a pool stands, unless that is known, and have done there what nobody else does."""
+        before = self._seen.get(pool)
+        now = self._clock.monotonic()
+        if self._told.get(pool.id) != pool or (before is not None and now - before[0] < LOOK_S):
+            return
+        store = self.store(pool.id)
+        found = await store.probe(pool.id)
+        self._seen[pool] = (now, found)
+        if found.available and (before is None or not before[1].available):
+            try:
+                await store.sweep()
+            except DriverError as error:
+                log.warning("pool.sweep_failed", pool=pool.id, code=error.code, next="tried again when it comes back")
+
+    def _said(self, pool: PoolIntent) -> PoolObserved:
+        if pool in self._seen:
+            return self._seen[pool][1]
+        return PoolObserved(
+            id=pool.id, available=False, reason="its cluster has not answered yet", hint="wait for a moment"
+        )
+
+    def _forget_keys(self) -> None:
+        """Remove the keys of pools that are not this node's any more. Blocks; short."""
+        folder = self._data / _KEYS
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in self._told:
+                shutil.rmtree(path, ignore_errors=True)
+
     def _refusal(self, pool: PoolIntent) -> tuple[str, str] | None:
         """Say why a pool is not used here, and what to do."""
+        if pool.kind is PoolKind.CEPH:
+            missing = "it is not known how to reach its cluster", "delete the pool and create it again"
+            return missing if pool.ceph is None else None
         path = Path(pool.path)
         if not any(path == root or path.is_relative_to(root) for root in self._roots):
             return (

@@ -23,9 +23,11 @@ class PoolFilters(Paged, frozen=True, kw_only=True):
 
 @post("/v1/pools", opt={"action": "pool:create"})
 async def create_pool(call: TheCall, data: JSONBody[PoolCreate]) -> Response[PoolOut]:
-    """Create a pool: a folder that nodes have, for volumes."""
+    """Create a pool for volumes: a folder that nodes have, or a pool in a Ceph cluster."""
     return await call.create(
-        lambda tx, caller: pools.create(tx, caller, data), PoolOut, at=lambda made: f"/v1/pools/{made.id}"
+        lambda tx, caller: pools.create(tx, caller, data, sealer=call.parts.sealer),
+        PoolOut,
+        at=lambda made: f"/v1/pools/{made.id}",
     )
 
 
@@ -43,7 +45,7 @@ async def show_pool(call: TheCall, pool: FromPath[str]) -> Response[PoolOut]:
 
 @delete("/v1/pools/{pool:str}", opt={"action": "pool:delete", "if_match": True})
 async def delete_pool(call: TheCall, pool: FromPath[str]) -> None:
-    """Forget a pool that has no volumes. Its folder stays."""
+    """Forget a pool that has no volumes. Its folder stays, and so does what is in its cluster."""
     await call.remove(lambda tx, caller: pools.delete(tx, caller, pool, if_match=call.if_match))
 
 

@@ -51,6 +51,15 @@ class Sealer:
             ) from error
 
 
+def needed(sealer: Sealer | None) -> Sealer:
+    """Return it. Raises UnavailableError if there is none."""
+    if sealer is None:
+        raise UnavailableError(
+            "master_key_missing", "there is no master key to seal secrets with", hint="restore master.key"
+        )
+    return sealer
+
+
 def load_sealer(path: Path) -> Sealer:
     """Return the sealer of the master key at `path`, made at the first start. Raises NacreError.
 

@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import pool_keys
 from nacre.control.store import checkpoints, pools, snapshots, volumes
 from nacre.control.store.db import Read
 from nacre.control.store.pools import PoolRow
 from nacre.control.store.snapshots import SnapshotRow
 from nacre.control.store.volumes import AttachmentRow, VolumeRow
-from nacre.model.ids import CheckpointId, ImageId, NodeId, VmId, VolumeId
+from nacre.model.ceph import CephAccess
+from nacre.model.ids import CheckpointId, ImageId, NodeId, PoolId, VmId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.volumes import (
     PoolIntent,
@@ -51,6 +54,8 @@ class Storage:
     attachments: Mapping[VmId, list[AttachmentRow]]
     checkpoints: Mapping[VolumeId, list[CheckpointId]]
     """Those of machines that each volume is part of."""
+    access: Mapping[PoolId, CephAccess]
+    """To the clusters that pools are in."""
 
     def images(self) -> set[ImageId]:
         """Return the images that volumes start as."""
@@ -62,7 +67,9 @@ class Storage:
         absent = [row for row in mine if row.desired is Wish.ABSENT]
         unmade = [row for row in mine if row.desired is Wish.PRESENT and row.phase in _UNMADE]
         return NodeStorage(
-            pools=tuple(_pool(row) for row in self.pools if not row.is_local and row.is_on(node)),
+            pools=tuple(
+                _pool(row, self.access.get(row.id)) for row in self.pools if not row.is_local and row.is_on(node)
+            ),
             volumes=tuple(_volume(row, self, manifests) for row in mine),
             attached={
                 vm: tuple(
@@ -77,11 +84,15 @@ class Storage:
         )
 
 
-async def load(rd: Read, among: Collection[NodeId], machines: Collection[VmId]) -> Storage:
+async def load(
+    rd: Read, among: Collection[NodeId], machines: Collection[VmId], sealer: Sealer | None = None
+) -> Storage:
     """Read all that concerns these nodes and machines, in a few statements."""
     rows = await volumes.on_nodes(rd, among)
+    known = await pools.every(rd)
     return Storage(
-        pools=await pools.every(rd),
+        pools=known,
+        access=pool_keys.opened(known, sealer),
         volumes=rows,
         snapshots=await snapshots.of(rd, [row.id for row in rows]) if rows else {},
         attachments=await volumes.attached(rd, machines) if machines else {},
@@ -89,8 +100,8 @@ async def load(rd: Read, among: Collection[NodeId], machines: Collection[VmId]) 
     )
 
 
-def _pool(row: PoolRow) -> PoolIntent:
-    return PoolIntent(id=row.id, name=row.name, kind=row.kind, path=row.path, shared=row.shared)
+def _pool(row: PoolRow, access: CephAccess | None) -> PoolIntent:
+    return PoolIntent(id=row.id, name=row.name, kind=row.kind, path=row.path, shared=row.shared, ceph=access)
 
 
 def _volume(row: VolumeRow, storage: Storage, manifests: Mapping[ImageId, ImageManifest]) -> VolumeIntent:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
-from nacre.control.services import events
+from nacre.control.auth.sealing import Sealer
+from nacre.control.services import events, pool_keys
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.node_find import find
 from nacre.control.services.preconditions import etag_of, require_match
@@ -14,28 +15,33 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.pools import PoolRow
 from nacre.control.wake import node_topic
 from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError
+from nacre.model.ceph import CephAccess, CephCluster, check_access, check_pool
 from nacre.model.ids import NodeId, PoolId
 from nacre.model.metadata import check_name
 from nacre.model.units import format_size
-from nacre.model.volumes import PoolObserved, check_path
+from nacre.model.volumes import PoolKind, PoolObserved, check_path
 from nacre.schema.common import Page
 from nacre.schema.vms import NodeRef
-from nacre.schema.volumes import PoolCreate, PoolOnNode, PoolOut
+from nacre.schema.volumes import CephOut, PoolCreate, PoolOnNode, PoolOut
 
 
-async def create(tx: Tx, caller: Caller, body: PoolCreate) -> PoolOut:
+async def create(tx: Tx, caller: Caller, body: PoolCreate, *, sealer: Sealer | None = None) -> PoolOut:
     """Make a pool. Its nodes say whether they can use it. Needs a role on the platform."""
     policy.require(caller, PLATFORM)
     chosen = [(await find(tx, caller, ref)).id for ref in body.nodes]
     if len(set(chosen)) != len(chosen):
         raise InvalidInputError("node_twice", "a node is named twice", hint="name each node once", field="nodes")
     now = tx.now()
+    access = _access(body)
+    pool = PoolId(tx.new_id("pool"))
     row = PoolRow(
-        id=PoolId(tx.new_id("pool")),
+        id=pool,
         name=check_name(body.name),
         kind=body.kind,
-        path=check_path(body.path),
-        shared=body.shared,
+        path=check_path(body.path) if access is None else check_pool(body.path),
+        shared=body.shared or access is not None,
+        ceph=None if access is None else CephCluster(monitors=access.monitors, user=access.user),
+        sealed=None if access is None else pool_keys.sealed(pool, access.key, sealer),
         nodes=sorted(chosen),
         version=1,
         created_at=now,
@@ -63,7 +69,7 @@ async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[PoolOut]:
 
 
 async def delete(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = None) -> None:
-    """Forget a pool without volumes; its folder stays. Raises ConflictError otherwise."""
+    """Forget a pool without volumes; its folder, or what is in its cluster, stays. Raises ConflictError otherwise."""
     policy.require(caller, PLATFORM, missing=missing(ref))
     row = await resolve(tx, ref, lock=True)
     require_match(if_match, etag_of(row.version))
@@ -123,6 +129,27 @@ async def follow(tx: Tx, seen: Mapping[NodeId, tuple[PoolObserved, ...]]) -> Non
             await store.report(tx, node, now)
 
 
+def _access(body: PoolCreate) -> CephAccess | None:
+    """Return the cluster of a new pool, checked; None for one that is in none. Raises InvalidInputError."""
+    if body.kind is not PoolKind.CEPH and body.ceph is not None:
+        raise InvalidInputError(
+            "pool_not_in_ceph",
+            f"a pool of the kind {body.kind} is in no cluster",
+            hint="leave `ceph` out, or give the kind ceph",
+            field="ceph",
+        )
+    if body.kind is not PoolKind.CEPH:
+        return None
+    if body.ceph is None:
+        raise InvalidInputError(
+            "ceph_needed",
+            "a pool of the kind ceph needs the cluster that it is in",
+            hint="give its monitors, a user and that one's key",
+            field="ceph",
+        )
+    return check_access(CephAccess(monitors=body.ceph.monitors, user=body.ceph.user, key=body.ceph.key))
+
+
 async def _out(rd: Read, row: PoolRow) -> PoolOut:
     said = (await store.reports(rd, [row.id])).get(row.id, {})
     names = {one.id: one.name for one in await nodes.every(rd, list(said))} if said else {}
@@ -132,6 +159,7 @@ async def _out(rd: Read, row: PoolRow) -> PoolOut:
         kind=row.kind,
         path=row.path,
         shared=row.shared,
+        ceph=None if row.ceph is None else CephOut(monitors=row.ceph.monitors, user=row.ceph.user),
         nodes=tuple(
             PoolOnNode(
                 node=NodeRef(id=node, name=names.get(node, "")),

@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from nacre.control.auth.sealing import Sealer
+from nacre.control.auth.sealing import Sealer, needed
 from nacre.control.store import vm_seeds as store
 from nacre.control.store.db import Read, Tx
-from nacre.errors import InvalidInputError, UnavailableError
+from nacre.errors import InvalidInputError
 from nacre.lib.passwords import new_salt, sha512_crypt
 from nacre.model.guests import CloudInit, SeedRef, check_cloud_init
 from nacre.model.ids import VmId
@@ -56,7 +56,7 @@ def ref_of(given: CloudInit, sealer: Sealer | None) -> SeedRef | None:
     if not given.parts:
         return None
     return SeedRef(
-        digest=_needed(sealer).fingerprint(msgspec.json.encode(given, order="deterministic"), _PURPOSE),
+        digest=needed(sealer).fingerprint(msgspec.json.encode(given, order="deterministic"), _PURPOSE),
         parts=given.parts,
         hostname=given.hostname,
         user=given.user,
@@ -69,7 +69,7 @@ async def keep(tx: Tx, vm: VmId, given: CloudInit, sealer: Sealer | None) -> Non
     if before is not None and before.identity:
         given = msgspec.structs.replace(given, identity=before.identity, random_seed=before.random_seed)
     wanted = given.parts or given.identity
-    sealed = _needed(sealer).seal(msgspec.json.encode(given), _purpose(vm)) if wanted else None
+    sealed = needed(sealer).seal(msgspec.json.encode(given), _purpose(vm)) if wanted else None
     await store.put(tx, vm, sealed)
 
 
@@ -77,18 +77,10 @@ async def opened(rd: Read, among: Collection[VmId], sealer: Sealer | None) -> di
     """Return what these machines are given, for the node that runs them. Raises SealedError."""
     sealed = await store.of(rd, among)
     return {
-        vm: msgspec.json.decode(_needed(sealer).open(content, _purpose(vm)), type=CloudInit)
+        vm: msgspec.json.decode(needed(sealer).open(content, _purpose(vm)), type=CloudInit)
         for vm, content in sealed.items()
     }
 
 
 def _purpose(vm: VmId) -> str:
     return f"{_PURPOSE} {vm}"
-
-
-def _needed(sealer: Sealer | None) -> Sealer:
-    if sealer is None:
-        raise UnavailableError(
-            "master_key_missing", "there is no master key to seal secrets with", hint="restore master.key"
-        )
-    return sealer

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -27,6 +28,7 @@ from nacre.control.store.members import is_one_of
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Model, Timestamp
 from nacre.errors import NacreError
+from nacre.model.ceph import CephCluster
 from nacre.model.ids import NodeId, PoolId
 from nacre.model.volumes import LOCAL_POOL, PoolKind, PoolObserved
 
@@ -39,6 +41,8 @@ pools = Table(
     Column("path", Text, nullable=False),
     Column("shared", Boolean, nullable=False),
     Column("nodes", JSON, nullable=False),
+    Column("ceph", Model(CephCluster), nullable=True),
+    Column("sealed", LargeBinary, nullable=True),
     Column("version", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
@@ -64,13 +68,17 @@ class PoolRow:
     name: str
     kind: PoolKind
     path: str
-    """Empty for the pool that every node has in its agent's folder."""
+    """The folder, or what the cluster calls the pool. Empty for the pool that every node has in its agent's folder."""
     shared: bool
     nodes: list[NodeId]
     """Those that it is on; empty for all."""
     version: int
     created_at: datetime
     updated_at: datetime
+    ceph: CephCluster | None = None
+    """The cluster that it is in."""
+    sealed: bytes | None = None
+    """The key to that."""
 
     @property
     def is_local(self) -> bool:

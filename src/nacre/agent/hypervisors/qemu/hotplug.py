@@ -9,7 +9,14 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Nic
 from nacre.agent.hypervisors.qemu import answers, layering, limiting, taps
 from nacre.agent.hypervisors.qemu.command_line import disks, nics
-from nacre.agent.hypervisors.qemu.command_line.places import chardev_of, device_of, group_of, limits_of, node_of
+from nacre.agent.hypervisors.qemu.command_line.places import (
+    chardev_of,
+    device_of,
+    group_of,
+    limits_of,
+    node_of,
+    secret_of,
+)
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.command_line.surroundings import TapFds
 from nacre.agent.hypervisors.qemu.command_line.words import Props
@@ -38,6 +45,8 @@ async def attach_disk(talk: Talk, disk: Disk) -> None:
     try:
         if made.limits is not None:
             await talk.execute("object-add", made.limits)
+        if made.secret is not None:
+            await talk.execute("object-add", made.secret)
         if made.socket is not None:
             await _check_shared(talk)
             await talk.execute("chardev-add", _connection(chardev_of(disk.id), str(made.socket), server=False))
@@ -115,8 +124,9 @@ async def _clear_disk(talk: Talk, disk: str) -> None:
         await _delete_node(talk, layer)
     if node_of(disk) in await talk.nodes():
         await _delete_node(talk, node_of(disk))
-    if limits_of(disk) in await talk.objects():
-        await talk.execute("object-del", {"id": limits_of(disk)})
+    for thing in (limits_of(disk), secret_of(disk)):
+        if thing in await talk.objects():
+            await talk.execute("object-del", {"id": thing})
     await _hang_up(talk, disk)
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, RbdDisk, VhostUserDisk
 from nacre.agent.hypervisors.qemu.command_line import bus, limits, words
-from nacre.agent.hypervisors.qemu.command_line.places import chardev_of, device_of, group_of, limits_of, node_of
+from nacre.agent.hypervisors.qemu.command_line.places import (
+    chardev_of,
+    device_of,
+    group_of,
+    limits_of,
+    node_of,
+    secret_of,
+)
 from nacre.agent.hypervisors.qemu.command_line.refusal import no_segments, refused
 from nacre.agent.hypervisors.qemu.command_line.words import Props, Value
 from nacre.model.hardware import NO_LIMITS, DiskOptions
@@ -26,6 +33,8 @@ class DiskParts:
     """Where another process serves it."""
     node: Props | None
     device: Props
+    secret: Props | None = None
+    """An object, if it takes a key to open the disk."""
 
 
 def disks(launch: Launch, taken: dict[str, int]) -> list[str]:
@@ -61,7 +70,7 @@ def parts(disk: Disk, place: Props, boot: int | None = None) -> DiskParts:
     device = {"driver": "virtio-blk-pci", "id": device_of(disk.id), "drive": node_of(disk.id)}
     device = {**device, "serial": options.serial or disk.id[:20], **tuning, **index, **place}
     own = limit_group(limits_of(disk.id), limits.group(options.limits)) if _has_own_limits(options) else None
-    return DiskParts(limits=own, socket=None, node=_node(disk), device=device)
+    return DiskParts(limits=own, socket=None, node=_node(disk), device=device, secret=_secret(disk))
 
 
 def limit_group(name: str, values: Props) -> Props:
@@ -90,6 +99,8 @@ def check(disk: Disk) -> None:
 
 def _words(found: DiskParts) -> list[str]:
     made = words.instance(found.limits) if found.limits is not None else []
+    if found.secret is not None:
+        made += words.instance(found.secret)
     if found.socket is not None:
         name = str(found.device["chardev"])
         made += ["-chardev", words.joined("socket", {"id": name, "path": str(found.socket)})]
@@ -118,19 +129,27 @@ def _content(disk: DiskFile | RbdDisk, name: str) -> Props:
     if isinstance(disk, RbdDisk):
         storage: dict[str, Value] = {"driver": "rbd", "pool": disk.pool, "image": disk.image, "user": disk.user}
         storage["conf"] = str(disk.configuration)
-        format_, read_only = "raw", disk.options.read_only
+        if disk.secret is not None:
+            storage["key-secret"] = secret_of(disk.id)
+        format_ = "raw"
     else:
         storage = {"driver": _file_driver(disk.path), "filename": str(disk.path)}
-        format_, read_only = disk.format, disk.read_only or disk.options.read_only
+        format_ = disk.format
     storage |= {"node-name": node_of(disk.id, "file"), **cache}
     return {
         "driver": format_,
         "node-name": name,
         "file": storage,
-        "read-only": read_only,
+        "read-only": disk.read_only or disk.options.read_only,
         "discard": "unmap",
         **cache,
     }
+
+
+def _secret(disk: DiskFile | RbdDisk) -> Props | None:
+    if not isinstance(disk, RbdDisk) or disk.secret is None:
+        return None
+    return {"qom-type": "secret", "id": secret_of(disk.id), "file": str(disk.secret), "format": "base64"}
 
 
 def _file_driver(path: Path) -> str:

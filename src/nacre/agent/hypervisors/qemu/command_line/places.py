@@ -53,6 +53,11 @@ def limits_of(name: str) -> str:
     return f"{name}-limits"
 
 
+def secret_of(name: str) -> str:
+    """Name the key that opens a disk."""
+    return f"{name}-key"
+
+
 def group_of(name: str) -> str:
     """Name the limits that disks share."""
     return f"group-{name}"
