@@ -14,7 +14,8 @@ from nacre.agent.vms import copies as copies_module
 from nacre.agent.vms import retire as retire_module
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
-from nacre.model.vms import CopyRef, Desired, ExitReason, HaPolicy, Phase, RetiredVm, VmIntent
+from nacre.model.copies import CopyRef, RetiredVm
+from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, VmIntent
 from nacre.protocol.messages import NodeIntent
 from support.guards import LONG_S, grant, guard_pids
 from support.intents import IMAGE, newer, vm_intent

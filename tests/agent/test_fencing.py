@@ -14,7 +14,8 @@ import pytest
 from nacre.agent.hypervisors import guarding
 from nacre.lib import processes
 from nacre.lib.clock import SystemClock
-from nacre.model.vms import CopyRef, Desired, ExitReason, HaPolicy, RetiredVm, VmIntent
+from nacre.model.copies import CopyRef, RetiredVm
+from nacre.model.vms import Desired, ExitReason, HaPolicy, VmIntent
 from support.agents import AgentProgram, agent, wait_for
 from support.intents import newer, vm_intent
 from support.wallclock import WallClock

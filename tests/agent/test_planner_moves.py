@@ -27,7 +27,8 @@ from nacre.agent.planner import (
 )
 from nacre.agent.vms.presence import Presence
 from nacre.model.convergence import FailureClass
-from nacre.model.vms import CopyRef, Desired, RetiredVm, VmIntent
+from nacre.model.copies import CopyRef, RetiredVm
+from nacre.model.vms import Desired, VmIntent
 from nacre.protocol.messages import NodeIntent
 from support.intents import newer, node_intent, vm_intent
 

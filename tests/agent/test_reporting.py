@@ -11,9 +11,10 @@ from nacre.agent.reporting import Reporting, news
 from nacre.agent.settings import load
 from nacre.errors import NotFoundError
 from nacre.lib.clock import SystemClock
+from nacre.model.copies import RetiredVm
 from nacre.model.ids import VmId
 from nacre.model.nodes import ConditionKind
-from nacre.model.vms import Desired, HaPolicy, Phase, RetiredVm
+from nacre.model.vms import Desired, HaPolicy, Phase
 from nacre.model.volumes import LOCAL_POOL, PoolObserved
 from nacre.protocol.messages import DesiredState, NodeIntent, Renewed, StreamKind
 from support.intents import newer, node_intent, vm_id, vm_intent

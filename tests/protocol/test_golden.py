@@ -22,6 +22,7 @@ from nacre.model.checkpoints import (
     Restoration,
 )
 from nacre.model.convergence import Failure, FailureClass
+from nacre.model.copies import CopyObserved, CopyRef, RetiredVm
 from nacre.model.guests import CloudInit, GuestAddress, GuestFilesystem, GuestInfo, SeedRef
 from nacre.model.hardware import (
     Balloon,
@@ -78,8 +79,6 @@ from nacre.model.placement import (
     Weights,
 )
 from nacre.model.vms import (
-    CopyObserved,
-    CopyRef,
     Desired,
     ExitReason,
     HaPolicy,
@@ -89,7 +88,6 @@ from nacre.model.vms import (
     Phase,
     PublishedPort,
     RestartPolicy,
-    RetiredVm,
     RunInfo,
     TransportProtocol,
     VmIntent,

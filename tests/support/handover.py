@@ -21,12 +21,13 @@ from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.model.arrivals import VmArrival
+from nacre.model.copies import RetiredVm
 from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, StreamId, VmId
 from nacre.model.images import ImageManifest
 from nacre.model.migrations import ArrivalObserved, ArrivalState, Outgoing, OutgoingObserved, SendState
 from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveState, step
 from nacre.model.nodes import NodeState
-from nacre.model.vms import Desired, Phase, RetiredVm, RunInfo, VmIntent, VmObserved, VmSpec
+from nacre.model.vms import Desired, Phase, RunInfo, VmIntent, VmObserved, VmSpec
 from nacre.protocol.messages import NodeIntent
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -6,22 +6,19 @@ facts. Losing the control plane changes nothing here.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 
-import msgspec
 import structlog
 
-from nacre.agent import acting, planner
+from nacre.agent import acting, outcomes, planner
 from nacre.agent.attendance import Attendance
 from nacre.agent.consoles import Consoles
 from nacre.agent.crossings import Crossings, Gate
-from nacre.agent.failures import failure_of
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.keeping import keep, load
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
-from nacre.agent.standing import held, is_leased, known, waits_for_lease
+from nacre.agent.standing import held, known, waits_for_lease
 from nacre.agent.steps import Await, Recall, Receive, Recollect, Reject, Send
 from nacre.agent.vms.adopt import adopt
 from nacre.agent.vms.copies import Copies
@@ -39,9 +36,9 @@ from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.arrivals import VmArrival
-from nacre.model.convergence import FailureClass
+from nacre.model.copies import CopyObserved, CopyRef
 from nacre.model.ids import ImageId, VmId, VolumeId
-from nacre.model.vms import CopyObserved, CopyRef, VmIntent, VmObserved
+from nacre.model.vms import VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 log = structlog.get_logger()
@@ -273,10 +270,10 @@ class Executor:
         try:
             await self._do(machine, step)
         except (NacreError, OSError) as error:
-            self._failed(machine, step, error)
+            outcomes.failed(machine, step, error, self._host)
             self._counted(name, "failed")
         else:
-            self._succeeded(machine, step)
+            outcomes.succeeded(machine, step)
             self._counted(name, "done")
         finally:
             del self._doing[machine.id]
@@ -346,50 +343,6 @@ class Executor:
         log.info("copy.discarded", vm=vm, fence=fence)
         self._counted("discard", "done")
         self._copied()
-
-    def _succeeded(self, machine: Machine, step: Step) -> None:
-        if machine.failure is None or isinstance(step, planner.Accept | planner.RecordNonces):
-            return
-        if machine.failure.failure_class is FailureClass.PERMANENT or machine.frozen:
-            return  # said by what has just been done: it is found to have ended for good
-        log.info("vm.recovered", vm=machine.id, code=machine.failure.code)
-        if isinstance(step, planner.Resume):
-            machine.failure = None  # whether it helps will be seen; the pauses go on growing till then
-        else:
-            machine.recovered()
-
-    def _failed(self, machine: Machine, step: Step, error: NacreError | OSError) -> None:
-        """Make a fact of what went wrong, and decide when it is tried again."""
-        if isinstance(error, NacreError) and error.code == "machine_locked":
-            machine.presence = Presence.UNKNOWN  # there is a process after all
-        if machine.frozen and not isinstance(step, planner.Retire | planner.Delete):
-            return  # it cannot have heard; that is said already, and it is tried again when it goes on
-        before = machine.failure
-        delay = machine.pause_after_failure()
-        now = self._host.clock.now()
-        failure = failure_of(
-            error,
-            generation=machine.record.generation,
-            at=before.at if before is not None else now,
-            attempts=machine.failures,
-            may_give_up=isinstance(step, planner.Start | planner.PutBack),
-        )
-        if failure.failure_class is not FailureClass.PERMANENT:
-            failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))
-        machine.failure = failure
-        if waits_for_lease(machine) and is_leased(machine, self._host):
-            machine.retry_at = 0.0  # it has come while we gave up
-        if before is None or before.code != failure.code:
-            log.warning(
-                "vm.failed",
-                vm=machine.id,
-                step=step.__class__.__name__.lower(),
-                code=failure.code,
-                failure_class=failure.failure_class,
-                message=failure.message,
-                detail=str(error),
-                next="waits for a change" if failure.next_try_at is None else f"tried again in {delay:.1f} s",
-            )
 
     def _make(self, record: Record) -> Machine:
         machine = Machine(record, self._host.records, self._host.clock, self._host.random, changed=self._changed)

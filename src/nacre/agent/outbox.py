@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nacre.model.copies import CopyObserved
 from nacre.model.ids import ImageId, VmId, VolumeId
-from nacre.model.vms import CopyObserved, VmObserved
+from nacre.model.vms import VmObserved
 from nacre.model.volumes import PoolObserved, VolumeObserved
 from nacre.protocol.messages import HeldVm, Observed
 

@@ -29,9 +29,9 @@ from nacre.agent.volume_executor import VolumeExecutor
 from nacre.lib.clock import Clock
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import told
+from nacre.model.copies import CopyRef, RetiredVm
 from nacre.model.ids import VmId, looks_like_id
 from nacre.model.nodes import Condition, HypervisorInfo, NodeFacts, Usage
-from nacre.model.vms import CopyRef, RetiredVm
 from nacre.model.volumes import PoolObserved
 from nacre.protocol.messages import SINCE_EVER, DesiredState, HeldVm, NodeIntent, StreamKind
 

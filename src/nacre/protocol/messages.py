@@ -10,10 +10,11 @@ from enum import StrEnum
 import msgspec
 
 from nacre.model.arrivals import VmArrival
+from nacre.model.copies import CopyObserved, CopyRef, RetiredVm
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import Role
 from nacre.model.nodes import Condition, NodeFacts, Usage
-from nacre.model.vms import CopyObserved, CopyRef, RetiredVm, VmIntent, VmObserved
+from nacre.model.vms import VmIntent, VmObserved
 from nacre.model.volumes import PoolIntent, PoolObserved, VolumeIntent, VolumeObserved
 
 

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import msgspec
 
+from nacre.model.copies import CopyState
 from nacre.model.ids import DrainId, MoveId
 from nacre.model.migrations import ArrivalState, SendState
 from nacre.model.moves import DrainState, MoveMethod, MoveReason, MoveState
 from nacre.model.nodes import NodeWish
-from nacre.model.vms import CopyState
 from nacre.schema.common import Body, Out, ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 

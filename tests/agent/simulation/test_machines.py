@@ -7,8 +7,9 @@ from nacre.agent.failures import FENCED
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.lib.clock import SystemClock
 from nacre.model.checkpoints import CheckpointIntent, Consistency, Restoration
+from nacre.model.copies import RetiredVm
 from nacre.model.ids import CheckpointId, VmId
-from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RetiredVm, VmIntent, VmObserved
+from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, VmIntent, VmObserved
 from nacre.model.volumes import Wish
 from nacre.protocol.messages import NodeIntent
 from support.intents import newer, vm_intent

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from nacre.agent.records import Record
 from nacre.agent.vms.copies import Copies
 from nacre.lib.clock import ManualClock
-from nacre.model.vms import CopyObserved, CopyRef, VmIntent
+from nacre.model.copies import CopyObserved, CopyRef
+from nacre.model.vms import VmIntent
 from support.intents import IMAGE, vm_id, vm_intent
 
 CLOCK = ManualClock()

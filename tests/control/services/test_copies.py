@@ -13,9 +13,9 @@ from nacre.control.store.copies import CopyRow
 from nacre.control.store.db import Database
 from nacre.errors import NotFoundError
 from nacre.lib.clock import ManualClock
+from nacre.model.copies import CopyObserved, CopyRef, CopyState, RetiredVm
 from nacre.model.ids import VmId
 from nacre.model.units import GIB
-from nacre.model.vms import CopyObserved, CopyRef, CopyState, RetiredVm
 from nacre.protocol.messages import NodeIntent, Observed
 from nacre.schema.moves import CopyOut
 from support.cloud import Cloud, by

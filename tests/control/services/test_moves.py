@@ -12,10 +12,11 @@ from nacre.control.store import vms as vm_store
 from nacre.control.store.db import Database
 from nacre.errors import ConflictError
 from nacre.lib.clock import ManualClock
+from nacre.model.copies import CopyState
 from nacre.model.moves import MoveReason, MoveState
 from nacre.model.nodes import NodeState
 from nacre.model.units import GIB
-from nacre.model.vms import CopyState, Desired, Phase
+from nacre.model.vms import Desired, Phase
 from support.cloud import cloud, facts
 from support.ledger import event_types
 from support.moving import agent_of, begun, move_of, once, other_agent, row_of, silence, starting, stopping

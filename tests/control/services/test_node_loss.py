@@ -14,10 +14,11 @@ from nacre.control.store.db import Database
 from nacre.control.store.nodes import NodeRow
 from nacre.errors import ConflictError
 from nacre.lib.clock import ManualClock
+from nacre.model.copies import CopyState
 from nacre.model.ids import NodeId
 from nacre.model.moves import MoveState
 from nacre.model.nodes import NodeState, NodeWish, move
-from nacre.model.vms import CopyState, Phase
+from nacre.model.vms import Phase
 from nacre.schema.moves import NodeDrain, NodeEvacuate
 from nacre.schema.nodes import NodeEvacuated
 from support.cloud import Cloud, by, cloud, facts

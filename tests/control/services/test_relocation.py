@@ -10,10 +10,11 @@ from nacre.control.store import vms as store
 from nacre.control.store.db import Database
 from nacre.control.store.placements import Written
 from nacre.control.store.vms import VmRow
+from nacre.model.copies import CopyState
 from nacre.model.ids import VmId
 from nacre.model.moves import LeaveReason
 from nacre.model.placement import Decision, Strategy
-from nacre.model.vms import CopyState, Desired, HaPolicy, Phase
+from nacre.model.vms import Desired, HaPolicy, Phase
 from nacre.schema.vms import VmUpdate
 from support.cloud import cloud
 

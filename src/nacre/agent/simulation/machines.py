@@ -20,9 +20,10 @@ from nacre.agent.vms.presence import Presence
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
+from nacre.model.copies import CopyObserved
 from nacre.model.ids import RunId, VmId, make_id
 from nacre.model.vm_changes import applied, in_force, pending, seed_of
-from nacre.model.vms import CopyObserved, Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
+from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, RunInfo, VmIntent, VmObserved
 from nacre.protocol.messages import HeldVm, NodeIntent
 
 _STOP_SHARE = 0.25

@@ -16,8 +16,8 @@ import structlog
 from nacre.agent.records import Record
 from nacre.agent.vms.host import Host
 from nacre.lib.files import sync_folder, write_atomically
+from nacre.model.copies import CopyObserved, CopyRef
 from nacre.model.ids import ImageId, VmId
-from nacre.model.vms import CopyObserved, CopyRef
 
 _NOTE = "machine.json"
 _GOING = ".discarded"

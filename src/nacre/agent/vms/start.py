@@ -68,7 +68,7 @@ async def _start(
     machine.enter(Phase.STARTING)
     async with Undo() as undo:
         found = await ready(intent, driver, host, undo)
-        launch = launching.launch(intent, image, made, run=run, lock_fd=lock, host=host, ready=found)
+        launch = launching.launch(intent, image, disks, run=run, lock_fd=lock, host=host, ready=found)
         launch = await confining.confined(machine, launch, driver, host)
         undo.push(lambda: machine.save(starting=None))
         starting = Starting(run=run, hypervisor=driver.name, boot_id=processes.boot_id())

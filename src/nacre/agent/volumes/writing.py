@@ -14,7 +14,7 @@ from nacre.model.ids import VolumeId
 class GuestWriter:
     """Fulfils `storage.base.Writer`: a volume is the disk of the same name."""
 
-    def __init__(self, guest: Guest, volume: VolumeId, lend: Callable[[DiskFile], Awaitable[None]]) -> None:
+    def __init__(self, guest: Guest, volume: VolumeId, lend: Callable[[DiskFile], Awaitable[object]]) -> None:
         """`lend` lets the guest's hypervisor use a file and what lies under it."""
         self._guest = guest
         self._volume = volume

@@ -22,11 +22,12 @@ from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeTerms
 from nacre.control.store.vms import VmRow
 from nacre.model.arrivals import VmArrival
+from nacre.model.copies import CopyRef, CopyState, RetiredVm
 from nacre.model.guests import CloudInit
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
 from nacre.model.images import ImageManifest
 from nacre.model.migrations import DOWNTIME_MS, Outgoing
-from nacre.model.vms import CopyRef, CopyState, Desired, RetiredVm, VmIntent
+from nacre.model.vms import Desired, VmIntent
 from nacre.model.volumes import VolumeAttachment
 from nacre.protocol.messages import NodeIntent
 

@@ -16,8 +16,8 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.nodes import NodeRow
 from nacre.control.wake import node_topic
 from nacre.errors import NotFoundError
+from nacre.model.copies import CopyObserved, CopyState
 from nacre.model.ids import NodeId, ProjectId, VmId
-from nacre.model.vms import CopyObserved, CopyState
 from nacre.protocol.messages import Observed
 from nacre.schema.common import Page, VmRef
 from nacre.schema.moves import CopyOut

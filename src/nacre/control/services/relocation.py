@@ -15,10 +15,11 @@ from nacre.control.store.copies import CopyRow
 from nacre.control.store.db import Tx
 from nacre.control.store.vms import VmRow
 from nacre.control.wake import MOVES, VMS, node_topic
+from nacre.model.copies import CopyState
 from nacre.model.events import SYSTEM, Actor
 from nacre.model.ids import NodeId, StreamId
 from nacre.model.moves import LeaveReason
-from nacre.model.vms import CopyState, Desired, Phase
+from nacre.model.vms import Desired, Phase
 
 COPIES_KEPT_FOR = timedelta(days=7)
 """How long disks that a machine left behind are kept, counted from when it left."""

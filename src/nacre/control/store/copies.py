@@ -22,8 +22,8 @@ from sqlalchemy import (
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
+from nacre.model.copies import CopyState
 from nacre.model.ids import NodeId, ProjectId, VmId
-from nacre.model.vms import CopyState
 
 copies = Table(
     "copies",

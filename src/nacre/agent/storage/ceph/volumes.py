@@ -46,8 +46,9 @@ _QUIET = "--no-progress"
 class Restoring(msgspec.Struct, frozen=True, kw_only=True):
     """A restore that has begun: what is in the image is neither old nor new until it is carried through."""
 
-    nonce: int
     snapshot: SnapshotId
+    nonce: int | None = None
+    """What is noted when it is done, if anything."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,10 +202,10 @@ class CephVolumes:
         await self._existing(volume)
         await self._run("snap", "rm", _QUIET, f"{volume}@{snapshot}", allow=(errno.ENOENT,))
 
-    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int) -> None:
+    async def restore(self, volume: VolumeId, snapshot: SnapshotId, nonce: int | None) -> None:
         """See `base.VolumeStore`. Goes through all of the volume: until then no machine gets it."""
         manifest = await self._existing(volume)
-        if manifest.restore_nonce >= nonce:
+        if nonce is not None and manifest.restore_nonce >= nonce:
             return
         if not any(one.name == snapshot for one in await self._snapshots(volume)):
             raise _no_snapshot(volume, snapshot)
@@ -241,7 +242,8 @@ class CephVolumes:
         spec = f"{manifest.volume}@{begun.snapshot}"
         if await self._run("snap", "rollback", _QUIET, spec, allow=(errno.ENOENT,), limit_s=commands.COPY_S) is None:
             raise _no_snapshot(manifest.volume, begun.snapshot)
-        await self._publish(msgspec.structs.replace(manifest, restore_nonce=begun.nonce, restoring=None))
+        done = manifest.restore_nonce if begun.nonce is None else begun.nonce
+        await self._publish(msgspec.structs.replace(manifest, restore_nonce=done, restoring=None))
 
     async def _remove(self, volume: VolumeId) -> None:
         """Leave nothing of an image, finished or not, that no clone shares."""
