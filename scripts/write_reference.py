@@ -10,6 +10,7 @@ from pathlib import Path
 from nacre.agent.hypervisors.cloud_hypervisor import offer as cloud_hypervisor
 from nacre.agent.hypervisors.firecracker import offer as firecracker
 from nacre.agent.hypervisors.qemu import offer as qemu
+from nacre.agent.storage import offer as pools
 from nacre.model.capabilities import Capability, Level, Offer, Support
 from nacre.model.units import GIB, MIB
 
@@ -37,6 +38,18 @@ could ever do is refused when it is asked for.
 
 *yes*: by the hypervisor itself. *emulated*: by other means to the same end. *guest*: only if the guest plays along.
 *preview*: its makers call it one.
+"""
+POOLS = """\
+## Pools
+
+What volumes can do in each kind of pool, by the format in which they are kept. What a pool of yours can do on each of
+its nodes is said by `nacre pool show NAME` and `GET /v1/pools`; reflinks are found out by trying.
+
+*layers*: what does not change is shared, whatever the size. *reflink*: the same, by the file system. *copy*: all of it
+is copied.
+
+| pool | format | clones | snapshots, restoring | live snapshots | live grow | shared | thin |
+|---|---|---|---|---|---|---|---|
 """
 MARKS = {
     Level.NATIVE: "yes",
@@ -92,7 +105,28 @@ def capabilities() -> str:
             if support.note:
                 notes.append(f"| `{capability}` | {name} | {support.note} |")
         parts.append(f"| `{capability}` | {' | '.join(cells)} |")
-    return "\n".join([*parts, "", "## Notes", "", "| capability | hypervisor | note |", "|---|---|---|", *notes, ""])
+    head = ["## Notes", "", "| capability | hypervisor | note |", "|---|---|---|"]
+    return "\n".join([*parts, "", *head, *notes, "", POOLS + "\n".join(pool_rows()), ""])
+
+
+def pool_rows() -> list[str]:
+    """Return a row for each kind of pool and format."""
+    kinds = {
+        "`directory`": pools.directory(shared=False, reflinks=False),
+        "`directory` with reflinks": pools.directory(shared=False, reflinks=True),
+        "`directory`, `shared`": pools.directory(shared=True, reflinks=False),
+        "`ceph`": pools.CEPH,
+    }
+
+    def mark(has: bool) -> str:
+        return "yes" if has else "-"
+
+    return [
+        f"| {kind} | `{one.format}` | {one.clone} | {one.snapshot} | {mark(one.live_snapshots)}: {one.live_note} "
+        f"| {mark(can.live_grow)} | {mark(can.shared)} | {mark(can.thin)} |"
+        for kind, can in kinds.items()
+        for one in can.formats
+    ]
 
 
 def fields(path: Path) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from nacre.model.convergence import FailureClass
 from nacre.model.ids import ProjectId, SnapshotId, VolumeId
 from nacre.model.volumes import (
     LOCAL_POOL,
+    DiskFormat,
     Restore,
     SnapshotIntent,
     SourceKind,
@@ -121,6 +122,21 @@ async def test_a_volume_goes_through_its_life(bench):
     bench.executor.want(NodeIntent(volumes=(changed(id=TWO, source=source),)))
     await until(lambda: bench.forgotten == [ONE])
     assert [path.stem for path in (bench.root / "volume-records").iterdir()] == [TWO]
+
+
+async def test_a_volume_is_kept_in_its_format_and_so_are_its_clones(bench):
+    raw = changed(format=DiskFormat.RAW, snapshots=(SnapshotIntent(id=KEPT, desired=Wish.PRESENT),))
+    await bench.want(raw)
+    same = changed(id=TWO, format=DiskFormat.RAW, source=VolumeSource(kind=SourceKind.VOLUME, volume=ONE))
+    source = VolumeSource(kind=SourceKind.SNAPSHOT, volume=ONE, snapshot=KEPT, full=True)
+    other = changed(id=VolumeId("vol-00000000000000000000000003"), source=source)
+    await bench.want(raw, same, other)
+    back = changed(raw, generation=2, restore=Restore(nonce=1, snapshot=KEPT), size_bytes=2 << 20)
+    await bench.want(back, same, other)
+    kept = [{path.suffix for path in (bench.root / "volumes" / one.id).iterdir()} for one in (back, same, other)]
+    assert kept == [{".raw", ".json"}, {".raw", ".json"}, {".qcow2", ".json"}]
+    sizes = sorted(path.stat().st_size for path in (bench.root / "volumes" / ONE).glob("*.raw"))
+    assert sizes == [1 << 20, 2 << 20]
 
 
 async def test_what_the_desired_state_omits_stays(bench):

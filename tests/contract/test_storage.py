@@ -1,11 +1,13 @@
 """What every driver of pools promises (`storage.base.VolumeStore`), and that who is killed leaves old or new.
 
-Drivers: `directory`, on the file system of the tests, and on one that copies by reflink; `ceph`, with a real cluster,
-if Ceph is installed.
+Drivers: `directory`, with volumes of either format, on the file system of the tests and on one that copies by reflink;
+`ceph`, with a real cluster, if Ceph is installed. What a driver cannot do is what it says that it cannot (`probe`).
 """
 
 import asyncio
 import os
+import shutil
+import threading
 
 import pytest
 
@@ -15,11 +17,12 @@ from nacre.agent.storage.layers import chain, read, tree
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.units import MIB
-from nacre.model.volumes import LOCAL_POOL
+from nacre.model.volumes import LOCAL_POOL, CloneCost, DiskFormat, FormatCapabilities
 from support import ceph
 from support.filesystems import with_reflinks
 from support.volume_pools import CephPool, FolderPool
 from support.volumes import strike_at
+from support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
 
@@ -28,7 +31,7 @@ TWO = VolumeId("vol-00000000000000000000000002")
 FIRST = SnapshotId("snap-00000000000000000000000001")
 SECOND = SnapshotId("snap-00000000000000000000000002")
 SIZE = 4 * MIB
-KINDS = ("directory", "reflink", "ceph")
+KINDS = ("directory", "reflink", "raw", "raw reflink", "ceph")
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +55,12 @@ def pool(request, tmp_path):
         yield made
         made.wipe()
         return
-    root = tmp_path / "pool"
-    if request.param == "reflink":
-        root = request.getfixturevalue("reflinks") / tmp_path.name
-    root.mkdir()
-    yield FolderPool(root)
+    place = tmp_path
+    if "reflink" in request.param:
+        place = request.getfixturevalue("reflinks") / tmp_path.name
+    (place / "pool").mkdir(parents=True)
+    yield FolderPool(place / "pool", form=DiskFormat.RAW if "raw" in request.param else DiskFormat.QCOW2)
+    shutil.rmtree(place)
 
 
 @pytest.fixture
@@ -64,8 +68,14 @@ def store(pool):
     return pool.opened()
 
 
-async def blank(store, volume=ONE) -> None:
-    await store.create(volume, size_bytes=SIZE, base=None, keep_base=True)
+async def blank(pool, store, volume=ONE) -> None:
+    await store.create(volume, size_bytes=SIZE, base=None, keep_base=True, form=pool.form)
+
+
+async def said(pool) -> FormatCapabilities:
+    """What a pool says of its volumes' format."""
+    found = await pool.opened().probe(LOCAL_POOL)
+    return next(one for one in found.capabilities.formats if one.format is pool.form)
 
 
 async def holds(pool, text: str, volume=ONE, offset: int = 0) -> bool:
@@ -73,9 +83,9 @@ async def holds(pool, text: str, volume=ONE, offset: int = 0) -> bool:
 
 
 async def test_a_blank_volume_is_made_once(pool, store):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
-    await blank(store)
+    await blank(pool, store)
     assert await holds(pool, "a")
     state = await store.look(ONE)
     assert (state.size_bytes, state.snapshots, state.unfinished, state.mergeable) == (SIZE, (), False, False)
@@ -89,8 +99,8 @@ async def test_a_volume_from_an_image_starts_as_that(pool, store, tmp_path, keep
     image = tmp_path / "image,raw"
     image.write_bytes(b"i" * MIB)
     base = BaseDisk(path=image, format=Format.RAW)
-    await store.create(ONE, size_bytes=SIZE, base=base, keep_base=keep)
-    if not keep:
+    await store.create(ONE, size_bytes=SIZE, base=base, keep_base=keep, form=pool.form)
+    if not keep or pool.form is DiskFormat.RAW:
         image.unlink()
     assert await holds(pool, "i")
     assert (await store.look(ONE)).size_bytes == SIZE
@@ -99,14 +109,15 @@ async def test_a_volume_from_an_image_starts_as_that(pool, store, tmp_path, keep
 async def test_a_volume_smaller_than_its_image_is_refused_and_leaves_nothing(pool, store, tmp_path):
     image = tmp_path / "image.raw"
     image.write_bytes(bytes(8 * MIB))
+    base = BaseDisk(path=image, format=Format.RAW)
     with pytest.raises(DriverError) as caught:
-        await store.create(ONE, size_bytes=SIZE, base=BaseDisk(path=image, format=Format.RAW), keep_base=True)
+        await store.create(ONE, size_bytes=SIZE, base=base, keep_base=True, form=pool.form)
     assert caught.value.code == "disk_smaller_than_image"
     assert pool.is_empty()
 
 
 async def test_a_volume_grows_and_never_shrinks(pool, store):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     for size in (2 * SIZE, 2 * SIZE, SIZE):
         await store.grow(ONE, size, None)
@@ -115,7 +126,7 @@ async def test_a_volume_grows_and_never_shrinks(pool, store):
 
 
 async def test_a_snapshot_keeps_what_was_there_and_the_volume_is_put_back_to_it(pool, store):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     for _ in range(2):
         await store.snapshot(ONE, FIRST, None)
@@ -134,7 +145,7 @@ async def test_a_snapshot_keeps_what_was_there_and_the_volume_is_put_back_to_it(
 
 
 async def test_chains_stay_short_when_snapshots_go(pool, store):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     for number in range(6):
         snapshot = SnapshotId(f"snap-0000000000000000000000000{number}")
@@ -154,7 +165,7 @@ async def test_chains_stay_short_when_snapshots_go(pool, store):
 
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_clone_is_a_volume_of_its_own(pool, store, full):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     await store.snapshot(ONE, FIRST, None)
     await pool.fill(ONE, "b")
@@ -173,23 +184,23 @@ async def test_a_clone_is_a_volume_of_its_own(pool, store, full):
 
 
 async def test_a_clone_of_a_volume_as_it_is_shares_its_content(pool, store):
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     await store.clone(TWO, CloneOf(volume=ONE), None)
     await pool.fill(ONE, "b")
     assert await holds(pool, "a", TWO)
     assert await holds(pool, "b")
-    if isinstance(pool, FolderPool):
+    if isinstance(pool, FolderPool) and pool.form is DiskFormat.QCOW2:
         (below,) = [path for path in (pool.root / TWO).glob("*.qcow2") if path.stat().st_nlink == 2]
         assert below.exists()
-    else:
+    elif isinstance(pool, CephPool):
         assert (await store.look(TWO)).used_bytes == 0
     pool.check_tidy()
 
 
 async def test_clones_of_clones_go_in_any_order(pool, store):
     three = VolumeId("vol-00000000000000000000000003")
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     await store.clone(TWO, CloneOf(volume=ONE), None)
     await store.clone(three, CloneOf(volume=TWO), None)
@@ -201,7 +212,7 @@ async def test_clones_of_clones_go_in_any_order(pool, store):
 
 
 async def test_a_deleted_volume_is_gone_and_deleted_again(pool, store):
-    await blank(store)
+    await blank(pool, store)
     for _ in range(2):
         await store.delete(ONE)
     assert pool.is_empty()
@@ -217,8 +228,120 @@ async def test_what_a_pool_says_of_itself_is_so(pool, store):
     assert pool.is_empty()
 
 
-async def test_a_missing_snapshot_is_waited_for(store):
-    await blank(store)
+@pytest.mark.parametrize("full", [False, True])
+async def test_what_a_clone_takes_is_as_it_was_said(pool, store, full):
+    if not isinstance(pool, FolderPool):
+        pytest.skip("a cluster counts by itself")
+    await store.create(ONE, size_bytes=64 * MIB, base=None, keep_base=True, form=pool.form)
+    for number in range(40):
+        await pool.fill(ONE, "a", offset=(number * 16 + 1) * 65536)
+    await store.snapshot(ONE, FIRST, None)
+    os.sync()
+    free = os.statvfs(pool.root).f_bfree * os.statvfs(pool.root).f_frsize
+    await store.clone(TWO, CloneOf(volume=ONE, snapshot=FIRST, full=full), None)
+    os.sync()
+    taken = free - os.statvfs(pool.root).f_bfree * os.statvfs(pool.root).f_frsize
+    can = await said(pool)
+    if (await store.probe(LOCAL_POOL)).capabilities.reflink:  # nobody else writes to that file system
+        assert taken < MIB
+    else:
+        own = [path for path in (pool.root / TWO).iterdir() if path.stat().st_nlink == 1]
+        shares = can.clone is not CloneCost.COPY and not full
+        assert (sum(path.stat().st_blocks * 512 for path in own) < MIB) is shares
+    assert await holds(pool, "a", TWO, offset=65536)
+
+
+async def test_a_volume_becomes_one_of_another_format_by_a_full_copy(pool, store):
+    if not isinstance(pool, FolderPool):
+        pytest.skip("what a cluster keeps has one format")
+    await blank(pool, store)
+    await pool.fill(ONE, "a")
+    await store.snapshot(ONE, FIRST, None)
+    await pool.fill(ONE, "b")
+    other = _other(pool)
+    await store.clone(TWO, CloneOf(volume=ONE, snapshot=FIRST, full=True, form=other), None)
+    three = VolumeId("vol-00000000000000000000000003")
+    await store.clone(three, CloneOf(volume=ONE, full=True, form=other), None)
+    assert [(await store.disk(one)).format for one in (ONE, TWO, three)] == [pool.form, other, other]
+    assert await holds(pool, "a", TWO)
+    assert await holds(pool, "b", three)
+    assert {(await store.look(one)).size_bytes for one in (ONE, TWO, three)} == {SIZE}
+    await store.delete(ONE)
+    assert await holds(pool, "a", TWO)
+    pool.check_tidy()
+
+
+class RawWriter:
+    """A guest that writes to a raw volume all the time, and is never asked for anything."""
+
+    def __init__(self, path):
+        self.path = path
+        self.ended = threading.Event()
+        self.count = 0
+        self.thread = threading.Thread(target=self.write)
+
+    def write(self):
+        with self.path.open("r+b", buffering=0) as file:
+            while not self.ended.is_set():
+                self.count += 1
+                for block in range(2):  # the second only ever says what the first has said before
+                    os.pwrite(file.fileno(), self.count.to_bytes(8, "big"), block * 65536)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
+def numbers(path) -> tuple[int, int]:
+    """The two numbers in a copy of what `RawWriter` writes."""
+    with path.open("rb") as file:
+        return tuple(int.from_bytes(os.pread(file.fileno(), 8, block * 65536), "big") for block in range(2))
+
+
+@pytest.mark.parametrize("kind", ["raw", "raw reflink"])
+async def test_a_raw_volume_that_is_written_is_copied_at_one_instant_or_not_at_all(tmp_path, request, kind):
+    place = tmp_path if kind == "raw" else request.getfixturevalue("reflinks") / tmp_path.name
+    (place / "pool").mkdir(parents=True)
+    pool = FolderPool(place / "pool", form=DiskFormat.RAW)
+    store, can = pool.opened(), await said(pool)
+    assert can.live_note
+    await blank(pool, store)
+    of = CloneOf(volume=ONE)
+    with RawWriter(await pool.path(ONE)) as writer:
+        await until(lambda: writer.count > 1000)
+        if not can.live_snapshots:
+            for asked in (store.snapshot(ONE, FIRST, writer), store.clone(TWO, of, writer)):
+                with pytest.raises(DriverError) as caught:
+                    await asked
+                assert (caught.value.code, caught.value.failure_class) == ("live_copy_unsupported", "waiting")
+        else:
+            await store.snapshot(ONE, FIRST, writer)
+            await store.clone(TWO, of, writer)
+            other = CloneOf(volume=ONE, full=True, form=DiskFormat.QCOW2)
+            await store.clone(VolumeId("vol-00000000000000000000000003"), other, writer)
+            before = writer.count
+            await until(lambda: writer.count > before)
+    if can.live_snapshots:
+        kept = pool.root / ONE / read(pool.root / ONE).snapshot(FIRST).layer
+        for path in (kept, await pool.path(TWO)):
+            first, second = numbers(path)
+            assert first > 1000
+            assert first - second in {0, 1}, "of two instants"
+        assert (await store.look(VolumeId("vol-00000000000000000000000003"))).size_bytes == SIZE
+    else:
+        assert (await store.look(ONE)).snapshots == ()
+        assert await store.look(TWO) is None
+        await store.sweep()
+    pool.check_tidy()
+    shutil.rmtree(pool.root)
+
+
+async def test_a_missing_snapshot_is_waited_for(pool, store):
+    await blank(pool, store)
     with pytest.raises(DriverError) as caught:
         await store.restore(ONE, FIRST, 1)
     assert caught.value.code == "snapshot_missing"
@@ -240,7 +363,7 @@ async def test_a_missing_volume_is_said_to_be_missing(store):
 
 async def _prepared(pool) -> None:
     store = pool.opened()
-    await blank(store)
+    await blank(pool, store)
     await pool.fill(ONE, "a")
     await store.snapshot(ONE, FIRST, None)
     await pool.fill(ONE, "b")
@@ -251,18 +374,27 @@ async def _prepared(pool) -> None:
     await store.drop(ONE, SECOND)
 
 
+def _other(pool) -> DiskFormat:
+    return DiskFormat.QCOW2 if pool.form is DiskFormat.RAW else DiskFormat.RAW
+
+
 ACTS = {
-    "create": lambda store: store.create(TWO, size_bytes=SIZE, base=None, keep_base=True),
-    "clone": lambda store: store.clone(TWO, CloneOf(volume=ONE), None),
-    "clone a snapshot": lambda store: store.clone(TWO, CloneOf(volume=ONE, snapshot=FIRST), None),
-    "copy": lambda store: store.clone(TWO, CloneOf(volume=ONE, snapshot=FIRST, full=True), None),
-    "grow": lambda store: store.grow(ONE, 2 * SIZE, None),
-    "snapshot": lambda store: store.snapshot(ONE, SECOND, None),
-    "drop": lambda store: store.drop(ONE, FIRST),
-    "restore": lambda store: store.restore(ONE, FIRST, 1),
-    "merge": lambda store: store.merge(ONE, None),
-    "delete": lambda store: store.delete(ONE),
+    "create": lambda pool: pool.opened().create(TWO, size_bytes=SIZE, base=None, keep_base=True, form=pool.form),
+    "clone": lambda pool: pool.opened().clone(TWO, CloneOf(volume=ONE), None),
+    "clone a snapshot": lambda pool: pool.opened().clone(TWO, CloneOf(volume=ONE, snapshot=FIRST), None),
+    "copy": lambda pool: pool.opened().clone(TWO, CloneOf(volume=ONE, snapshot=FIRST, full=True), None),
+    "convert": lambda pool: pool.opened().clone(
+        TWO, CloneOf(volume=ONE, snapshot=FIRST, full=True, form=_other(pool)), None
+    ),
+    "grow": lambda pool: pool.opened().grow(ONE, 2 * SIZE, None),
+    "snapshot": lambda pool: pool.opened().snapshot(ONE, SECOND, None),
+    "drop": lambda pool: pool.opened().drop(ONE, FIRST),
+    "restore": lambda pool: pool.opened().restore(ONE, FIRST, 1),
+    "merge": lambda pool: pool.opened().merge(ONE, None),
+    "delete": lambda pool: pool.opened().delete(ONE),
 }
+WITHIN_FOLDERS = {DiskFormat.QCOW2: set(ACTS), DiskFormat.RAW: set(ACTS) - {"merge"}}
+"""Acts of either format in a folder. Raw volumes have nothing to merge."""
 WITH_STEPS = ("create", "clone", "restore", "delete")
 """Acts that take a cluster more than one command that changes something. All others are one command of its own."""
 
@@ -295,7 +427,7 @@ def _killed(pool, act, number: int) -> bool:
         status = 1
         try:
             strike_at(number)
-            asyncio.run(act(pool.opened()))
+            asyncio.run(act(pool))
             status = 0
         finally:
             os._exit(status)
@@ -320,6 +452,8 @@ def test_who_is_killed_at_any_step_leaves_old_or_new_and_nothing_else(pool, name
     act = ACTS[name]
     if isinstance(pool, CephPool) and name not in WITH_STEPS:
         pytest.skip("nothing between two changes")
+    if isinstance(pool, FolderPool) and name not in WITHIN_FOLDERS[pool.form]:
+        pytest.skip("nothing to be done")
     pool = pool.again(_prepared)
     before = _look(pool)
     number, killed = 1, True
@@ -331,7 +465,7 @@ def test_who_is_killed_at_any_step_leaves_old_or_new_and_nothing_else(pool, name
         after = _look(pool)
         if isinstance(pool, FolderPool):
             pool.check_tidy()
-        asyncio.run(act(pool.opened()))
+        asyncio.run(act(pool))
         asyncio.run(_tidied(pool))
         new = _look(pool)
         assert after in (before, new), f"neither old nor new when killed before effect {number}"

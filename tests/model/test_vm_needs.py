@@ -29,8 +29,9 @@ from nacre.model.hardware import (
 from nacre.model.ids import ImageId
 from nacre.model.images import Role
 from nacre.model.units import GIB, MIB
-from nacre.model.vm_needs import needs, wants
+from nacre.model.vm_needs import needs, volume_wants, wants
 from nacre.model.vms import NicSpec, VmSpec
+from nacre.model.volumes import DiskFormat, PoolKind
 
 PLAIN = VmSpec(image=ImageId("img-0"), memory_bytes=GIB)
 SOME = RateLimits(operations=TokenBucket(size=100))
@@ -108,14 +109,32 @@ def test_limits_of_bytes_do_not_need_limits_of_packets() -> None:
     ("roles", "expected"),
     [
         ({Role.KERNEL, Role.INITRD}, {Capability.BOOT_KERNEL}),
-        ({Role.DISK}, {Capability.BOOT_BIOS, Capability.DISK_QCOW2}),
-        ({Role.DISK, Role.KERNEL}, {Capability.BOOT_KERNEL, Capability.DISK_QCOW2}),
+        ({Role.DISK}, {Capability.BOOT_BIOS}),
+        ({Role.DISK, Role.KERNEL}, {Capability.BOOT_KERNEL}),
         ({Role.ISO}, {Capability.BOOT_ISO, Capability.BOOT_BIOS}),
         (None, set()),
     ],
 )
 def test_what_a_machine_starts_from_follows_from_its_image(roles: set[Role] | None, expected: set[Capability]) -> None:
     assert needs(PLAIN, roles) == expected | {Capability.NIC_USER}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "expected"),
+    [
+        (DiskFormat.QCOW2, PoolKind.DIRECTORY, Capability.DISK_QCOW2),
+        (DiskFormat.RAW, PoolKind.DIRECTORY, Capability.DISK_RAW),
+        (DiskFormat.RAW, PoolKind.CEPH, Capability.DISK_RBD),
+    ],
+)
+def test_a_volume_needs_a_hypervisor_that_opens_it(form: DiskFormat, kind: PoolKind, expected: Capability) -> None:
+    assert volume_wants(form, kind, DiskOptions()) == {expected: "volume"}
+    asked = volume_wants(form, kind, DiskOptions(serial="mine", direct=True))
+    assert asked == {
+        expected: "volume",
+        Capability.DISK_SERIAL: "options.serial",
+        Capability.DISK_DIRECT: "options.direct",
+    }
 
 
 def test_a_machine_that_asks_for_nothing_needs_what_every_agent_does() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.layers import MANIFEST, read, tree
 from nacre.agent.storage.roots import RootDisks, disk_of
 from nacre.agent.volumes.records import VolumeRecord
@@ -64,7 +65,9 @@ def root_path(node: Node, vm: VmId) -> Path:
     """The file that a machine's root disk is written to."""
     folder = node.root / "vms" / vm / "root"
     manifest = read(folder)
-    return node.root / "vms" / vm / "root.qcow2" if manifest is None else folder / manifest.active
+    if manifest is not None:
+        return folder / manifest.active
+    return folder.parent / f"root.{found_in(folder.parent, 'root') or 'qcow2'}"
 
 
 def volume_path(node: Node, volume: VolumeId = DATA) -> Path:

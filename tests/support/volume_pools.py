@@ -19,6 +19,7 @@ from nacre.agent.storage.layers import MANIFEST, read, tree
 from nacre.agent.storage.volumes import DirectoryVolumes
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import VolumeId
+from nacre.model.volumes import DiskFormat
 from support import ceph
 from support.volumes import content, fill, sound
 
@@ -28,6 +29,9 @@ _BLOCK = 65536
 
 class Pool(Protocol):
     """One pool of one kind."""
+
+    form: DiskFormat
+    """What its volumes are kept in."""
 
     def opened(self) -> VolumeStore:
         """A driver of it, as an agent makes one."""
@@ -57,8 +61,9 @@ class Pool(Protocol):
 class FolderPool:
     """A pool in a folder."""
 
-    def __init__(self, root: Path, number: int = 0) -> None:
+    def __init__(self, root: Path, number: int = 0, form: DiskFormat = DiskFormat.QCOW2) -> None:
         self.root = root
+        self.form = form
         self._number = number
 
     def opened(self) -> VolumeStore:
@@ -93,17 +98,20 @@ class FolderPool:
 
     def again(self, prepare: Callable[[Pool], Awaitable[None]]) -> "FolderPool":
         """A copy of one that was prepared once."""
-        first = self.root.with_name(self.root.name.partition("-")[0] + "-first")
+        first = self.root.with_name("first")
         if not first.exists():
             first.mkdir()
-            asyncio.run(prepare(FolderPool(first)))
-        copy = FolderPool(first.with_name(f"pool-{self._number + 1}"), self._number + 1)
-        shutil.copytree(first, copy.root)
+            asyncio.run(prepare(FolderPool(first, form=self.form)))
+        copy = FolderPool(first.with_name(f"pool-{self._number + 1}"), self._number + 1, self.form)
+        shutil.rmtree(self.root)
+        subprocess.run(["cp", "--archive", "--sparse=always", first, copy.root], check=True)
         return copy
 
 
 class CephPool:
     """The pool of a cluster, of which a test has the whole."""
+
+    form = DiskFormat.RAW
 
     def __init__(self, cluster: ceph.Cluster, folder: Path) -> None:
         self.cluster = cluster

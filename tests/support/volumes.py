@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-EFFECTS = frozenset({"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "subprocess.Popen", "os.posix_spawn"})
+_FILES = frozenset({"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate", "fcntl.ioctl"})
+EFFECTS = _FILES | {"subprocess.Popen", "os.posix_spawn"}
 """Audit events of what changes the disk, or has it changed. https://docs.python.org/3/library/audit_events.html"""
 QUESTIONS = (("image-meta", "get"), ("snap", "ls"), ("trash", "ls"), ("info",), ("du",), ("status",), ("ls",))
 """What `rbd` is asked without changing anything."""
@@ -38,27 +39,32 @@ def _asks(arguments: tuple[object, ...]) -> bool:
 
 
 def fill(path: Path, text: str, offset: int = 0) -> None:
-    """Write a pattern of one character into a qcow2 file."""
+    """Write a pattern of one character into the file of a disk."""
     command = f"write -P {ord(text)} {offset} 64k"
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, str(path)], check=True, capture_output=True)
+    subprocess.run(["qemu-io", "-f", form_of(path), "-c", command, str(path)], check=True, capture_output=True)
 
 
 def content(path: Path) -> str:
-    """The first bytes of the first six blocks of 64 KiB of a qcow2 file, in letters."""
+    """The first bytes of the first six blocks of 64 KiB of a disk, in letters; less if it is shorter."""
     words = ["-c", "read -v 0 1", "-c", "read -v 65536 1", "-c", "read -v 131072 1"]
     words += ["-c", "read -v 196608 1", "-c", "read -v 262144 1", "-c", "read -v 327680 1"]
-    command = ["qemu-io", "-U", "-r", "-f", "qcow2", *words, str(path)]
+    command = ["qemu-io", "-U", "-r", "-f", form_of(path), *words, str(path)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "".join(chr(int(found, 16)) for found in re.findall(r"^[0-9a-f]{8}:\s+([0-9a-f]{2})", said, re.MULTILINE))
 
 
 def holds(path: Path, text: str, offset: int = 0) -> bool:
-    """Whether a qcow2 file has that pattern."""
+    """Whether the file of a disk has that pattern."""
     return content(path)[offset // 65536] == text
 
 
+def form_of(path: Path) -> str:
+    """The format of the file of a disk, which its name tells."""
+    return path.suffix.removeprefix(".")
+
+
 def sound(path: Path) -> bool:
-    """Whether qemu-img finds nothing wrong with a file, leaks included."""
-    return (
+    """Whether qemu-img finds nothing wrong with a file, leaks included. In a raw one nothing can be."""
+    return form_of(path) == "raw" or (
         subprocess.run(["qemu-img", "check", "-q", "-U", str(path)], check=False, capture_output=True).returncode == 0
     )

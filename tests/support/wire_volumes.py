@@ -9,6 +9,8 @@ from nacre.model.ids import CheckpointId, ImageId, PoolId, ProjectId, SnapshotId
 from nacre.model.images import Artifact, Format, ImageManifest, Role
 from nacre.model.volumes import (
     CloneCost,
+    DiskFormat,
+    FormatCapabilities,
     PoolCapabilities,
     PoolIntent,
     PoolKind,
@@ -60,6 +62,7 @@ VOLUME_INTENT = VolumeIntent(
     desired=Wish.PRESENT,
     pool=POOL,
     size_bytes=1 << 30,
+    format=DiskFormat.RAW,
     source=VolumeSource(kind=SourceKind.SNAPSHOT, image=IMAGE, volume=VOLUME, snapshot=KEPT, full=True),
     image=ImageManifest(id=IMAGE, artifacts=(DISK,), kernel_args="quiet"),
     snapshots=(SnapshotIntent(id=KEPT, desired=Wish.ABSENT, after=1),),
@@ -103,5 +106,14 @@ POOL_SEEN = PoolObserved(
         shrink=True,
         thin=True,
         encryption=True,
+        formats=(
+            FormatCapabilities(
+                format=DiskFormat.RAW,
+                clone=CloneCost.REFLINK,
+                snapshot=CloneCost.COPY,
+                live_snapshots=True,
+                live_note="by the file system",
+            ),
+        ),
     ),
 )

@@ -29,7 +29,7 @@ from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, VolumeId
 from nacre.model.images import Role
-from nacre.model.volumes import PoolObserved, SourceKind, VolumeIntent, VolumeObserved
+from nacre.model.volumes import DiskFormat, PoolObserved, SourceKind, VolumeIntent, VolumeObserved
 from nacre.protocol.messages import NodeIntent
 
 log = structlog.get_logger()
@@ -277,15 +277,16 @@ class VolumeExecutor:
             origin = self._pools.known.get(source.volume)
             await self._note(held, base=None if origin is None else origin.base)
             writer = self._writer(source.volume) if source.kind is SourceKind.VOLUME else None
-            of = CloneOf(volume=source.volume, snapshot=source.snapshot, full=source.full)
+            of = CloneOf(volume=source.volume, snapshot=source.snapshot, full=source.full, form=intent.format)
             await store.clone(volume, of, writer)
         else:
             base = None
-            keep = not self._pools.is_shared(intent.pool) and not source.full
+            raw = intent.format is DiskFormat.RAW
+            keep = not self._pools.is_shared(intent.pool) and not source.full and not raw
             if intent.image is not None:
                 await self._note(held, base=intent.image.id if keep else None)
                 base = await self._base(intent)
-            await store.create(volume, size_bytes=intent.size_bytes, base=base, keep_base=keep)
+            await store.create(volume, size_bytes=intent.size_bytes, base=base, keep_base=keep, form=intent.format)
         log.info("volume.made", volume=volume, source=source.kind.value)
 
     async def _base(self, intent: VolumeIntent) -> BaseDisk:

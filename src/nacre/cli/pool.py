@@ -12,7 +12,7 @@ from nacre.cli.verbs import confirm, finish, on_each
 from nacre.errors import InvalidInputError
 from nacre.model.ceph import key_in
 from nacre.model.units import format_size
-from nacre.model.volumes import PoolKind
+from nacre.model.volumes import FormatCapabilities, PoolKind
 from nacre.schema.volumes import CephBody, PoolCreate, PoolOnNode, PoolOut
 
 app = App(name="pool", help="Pools of storage, in which volumes are.")
@@ -140,4 +140,11 @@ def _on(one: PoolOnNode) -> str:
     ]
     said = ", ".join(word if has else f"no {word}" for word, has in words)
     used = f"{format_size(one.used_bytes)} of {format_size(one.capacity_bytes)} used"
-    return f"{one.node.name}: {used}; clones by {can.clone}; {said}"
+    about = f"{one.node.name}: {used}; clones by {can.clone}; {said}"
+    return "\n".join([about, *(_about(one.node.name, form) for form in can.formats)])
+
+
+def _about(node: str, can: FormatCapabilities) -> str:
+    live = "live snapshots" if can.live_snapshots else "no live snapshots"
+    note = f" ({can.live_note})" if can.live_note else ""
+    return f"{node}, {can.format}: clones by {can.clone}, snapshots by {can.snapshot}, {live}{note}"

@@ -27,6 +27,7 @@ from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.errors import NotFoundError
 from nacre.model.units import format_size
+from nacre.model.volumes import DiskFormat
 from nacre.schema.common import Accepted
 from nacre.schema.volumes import (
     SnapshotCreate,
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
 app = App(name="volume", help="Volumes: disks that outlive machines.")
 
 Size = Annotated[str | None, Parameter(help="Size, such as 10GiB.", allow_leading_hyphen=True)]
-Full = Annotated[bool, Parameter(negative=(), help="Copy every byte, so that nothing is shared.")]
+Full = Annotated[bool, Parameter(negative=(), help="Copy all of it, so that it needs no file of its origin.")]
+Form = Annotated[
+    DiskFormat | None,
+    Parameter(name="--format", help="How it is kept: qcow2, in layers; raw, which every hypervisor opens."),
+]
 NewName = Annotated[str, Parameter(help="Name of the new volume, unique in its project.")]
 
 
@@ -57,6 +62,7 @@ async def create(
     pool: PoolName = "local",
     image: Annotated[str | None, Parameter(help="Image whose disk it starts as.")] = None,
     full: Full = False,
+    form: Form = None,
     label: Labels = (),
     waiting: Waiting = NO_WAIT,
     session: Here,
@@ -69,6 +75,7 @@ async def create(
         size_bytes=arguments.volume_size(size),
         image=image,
         full=full,
+        format=form,
         project=session.project,
     )
     await _change(session, waiting, f"create {name}", lambda nacre: nacre.volumes.create(body))
@@ -82,13 +89,20 @@ async def clone(
     *,
     snapshot: Annotated[str | None, Parameter(help="Snapshot to clone instead of what is in it now.")] = None,
     full: Full = False,
+    form: Form = None,
     label: Labels = (),
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
-    """Clone a volume, as it is now or as a snapshot keeps it."""
+    """Clone a volume, as it is now or as a snapshot keeps it; with --full also in another format."""
     ref = arguments.ref(volume, "volume")
-    body = VolumeClone(name=arguments.new_name(name), snapshot=snapshot, full=full, labels=arguments.labels(label))
+    body = VolumeClone(
+        name=arguments.new_name(name),
+        snapshot=snapshot,
+        full=full,
+        format=form,
+        labels=arguments.labels(label),
+    )
     await _change(
         session, waiting, f"clone {ref}", lambda nacre: nacre.volumes.clone(ref, body, project=session.project)
     )
@@ -262,6 +276,7 @@ def columns(*, with_project: bool) -> list[Column[VolumeOut]]:
         Column("PHASE", lambda volume: volume.phase.value),
         Column("SIZE", lambda volume: format_size(volume.size_bytes)),
         Column("USED", lambda volume: format_size(volume.used_bytes)),
+        Column("FORMAT", lambda volume: volume.format.value),
         Column("POOL", lambda volume: volume.pool.name),
         Column("NODE", lambda volume: volume.node.name if volume.node else "-"),
         Column("VM", lambda volume: volume.vm.name if volume.vm else "-"),
@@ -297,6 +312,7 @@ def facts(volume: VolumeOut) -> Sequence[tuple[str, str]]:
         ("node", volume.node.name if volume.node else "none yet: it is made when it is first needed"),
         ("size", format_size(volume.size_bytes)),
         ("used", format_size(volume.used_bytes)),
+        ("format", volume.format.value),
         ("from", f"{source.kind} {origin}".strip()),
         ("attached to", volume.vm.name if volume.vm else ""),
         ("created", moment(volume.created_at)),

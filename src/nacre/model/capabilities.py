@@ -54,6 +54,7 @@ class Capability(StrEnum):
     BALLOON_REPORTING = "balloon.free-page-reporting"
 
     DISK_QCOW2 = "disk.qcow2"
+    DISK_RAW = "disk.raw"
     DISK_RBD = "disk.rbd"
     DISK_DIRECT = "disk.direct"
     DISK_QUEUES = "disk.queues"

@@ -12,6 +12,7 @@ from nacre.model.images import Role
 from nacre.model.units import MIB
 from nacre.model.vm_checks import most_cpus, most_memory
 from nacre.model.vms import NetworkKind, VmSpec
+from nacre.model.volumes import DiskFormat, PoolKind
 
 Need = tuple[Capability, str]
 """A capability, and the path of the field that asks for it."""
@@ -25,9 +26,21 @@ def needs(spec: VmSpec, roles: Collection[Role] | None) -> frozenset[Capability]
 def wants(spec: VmSpec, roles: Collection[Role] | None) -> dict[Capability, str]:
     """Return what a machine needs, and for each the first field that asks for it."""
     found: dict[Capability, str] = {}
-    for part in (_boot(spec, roles), _cpus(spec), _memory(spec), _disk(spec, roles), _nics(spec), _devices(spec)):
+    for part in (_boot(spec, roles), _cpus(spec), _memory(spec), _disk(spec), _nics(spec), _devices(spec)):
         for capability, field in part:
             found.setdefault(capability, field)
+    return found
+
+
+def volume_wants(form: DiskFormat, kind: PoolKind, options: DiskOptions) -> dict[Capability, str]:
+    """Return what a volume needs that is attached to a machine, and for each the field that asks for it."""
+    if kind is PoolKind.CEPH:
+        content = Capability.DISK_RBD
+    else:
+        content = Capability.DISK_RAW if form is DiskFormat.RAW else Capability.DISK_QCOW2
+    found = {content: "volume"}
+    for capability, field in _options(options, "options"):
+        found.setdefault(capability, field)
     return found
 
 
@@ -82,10 +95,15 @@ def _memory(spec: VmSpec) -> Iterator[Need]:
     yield from ((capability, field) for wanted, capability, field in asked if wanted)
 
 
-def _disk(spec: VmSpec, roles: Collection[Role] | None) -> Iterator[Need]:
-    if roles is not None and (Role.DISK in roles or spec.disk_bytes is not None):
-        yield Capability.DISK_QCOW2, "image" if Role.DISK in roles else "disk_bytes"
-    options, usual = spec.root_disk, DiskOptions()
+def _disk(spec: VmSpec) -> Iterator[Need]:
+    """A machine's own disk is made in a format that its hypervisor opens, so that is no need."""
+    yield from _options(spec.root_disk, "root_disk")
+    if spec.limit_groups:
+        yield Capability.DISK_LIMIT_GROUPS, "limit_groups"
+
+
+def _options(options: DiskOptions, path: str) -> Iterator[Need]:
+    usual = DiskOptions()
     asked = (
         (options.direct, Capability.DISK_DIRECT, "direct"),
         ((options.queues, options.queue_size) != (usual.queues, usual.queue_size), Capability.DISK_QUEUES, "queues"),
@@ -94,9 +112,7 @@ def _disk(spec: VmSpec, roles: Collection[Role] | None) -> Iterator[Need]:
         (options.limits != NO_LIMITS, Capability.DISK_LIMITS, "limits"),
         (bool(options.limit_group), Capability.DISK_LIMIT_GROUPS, "limit_group"),
     )
-    yield from ((capability, f"root_disk.{field}") for wanted, capability, field in asked if wanted)
-    if spec.limit_groups:
-        yield Capability.DISK_LIMIT_GROUPS, "limit_groups"
+    yield from ((capability, f"{path}.{field}") for wanted, capability, field in asked if wanted)
 
 
 def _nics(spec: VmSpec) -> Iterator[Need]:

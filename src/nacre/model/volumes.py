@@ -32,7 +32,7 @@ VolumeBytes = Annotated[int, msgspec.Meta(ge=MIN_VOLUME, le=MAX_VOLUME, multiple
 class PoolKind(StrEnum):
     """What a pool is made of."""
 
-    DIRECTORY = "directory"  # qcow2 files in a folder of the node
+    DIRECTORY = "directory"  # files in a folder of the node
     CEPH = "ceph"  # RBD images in a pool of a Ceph cluster
 
 
@@ -43,11 +43,34 @@ class Wish(StrEnum):
     ABSENT = "absent"
 
 
+class DiskFormat(StrEnum):
+    """How a disk is kept in what holds it."""
+
+    QCOW2 = "qcow2"  # in layers, which snapshots and clones share
+    RAW = "raw"  # as the guest sees it: the only one that every hypervisor opens
+
+
 class CloneCost(StrEnum):
     """What a clone takes."""
 
     LAYERS = "layers"  # the clone shares what does not change: no more than some metadata, whatever the size
+    REFLINK = "reflink"  # the same, by the file system, which keeps what both have once until one of them writes
     COPY = "copy"  # every byte is copied
+
+
+class FormatCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What volumes of one format can do in a pool."""
+
+    format: DiskFormat
+    """How they are kept."""
+    clone: CloneCost
+    """How a volume is cloned."""
+    snapshot: CloneCost
+    """What a snapshot takes, and putting a volume back to one."""
+    live_snapshots: bool = False
+    """Whether they are taken while a machine writes."""
+    live_note: str = ""
+    """Why not, or what it takes."""
 
 
 class PoolCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +96,8 @@ class PoolCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Takes only what was written."""
     encryption: bool = False
     """Whether what is stored is encrypted."""
+    formats: tuple[FormatCapabilities, ...] = ()
+    """The formats in which volumes may be kept, the usual one first, and what differs between them."""
 
 
 class PoolIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +145,7 @@ class VolumeSource(msgspec.Struct, frozen=True, kw_only=True):
     """With `snapshot`: the volume that it is of."""
     snapshot: SnapshotId | None = None
     full: bool = False
-    """Copy every byte, so that nothing is shared with what it was made from."""
+    """Copy all of it, so that it needs no file of what it was made from."""
 
 
 class SnapshotIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +174,8 @@ class VolumeIntent(msgspec.Struct, frozen=True, kw_only=True):
     desired: Wish
     pool: PoolId
     size_bytes: int
+    format: DiskFormat = DiskFormat.QCOW2
+    """As it is to be kept. In a cluster it is always raw."""
     source: VolumeSource = VolumeSource()
     image: ImageManifest | None = None
     """Of the source, if that is an image."""

@@ -10,6 +10,7 @@ from nacre.model.convergence import Conditions
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import ImageId, PoolId, SnapshotId, VolumeId
 from nacre.model.volumes import (
+    DiskFormat,
     PoolCapabilities,
     PoolKind,
     SnapshotPhase,
@@ -128,7 +129,10 @@ class VolumeCreate(Body, frozen=True, kw_only=True):
     snapshot: str | None = None
     """Name or id of a snapshot of `volume`, to clone that instead."""
     full: bool = False
-    """Copy every byte, so that nothing is shared with what it was made from."""
+    """Copy all of it, so that it needs no file of what it was made from."""
+    format: DiskFormat | None = None
+    """How it is kept: `qcow2`, in layers that snapshots and clones share, or `raw`, which every hypervisor opens. Null
+    for the usual: that of what it is a clone of, else `qcow2`; in a Ceph cluster always `raw`."""
 
 
 class VolumeClone(Body, frozen=True, kw_only=True):
@@ -141,7 +145,9 @@ class VolumeClone(Body, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     """Free labels of the clone."""
     full: bool = False
-    """Copy every byte, so that nothing is shared."""
+    """Copy all of it, so that it needs no file of the volume."""
+    format: DiskFormat | None = None
+    """How the clone is kept, `qcow2` or `raw`. Null: as the volume is; another one needs `full`."""
 
 
 class VolumeUpdate(Body, frozen=True, kw_only=True):
@@ -245,6 +251,8 @@ class VolumeOut(Out, frozen=True, kw_only=True):
     """As asked for."""
     actual_size_bytes: int
     """As the node has it; 0 before it is made."""
+    format: DiskFormat
+    """How it is kept."""
     used_bytes: int
     """What its files take, those included that clones share."""
     source: SourceOut

@@ -7,10 +7,12 @@ import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import BaseDisk
-from nacre.agent.storage.directory import DirectoryStorage, read_header
+from nacre.agent.storage.directory import DirectoryStorage
+from nacre.agent.storage.headers import read_header
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Format
 from nacre.model.units import MIB
+from nacre.model.volumes import DiskFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
 
@@ -153,3 +155,38 @@ async def test_removing_may_be_repeated_and_takes_leftovers_along(storage, direc
         await storage.remove(directory, "root")
         assert list(directory.iterdir()) == []
     assert raw_base.path.exists()
+
+
+async def test_a_raw_disk_is_a_copy_that_needs_its_image_no_more(storage, directory, base):
+    disk = await storage.ensure(directory, "root", base=base, size_bytes=64 * MIB, form=DiskFormat.RAW)
+    assert (disk.id, disk.format, disk.path) == ("root", "raw", directory / "root.raw")
+    assert disk.path.stat().st_size == 64 * MIB
+    assert disk.path.stat().st_blocks * 512 <= 8 * MIB
+    base.path.unlink()
+    with disk.path.open("r+b") as file:
+        assert file.read(5) == b"image"
+        file.seek(0)
+        file.write(b"XXXXX")
+    for asked, has in ((None, 64), (16, 64), (128, 128)):
+        size = asked and asked * MIB
+        disk = await storage.ensure(directory, "root", base=base, size_bytes=size, form=DiskFormat.RAW)
+        assert disk.path.stat().st_size == has * MIB
+    assert disk.path.read_bytes()[:5] == b"XXXXX"
+    assert [path.name for path in directory.iterdir()] == ["root.raw"]
+    assert await storage.sizes(directory) == {"root": 128 * MIB}
+    await storage.remove(directory, "root")
+    assert not list(directory.iterdir())
+
+
+async def test_a_disk_that_is_there_stays_as_it_is_kept(storage, directory, raw_base):
+    for form, other in (tuple(DiskFormat), tuple(reversed(DiskFormat))):
+        await storage.ensure(directory, form.value, base=raw_base, size_bytes=None, form=form)
+        disk = await storage.ensure(directory, form.value, base=raw_base, size_bytes=16 * MIB, form=other)
+        assert (disk.format, disk.path.name) == (form.value, f"{form}.{form}")
+
+
+async def test_a_blank_raw_disk_takes_no_room_and_what_an_interruption_left_is_replaced(storage, directory):
+    (directory / "root.raw.partial").write_bytes(b"half")
+    disk = await storage.ensure(directory, "root", base=None, size_bytes=16 * MIB, form=DiskFormat.RAW)
+    assert (disk.path.stat().st_size, disk.path.stat().st_blocks) == (16 * MIB, 0)
+    assert [path.name for path in directory.iterdir()] == ["root.raw"]

@@ -9,12 +9,23 @@ from nacre.control.auth.sealing import SealedError, Sealer
 from nacre.control.gateway import desired, observed
 from nacre.control.services import pools, volume_plugs, volume_snapshots, volumes
 from nacre.control.services.listing import ListQuery
-from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError, UnavailableError
+from nacre.errors import (
+    ConflictError,
+    ExhaustedError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
+from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
 from nacre.model.ceph import CephAccess
+from nacre.model.hardware import DiskOptions
 from nacre.model.ids import SnapshotId, VolumeId
+from nacre.model.nodes import HypervisorInfo, NodeFacts
 from nacre.model.units import GIB
 from nacre.model.volumes import (
     LOCAL_POOL,
+    DiskFormat,
     PoolKind,
     PoolObserved,
     SnapshotObserved,
@@ -36,7 +47,7 @@ from nacre.schema.volumes import (
     VolumeRestore,
     VolumeUpdate,
 )
-from support.cloud import by, cloud
+from support.cloud import by, cloud, facts
 
 pytestmark = pytest.mark.anyio
 
@@ -332,3 +343,80 @@ async def test_a_pool_in_a_cluster_that_cannot_be_is_refused(store, changes, cod
 async def test_without_a_master_key_no_key_is_taken(store):
     body = PoolCreate(name="rados", kind=PoolKind.CEPH, path="rbd", ceph=CLUSTER)
     assert await refusal(UnavailableError, store.ask("pool:create", pools.create, body)) == "master_key_missing"
+
+
+# Formats
+
+
+def raw_only() -> NodeFacts:
+    """A host that has a hypervisor which opens raw disks only, and QEMU."""
+    known = facts()
+    offers = {
+        "firecracker": (Capability.DISK_RAW, Capability.BOOT_KERNEL),
+        "qemu": (*BASELINE, Capability.DISK_RAW, Capability.DISK_SERIAL),
+    }
+    infos = tuple(
+        HypervisorInfo(name=name, available=True, machines=("q35",), offer=told(dict.fromkeys(offer, NATIVE)))
+        for name, offer in offers.items()
+    )
+    return msgspec.structs.replace(known, hypervisors=infos)
+
+
+@pytest.fixture
+async def raw(database):
+    """A platform with a machine for raw disks, and one for all, neither of which has a node yet."""
+    made = Store(await cloud(database, told=raw_only()))
+    await made.cloud.create("small", hypervisor="firecracker", nics=(), start=False)
+    await made.cloud.create("web", start=False)
+    return made
+
+
+async def test_a_volume_is_kept_as_it_was_asked_for_and_its_node_is_told(attached):
+    await attached.create("flat", size_bytes=GIB, format=DiskFormat.RAW)
+    await attached.attach(volume="flat")
+    shown = {name: (await attached.show(name)).format for name in ("data", "flat")}
+    assert shown == {"data": DiskFormat.QCOW2, "flat": DiskFormat.RAW}
+    assert {one.name: one.format for one in (await attached.intents()).values()} == shown
+    await attached.sync()
+    await attached.ask("volume:create", volumes.clone, "flat", VolumeClone(name="same"))
+    assert (await attached.show("same")).format is DiskFormat.RAW
+    other = VolumeClone(name="other", format=DiskFormat.QCOW2)
+    asked = attached.ask("volume:create", volumes.clone, "flat", other)
+    assert await refusal(InvalidInputError, asked) == "clone_format"
+    await attached.ask("volume:create", volumes.clone, "flat", msgspec.structs.replace(other, full=True))
+    told_ = {one.name: (one.format, one.source.full) for one in (await attached.intents()).values()}
+    assert told_["other"] == (DiskFormat.QCOW2, True)
+
+
+async def test_what_is_in_a_cluster_is_raw(store):
+    body = PoolCreate(name="rados", kind=PoolKind.CEPH, path="rbd", ceph=CLUSTER)
+    await store.ask("pool:create", pools.create, body, sealer=Sealer(bytes(32)))
+    await store.create("one", pool="rados", size_bytes=GIB)
+    assert (await store.show("one")).format is DiskFormat.RAW
+    await store.create("two", pool="rados", size_bytes=GIB, format=DiskFormat.RAW)
+    asked = store.create("three", pool="rados", size_bytes=GIB, format=DiskFormat.QCOW2)
+    assert await refusal(InvalidInputError, asked) == "format_of_pool"
+
+
+@pytest.mark.parametrize("placed", [False, True])
+async def test_a_volume_that_a_hypervisor_does_not_open_is_refused_with_what_to_do(raw, placed):
+    if placed:
+        await raw.cloud.verb("start", "small")
+        await raw.cloud.converge()
+    await raw.create("data")
+    await raw.create("flat", size_bytes=GIB, format=DiskFormat.RAW)
+    with pytest.raises(UnsupportedError) as refused:
+        await raw.attach("small", "data")
+    assert (refused.value.code, refused.value.field) == ("capability_missing", "volume")
+    assert "qcow2" in refused.value.message
+    assert "--full --format raw" in refused.value.hint
+    with pytest.raises(UnsupportedError) as refused:
+        await raw.attach("small", "flat", options=DiskOptions(serial="mine"))
+    assert refused.value.field == "options.serial"
+    await raw.attach("small", "flat")
+    await raw.attach("web", "data", options=DiskOptions(serial="mine"))
+
+
+async def test_a_machine_has_a_disk_of_its_own_whatever_its_hypervisor_opens(raw):
+    made = await raw.cloud.create("roomy", hypervisor="firecracker", nics=(), disk_bytes=GIB, start=False)
+    assert made.resource.spec.disk_bytes == GIB

@@ -33,6 +33,7 @@ _BEHAVES = (
     Capability.PAUSE,
     Capability.GUARD,
     Capability.CONSOLE,
+    Capability.DISK_RAW,
     Capability.DISK_SNAPSHOT,
     Capability.CHECKPOINT,
 )

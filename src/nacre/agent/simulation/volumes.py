@@ -4,6 +4,9 @@ from datetime import datetime
 
 from nacre.model.volumes import (
     LOCAL_POOL,
+    CloneCost,
+    DiskFormat,
+    FormatCapabilities,
     PoolCapabilities,
     PoolObserved,
     SnapshotObserved,
@@ -22,7 +25,11 @@ def volumes(intent: NodeIntent, now: datetime) -> tuple[VolumeObserved, ...]:
 
 def pools(intent: NodeIntent, disk_bytes: int) -> tuple[PoolObserved, ...]:
     """Return all pools, each as large as the node's disk."""
-    can = PoolCapabilities(snapshots=True, live_snapshots=True, grow=True, live_grow=True, thin=True)
+    formats = tuple(
+        FormatCapabilities(format=form, clone=CloneCost.LAYERS, snapshot=CloneCost.LAYERS, live_snapshots=True)
+        for form in DiskFormat
+    )
+    can = PoolCapabilities(snapshots=True, live_snapshots=True, grow=True, live_grow=True, thin=True, formats=formats)
     ids = (LOCAL_POOL, *(pool.id for pool in intent.pools))
     return tuple(PoolObserved(id=one, available=True, capacity_bytes=disk_bytes, capabilities=can) for one in ids)
 

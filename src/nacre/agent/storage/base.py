@@ -11,7 +11,7 @@ from typing import Protocol
 from nacre.agent.hypervisors.launch import DiskFile, RbdDisk
 from nacre.model.ids import PoolId, SnapshotId, VolumeId
 from nacre.model.images import Format
-from nacre.model.volumes import PoolObserved, SnapshotObserved
+from nacre.model.volumes import DiskFormat, PoolObserved, SnapshotObserved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,21 @@ class BaseDisk:
 class Storage(Protocol):
     """A driver."""
 
-    async def ensure(self, directory: Path, disk: str, *, base: BaseDisk | None, size_bytes: int | None) -> DiskFile:
+    async def ensure(
+        self,
+        directory: Path,
+        disk: str,
+        *,
+        base: BaseDisk | None,
+        size_bytes: int | None,
+        form: DiskFormat = DiskFormat.QCOW2,
+    ) -> DiskFile:
         """Return the disk called `disk` of the machine that owns `directory`, making it or growing it if need be.
 
         With a base it starts as a copy of it (and takes its size if none is given), without one it is blank and needs
-        a size. May be repeated, also after a crash at any moment; the machine must not be running. Content is never
-        lost and a disk never shrinks. Raises DriverError.
+        a size. `form` is for a new one: what is there already stays as it is kept. May be repeated, also after a crash
+        at any moment; the machine must not be running. Content is never lost and a disk never shrinks. Raises
+        DriverError.
         """
         ...
 
@@ -80,6 +89,8 @@ class CloneOf:
     volume: VolumeId
     snapshot: SnapshotId | None = None
     full: bool = False
+    form: DiskFormat | None = None
+    """How the clone is to be kept; None: as what it is made from. Another one means that all of it is copied."""
 
 
 class VolumeStore(Protocol):
@@ -110,8 +121,19 @@ class VolumeStore(Protocol):
         """Raise DriverError (`volume_in_use`) if the storage knows that somebody has it open, on any host."""
         ...
 
-    async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:
-        """Make a volume, blank or from an image, which is copied unless `keep_base` says that it stays."""
+    async def create(
+        self,
+        volume: VolumeId,
+        *,
+        size_bytes: int,
+        base: BaseDisk | None,
+        keep_base: bool,
+        form: DiskFormat = DiskFormat.QCOW2,
+    ) -> None:
+        """Make a volume, blank or from an image, which is copied unless `keep_base` says that it stays.
+
+        A raw one is always a copy. Pools that know one format only make that.
+        """
         ...
 
     async def clone(self, volume: VolumeId, of: CloneOf, writer: Writer | None) -> None:

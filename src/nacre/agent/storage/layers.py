@@ -1,9 +1,10 @@
 """The layers of a volume in a folder: which files it is made of, and which are of no use any more. Blocks; short.
 
 A volume is a tree of qcow2 files, each the difference to the one below. One is written; all others never change as a
-guest sees them, so snapshots are names for layers and clones share them as hard links. The manifest names the layer
-that is written and those that snapshots stand for. Replacing it is what makes a change true: a file that cannot be
-reached from it is rubbish, whoever was killed when.
+guest sees them, so snapshots are names for layers and clones share them as hard links. A raw volume is one file, and
+one more for each of its snapshots, a copy: layers as well, none of which has another below. The manifest names the
+layer that is written and those that snapshots stand for. Replacing it is what makes a change true: a file that cannot
+be reached from it is rubbish, whoever was killed when.
 """
 
 import os
@@ -15,13 +16,14 @@ from pathlib import Path
 import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.storage.directory import read_header
+from nacre.agent.storage.disks import facts_of, format_of
+from nacre.agent.storage.reflink import reflinked
 from nacre.lib.files import write_atomically
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import SnapshotId, VolumeId
+from nacre.model.volumes import DiskFormat
 
 MANIFEST = "volume.json"
-SUFFIX = ".qcow2"
 PARTIAL = ".partial"
 
 
@@ -53,6 +55,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[Kept, ...] = ()
     switching: Switching | None = None
     restore_nonce: int = 0
+
+    @property
+    def form(self) -> DiskFormat:
+        """How the volume is kept."""
+        return format_of(self.active)
 
     def snapshot(self, wanted: SnapshotId) -> Kept | None:
         """Return a snapshot."""
@@ -119,8 +126,8 @@ def chain(layers: dict[str, Layer], top: str) -> list[str]:
 
 def layer_of(folder: Path, name: str) -> Layer:
     """Read one layer. Raises DriverError if it is not there."""
-    header = read_header(folder / name)
-    if header is None:
+    facts = facts_of(folder / name)
+    if facts is None:
         raise DriverError(
             "volume_damaged",
             "a file that the volume is made of is missing",
@@ -130,8 +137,8 @@ def layer_of(folder: Path, name: str) -> Layer:
     status = (folder / name).stat()
     return Layer(
         name=name,
-        size_bytes=header.size_bytes,
-        backing=header.backing,
+        size_bytes=facts.size_bytes,
+        backing=facts.backing,
         links=status.st_nlink,
         used_bytes=status.st_blocks * 512,
     )
@@ -168,6 +175,11 @@ def link(source: Path, target: Path, names: Iterable[str]) -> None:
     """Give layers a second home. They stay where they were."""
     for name in names:
         os.link(source / name, target / name)
+
+
+def share(source: Path, target: Path, names: Iterable[str]) -> bool:
+    """Copy layers by sharing blocks; False if the file system does not do that."""
+    return all(reflinked(source / name, target / name) for name in names)
 
 
 def _tops(manifest: Manifest) -> list[str]:

@@ -1,8 +1,8 @@
 """Root disks of machines as layers, made like volumes: for machines with checkpoints and those made from one.
 
 Every machine's folder has at most one, in `root`, and it is called as the machine is. A root disk begins as one file
-beside that folder (see `directory`), and becomes the lowest layer when a layer is first needed. The file keeps its old
-name as well for as long as a process may look for it there.
+beside that folder (see `directory`), and becomes the lowest layer when a layer is first needed; a raw one becomes the
+one that is written. The file keeps its old name as well for as long as a process may look for it there.
 """
 
 import os
@@ -12,17 +12,19 @@ from pathlib import Path
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.storage import layers
-from nacre.agent.storage.directory import read_header
+from nacre.agent.storage.directory import found_in
+from nacre.agent.storage.disks import facts_of, format_of, suffix_of
+from nacre.agent.storage.folders import NEW
 from nacre.agent.storage.layers import Manifest
-from nacre.agent.storage.volumes import NEW, DirectoryVolumes
+from nacre.agent.storage.volumes import DirectoryVolumes
 from nacre.lib.files import sync_folder
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId, VolumeId
+from nacre.model.volumes import DiskFormat
 
 ROOT = "root"
 """What hypervisors call it."""
-_FILE = f"{ROOT}{layers.SUFFIX}"
 
 
 def disk_of(vm: VmId) -> VolumeId:
@@ -42,9 +44,9 @@ class RootDisks(DirectoryVolumes):
         return await in_thread(self._settled, vm)
 
     async def check_base(self, vm: VmId, base: Path | None) -> None:
-        """Raise DriverError unless a root disk lies on that image."""
+        """Raise DriverError unless a root disk lies on that image, or is a copy that needs none."""
         lowest = await in_thread(self._lowest, disk_of(vm))
-        if lowest != ("" if base is None else str(base)):
+        if lowest is not None and lowest != ("" if base is None else str(base)):
             raise DriverError(
                 "disk_of_another_image",
                 "the root disk was made from another image, or the node's image cache has moved",
@@ -56,14 +58,16 @@ class RootDisks(DirectoryVolumes):
         folder = self._folder(disk_of(vm))
         if layers.read(folder) is not None:
             return True
-        first = folder.parent / _FILE
-        if read_header(first) is None:
+        form = found_in(folder.parent, ROOT)
+        if form is None:
             return False
+        first = folder.parent / (ROOT + suffix_of(form))
+        facts_of(first)  # what is damaged is not made a part of anything
         draft = self._draft_place(disk_of(vm))
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
-        os.link(first, draft / _FILE)
-        self._publish(draft, Manifest(volume=disk_of(vm), active=_FILE))
+        os.link(first, draft / first.name)
+        self._publish(draft, Manifest(volume=disk_of(vm), active=first.name))
         return True
 
     def _settled(self, vm: VmId) -> bool:
@@ -71,15 +75,19 @@ class RootDisks(DirectoryVolumes):
         shutil.rmtree(self._draft_place(disk_of(vm)), ignore_errors=True)
         if layers.read(folder) is None:
             return False
-        first = folder.parent / _FILE
-        if first.exists():
-            first.unlink()
+        form = found_in(folder.parent, ROOT)
+        if form is not None:
+            (folder.parent / (ROOT + suffix_of(form))).unlink()
             sync_folder(folder.parent)
         return True
 
-    def _lowest(self, disk: VolumeId) -> str:
-        known = layers.tree(self._folder(disk), self._manifest(disk))
-        return known[layers.chain(known, self._manifest(disk).active)[-1]].backing
+    def _lowest(self, disk: VolumeId) -> str | None:
+        """Return what lies below all of a disk's layers; None if nothing ever does."""
+        manifest = self._manifest(disk)
+        if manifest.form is DiskFormat.RAW:
+            return None
+        known = layers.tree(self._folder(disk), manifest)
+        return known[layers.chain(known, manifest.active)[-1]].backing
 
     def _sweep(self) -> None:
         for place in self._root.iterdir():
@@ -92,4 +100,4 @@ class RootDisks(DirectoryVolumes):
         return self._root / volume / ROOT
 
     def _file(self, volume: VolumeId, path: Path) -> DiskFile:  # noqa: ARG002  # every machine calls its own alike
-        return DiskFile(id=ROOT, path=path, format="qcow2")
+        return DiskFile(id=ROOT, path=path, format=format_of(path.name).value)

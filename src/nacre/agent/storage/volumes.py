@@ -1,38 +1,40 @@
-"""Volumes as qcow2 files in a folder per volume: the pool driver called `directory`. Fulfils `base.VolumeStore`.
+"""Volumes as files in a folder per volume: the pool driver called `directory`. Fulfils `base.VolumeStore`.
 
 New files come first, then one replacement of the manifest (see `layers`), then the removal of what is of no use any
 more. A new volume is made under another name and renamed; one that is deleted is renamed first. Layers have names that
 are used once in the world, so that a clone can keep them.
+
+Of a qcow2 volume, snapshots and clones are layers that are not written any more. Of a raw one they are copies, which
+share blocks where the file system has reflinks; so only there can they be made while a guest writes.
 """
 
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
-from nacre.agent.storage import layers, qemu_img
+from nacre.agent.storage import layers, offer
 from nacre.agent.storage.base import BaseDisk, CloneOf, VolumeState, Writer
-from nacre.agent.storage.directory import FORMATS, check_size, settle, sync
+from nacre.agent.storage.disks import DiskFiles, settle, suffix_of, sync
+from nacre.agent.storage.folders import VolumeFolders
+from nacre.agent.storage.headers import check_size
 from nacre.agent.storage.layers import Kept, Manifest, Switching
 from nacre.agent.storage.reflink import can_reflink
 from nacre.lib.clock import Clock
-from nacre.lib.files import sync_folder
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, SnapshotId, VolumeId
-from nacre.model.volumes import CloneCost, PoolCapabilities, PoolObserved, SnapshotObserved
+from nacre.model.volumes import DiskFormat, PoolObserved
 
 LONGEST_CHAIN = 40
 """Layers under one volume. A clone of a longer chain is a copy, and no more snapshots are taken of it."""
-NEW = ".new-"
-_GONE = ".gone-"
 
 
-class DirectoryVolumes:
+class DirectoryVolumes(VolumeFolders):
     """One pool on this node."""
 
     def __init__(
@@ -45,10 +47,9 @@ class DirectoryVolumes:
         token: Callable[[], str] = lambda: secrets.token_hex(10),
     ) -> None:
         """`token` gives names that were never given before."""
-        self._root = root
+        super().__init__(root, shared=shared)
         self._clock = clock
-        self._shared = shared
-        self._qemu_img = qemu_img
+        self._files = DiskFiles(qemu_img)
         self._token = token
 
     async def probe(self, pool: PoolId) -> PoolObserved:
@@ -71,56 +72,67 @@ class DirectoryVolumes:
     async def check_free(self, volume: VolumeId) -> None:
         """See `base.VolumeStore`. Folders do not know; hypervisors lock the files that they open themselves."""
 
-    async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:
+    async def create(
+        self,
+        volume: VolumeId,
+        *,
+        size_bytes: int,
+        base: BaseDisk | None,
+        keep_base: bool,
+        form: DiskFormat = DiskFormat.QCOW2,
+    ) -> None:
         """See `base.VolumeStore`."""
         check_size(base, size_bytes)
         if layers.read(self._folder(volume)) is not None:
             return
         draft = await self._draft(volume)
-        name = self._name()
-        if base is not None and not keep_base:
-            words = ("-f", FORMATS[base.format], "-O", "qcow2", str(base.path), str(draft / name))
-            await self._run("convert", *words, limit_s=qemu_img.COPY_S)
-            await self._run("resize", "-q", "-f", "qcow2", str(draft / name), str(size_bytes))
+        name = self._name(form)
+        if base is None:
+            await self._files.blank(draft / name, form, size_bytes)
+        elif keep_base and form is DiskFormat.QCOW2:
+            await self._files.over_image(draft / name, base, size_bytes)
         else:
-            under = () if base is None else ("-b", str(base.path), "-F", FORMATS[base.format])
-            await self._run("create", "-q", "-f", "qcow2", *under, str(draft / name), str(size_bytes))
+            await self._files.of_image(draft / name, form, base, size_bytes)
         await in_thread(self._publish, draft, Manifest(volume=volume, active=name))
 
     async def clone(self, volume: VolumeId, of: CloneOf, writer: Writer | None) -> None:
-        """See `base.VolumeStore`. The clone shares every layer that is not written any more."""
+        """See `base.VolumeStore`. A clone of layers shares every one that is not written any more."""
         if layers.read(self._folder(volume)) is not None:
             return
-        source = self._folder(of.volume)
         manifest = await in_thread(self._manifest, of.volume)
+        form = of.form or manifest.form
         if of.snapshot is not None:
             bottom = _kept(manifest, of.snapshot).layer
+        elif manifest.form is DiskFormat.RAW:
+            bottom = manifest.active
         else:
             bottom = (await self._freeze(of.volume, None, writer)).layer
-        there = await in_thread(self._chain, of.volume, bottom)
+        written = writer is not None and of.snapshot is None
         draft = await self._draft(volume)
-        name = self._name()
-        if of.full or len(there) >= LONGEST_CHAIN:
-            words = ("-U", "-f", "qcow2", "-O", "qcow2", str(source / bottom), str(draft / name))
-            await self._run("convert", *words, limit_s=qemu_img.COPY_S)
+        if manifest.form is DiskFormat.RAW:
+            name = await self._copy_raw(self._folder(of.volume) / bottom, draft, form, written=written)
         else:
-            await in_thread(layers.link, source, draft, there)
-            await self._overlay(draft, bottom, name)
+            name = await self._clone_layers(of, bottom, draft, form)
         await in_thread(self._publish, draft, Manifest(volume=volume, active=name))
 
     async def grow(self, volume: VolumeId, size_bytes: int, writer: Writer | None) -> None:
         """See `base.VolumeStore`."""
         manifest = await in_thread(self._manifest, volume)
-        path = self._folder(volume) / manifest.active
         if writer is not None:
             await writer.grow(size_bytes)
-        elif layers.layer_of(path.parent, path.name).size_bytes < size_bytes:
-            await self._run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
-            await in_thread(sync, path)
+            return
+        path = self._folder(volume) / manifest.active
+        await self._files.grow(path, manifest.form, size_bytes)
+        await in_thread(sync, path)
 
     async def snapshot(self, volume: VolumeId, snapshot: SnapshotId, writer: Writer | None) -> None:
         """See `base.VolumeStore`."""
-        if (await in_thread(self._manifest, volume)).snapshot(snapshot) is None:
+        manifest = await in_thread(self._manifest, volume)
+        if manifest.snapshot(snapshot) is not None:
+            return
+        if manifest.form is DiskFormat.RAW:
+            await self._keep_copy(manifest, snapshot, writer)
+        else:
             await self._freeze(volume, snapshot, writer)
 
     async def drop(self, volume: VolumeId, snapshot: SnapshotId) -> None:
@@ -134,8 +146,11 @@ class DirectoryVolumes:
         manifest = await in_thread(self._manifest, volume)
         if nonce is not None and manifest.restore_nonce >= nonce:
             return
-        name = self._name()
-        await self._overlay(self._folder(volume), _kept(manifest, snapshot).layer, name)
+        name, folder, below = self._name(manifest.form), self._folder(volume), _kept(manifest, snapshot).layer
+        if manifest.form is DiskFormat.RAW:
+            await self._lay(folder, name, lambda partial: self._files.copy(folder / below, partial, DiskFormat.RAW))
+        else:
+            await self._overlay(folder, below, name)
         done = manifest.restore_nonce if nonce is None else nonce
         await in_thread(self._commit, volume, _with(manifest, active=name, restore_nonce=done))
 
@@ -160,8 +175,7 @@ class DirectoryVolumes:
             await writer.merge(folder / needless)
         else:
             # What a guest sees of the taker is the same at every moment of this, so it may be killed at any.
-            words = ("-q", "-f", "qcow2", "-b", below, "-F", "qcow2", str(folder / taker))
-            await self._run("rebase", *words, limit_s=qemu_img.COPY_S)
+            await self._files.rebase(folder / taker, below)
             await in_thread(sync, folder / taker)
         await in_thread(layers.sweep, folder, manifest)
 
@@ -183,7 +197,7 @@ class DirectoryVolumes:
                 hint="delete snapshots that are not needed; what they kept is merged by itself",
                 failure_class=FailureClass.WAITING,
             )
-        below, name = manifest.active, self._name()
+        below, name = manifest.active, self._name(manifest.form)
         size = await self._overlay(self._folder(volume), below, name)
         kept = Kept(id=snapshot or SnapshotId(""), layer=below, size_bytes=size, taken_at=self._clock.now())
         switching = Switching(layer=name, snapshot=snapshot)
@@ -212,91 +226,70 @@ class DirectoryVolumes:
         await in_thread(self._commit, manifest.volume, done)
         return done
 
+    async def _keep_copy(self, manifest: Manifest, snapshot: SnapshotId, writer: Writer | None) -> None:
+        """Keep a raw volume as a copy of it, and go on with what there is."""
+        folder, name = self._folder(manifest.volume), self._name(DiskFormat.RAW)
+        active = folder / manifest.active
+
+        async def copy(partial: Path) -> None:
+            if writer is None:
+                await self._files.copy(active, partial, DiskFormat.RAW)
+            else:
+                await self._files.copy_live(active, partial)
+
+        await self._lay(folder, name, copy)
+        size = layers.layer_of(folder, name).size_bytes
+        kept = Kept(id=snapshot, layer=name, size_bytes=size, taken_at=self._clock.now())
+        await in_thread(self._commit, manifest.volume, _with(manifest, snapshots=(*manifest.snapshots, kept)))
+
+    async def _copy_raw(self, source: Path, draft: Path, form: DiskFormat, *, written: bool) -> str:
+        """Copy a raw disk to a draft, and name what it became. One that is `written` is copied at one instant."""
+        name = self._name(form)
+        if not written:
+            await self._files.copy(source, draft / name, form)
+            return name
+        instant = self._name(DiskFormat.RAW)
+        await self._files.copy_live(source, draft / instant)
+        if form is DiskFormat.RAW:
+            return instant
+        await self._files.copy(draft / instant, draft / name, form)
+        (draft / instant).unlink()
+        return name
+
+    async def _clone_layers(self, of: CloneOf, bottom: str, draft: Path, form: DiskFormat) -> str:
+        """Share layers with a draft, or copy what they show, and name what is to be written there."""
+        source, name = self._folder(of.volume), self._name(form)
+        known = await in_thread(lambda: layers.tree(source, self._manifest(of.volume)))
+        there = layers.chain(known, bottom)
+        short, copied = len(there) < LONGEST_CHAIN, of.full or form is not DiskFormat.QCOW2
+        if short and not copied:
+            await in_thread(layers.link, source, draft, there)
+            await self._overlay(draft, bottom, name)
+        elif (
+            short
+            and form is DiskFormat.QCOW2
+            and not known[there[-1]].backing
+            and await in_thread(layers.share, source, draft, there)
+        ):
+            (draft / bottom).rename(draft / name)
+        else:
+            await self._files.copy(source / bottom, draft / name, form)
+        return name
+
     async def _overlay(self, folder: Path, below: str, name: str) -> int:
-        """Make an empty layer on top of another one, of the same size, and return that. Nothing is opened but it."""
+        """Make an empty layer on top of another one, of the same size, and return that."""
         size = layers.layer_of(folder, below).size_bytes
-        partial = folder / (name + layers.PARTIAL)
-        partial.unlink(missing_ok=True)
-        await self._run("create", "-q", "-f", "qcow2", "-u", "-b", below, "-F", "qcow2", str(partial), str(size))
-        await in_thread(settle, partial, folder / name)
+        await self._lay(folder, name, lambda partial: self._files.over_layer(partial, below, size))
         return size
 
-    async def _draft(self, volume: VolumeId) -> Path:
-        draft = self._draft_place(volume)
-
-        def make() -> None:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(mode=0o700, parents=True)
-
-        await in_thread(make)
-        return draft
-
-    def _publish(self, draft: Path, manifest: Manifest) -> None:
-        for path in draft.iterdir():
-            sync(path)
-        layers.write(draft, manifest)
-        folder = self._folder(manifest.volume)
-        draft.rename(folder)
-        sync_folder(folder.parent)
-
-    def _commit(self, volume: VolumeId, manifest: Manifest) -> None:
-        layers.write(self._folder(volume), manifest)
-        layers.sweep(self._folder(volume), manifest)
-
-    def _delete(self, volume: VolumeId) -> None:
-        folder = self._folder(volume)
-        gone = folder.with_name(f"{_GONE}{folder.name}")
-        for left in (gone, self._draft_place(volume)):
-            if left.exists():
-                shutil.rmtree(left)
-        if folder.exists():
-            folder.rename(gone)
-            sync_folder(folder.parent)
-            shutil.rmtree(gone)
-
-    # What is there
-
-    def _sweep(self) -> None:
-        if self._shared or not self._root.is_dir():
-            return
-        for path in self._root.iterdir():
-            if path.name.startswith((NEW, _GONE)):
-                shutil.rmtree(path)
-            elif (manifest := layers.read(path)) is not None:
-                layers.sweep(path, manifest)
-
-    def _look(self, volume: VolumeId) -> VolumeState | None:
-        folder = self._folder(volume)
-        manifest = layers.read(folder)
-        if manifest is None:
-            return None
-        known = layers.tree(folder, manifest)
-        return VolumeState(
-            size_bytes=known[manifest.active].size_bytes,
-            used_bytes=sum(layer.used_bytes for layer in known.values()),
-            snapshots=tuple(
-                SnapshotObserved(id=one.id, size_bytes=one.size_bytes, taken_at=one.taken_at)
-                for one in manifest.snapshots
-            ),
-            restore_nonce=manifest.restore_nonce,
-            unfinished=manifest.switching is not None,
-            mergeable=layers.to_merge(manifest, known) is not None,
-        )
-
-    def _manifest(self, volume: VolumeId) -> Manifest:
-        manifest = layers.read(self._folder(volume))
-        if manifest is None:
-            raise DriverError(
-                "volume_missing",
-                f"volume {volume} is not in its pool on the node",
-                hint="is the pool's file system mounted? Look at the pool's folder on the node",
-                failure_class=FailureClass.BLOCKED,
-            )
-        return manifest
-
-    def _chain(self, volume: VolumeId, top: str) -> list[str]:
-        folder = self._folder(volume)
-        return layers.chain(layers.tree(folder, self._manifest(volume)), top)
+    async def _lay(self, folder: Path, name: str, make: Callable[[Path], Awaitable[None]]) -> None:
+        """Have a layer made under another name, and give it its own once it is whole."""
+        partial = folder / (name + layers.PARTIAL)
+        try:
+            await make(partial)
+            await in_thread(settle, partial, folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _probe(self, pool: PoolId) -> PoolObserved:
         if not self._root.is_dir():
@@ -312,33 +305,11 @@ class DirectoryVolumes:
             available=True,
             capacity_bytes=usage.total,
             used_bytes=usage.used,
-            capabilities=PoolCapabilities(
-                shared=self._shared,
-                snapshots=True,
-                live_snapshots=True,
-                clone=CloneCost.LAYERS,
-                reflink=can_reflink(self._root),
-                grow=True,
-                live_grow=True,
-                thin=True,
-            ),
+            capabilities=offer.directory(shared=self._shared, reflinks=can_reflink(self._root)),
         )
 
-    def _folder(self, volume: VolumeId) -> Path:
-        return self._root / volume
-
-    def _draft_place(self, volume: VolumeId) -> Path:
-        folder = self._folder(volume)
-        return folder.with_name(f"{NEW}{folder.name}")
-
-    def _file(self, volume: VolumeId, path: Path) -> DiskFile:
-        return DiskFile(id=volume, path=path, format="qcow2")
-
-    def _name(self) -> str:
-        return self._token() + layers.SUFFIX
-
-    async def _run(self, *words: str, limit_s: float = qemu_img.CHANGE_S) -> None:
-        await qemu_img.run(self._qemu_img, *words, limit_s=limit_s)
+    def _name(self, form: DiskFormat) -> str:
+        return self._token() + suffix_of(form)
 
 
 def _with(manifest: Manifest, **changes: object) -> Manifest:

@@ -17,7 +17,7 @@ from nacre.agent.hypervisors.abilities import CanOffer, HasJails
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Confinement, Disk, DiskFile, Launch, RbdDisk
-from nacre.agent.storage.directory import read_header
+from nacre.agent.storage.headers import read_header
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.lib.files import write_atomically

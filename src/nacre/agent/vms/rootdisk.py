@@ -1,20 +1,26 @@
 """The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
 
-Called by `start`, which holds the machine's lock.
+Called by `start`, which holds the machine's lock. A new one is kept in layers (qcow2) if the machine's hypervisor opens
+those, and else raw, which every one opens.
 """
 
+from nacre.agent.hypervisors.abilities import CanOffer
+from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.storage.base import BaseDisk, CloneOf
+from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.roots import ROOT, disk_of
 from nacre.agent.vms import kept
 from nacre.agent.vms.host import Host
 from nacre.lib.threads import in_thread
+from nacre.model.capabilities import Capability, offers
 from nacre.model.checkpoints import CheckpointSource, snapshot_of
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Role
 from nacre.model.vms import VmIntent
+from nacre.model.volumes import DiskFormat
 
 
 async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
@@ -25,16 +31,16 @@ async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskF
     disk, source = disk_of(intent.id), intent.source
     held = [disk] if source is None else [disk, disk_of(source.vm)]
     async with host.pools.held(held):
-        if source is not None and not await in_thread(_exists, intent, host):
-            await _clone(intent, source, host)
+        size, made = intent.spec.disk_bytes, await in_thread(_exists, intent, host)
+        form = DiskFormat.QCOW2 if made else await _form(host.hypervisor(intent.spec.hypervisor))
+        if source is not None and not made:
+            await _clone(intent, source, form, host)
         if not await host.roots.settled(intent.id):
-            return (
-                await host.storage.ensure(host.place(intent.id), ROOT, base=base, size_bytes=intent.spec.disk_bytes),
-            )
+            return (await host.storage.ensure(host.place(intent.id), ROOT, base=base, size_bytes=size, form=form),)
         await host.roots.check_base(intent.id, None if base is None else base.path)
         await host.roots.finish(disk, None)
-        if intent.spec.disk_bytes is not None:
-            await host.roots.grow(disk, intent.spec.disk_bytes, None)
+        if size is not None:
+            await host.roots.grow(disk, size, None)
         return (await host.roots.disk(disk),)
 
 
@@ -45,11 +51,19 @@ def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:
 
 def _exists(intent: VmIntent, host: Host) -> bool:
     place = host.place(intent.id)
-    return (place / ROOT).exists() or (place / f"{ROOT}.qcow2").exists()
+    return (place / ROOT).exists() or found_in(place, ROOT) is not None
 
 
-async def _clone(intent: VmIntent, source: CheckpointSource, host: Host) -> None:
-    """Share the layers of a checkpoint. Of one that is not here nothing is made: a blank disk would be a lie."""
+async def _form(driver: Hypervisor) -> DiskFormat:
+    layers = not isinstance(driver, CanOffer) or offers(await driver.offer(), Capability.DISK_QCOW2)
+    return DiskFormat.QCOW2 if layers else DiskFormat.RAW
+
+
+async def _clone(intent: VmIntent, source: CheckpointSource, form: DiskFormat, host: Host) -> None:
+    """Share the layers of a checkpoint, or copy them if its disk is of another format.
+
+    Of one that is not here nothing is made: a blank disk would be a lie.
+    """
     origin = await in_thread(kept.read, host.place(source.vm), source.checkpoint)
     if origin is None or not origin.root:
         raise DriverError(
@@ -58,5 +72,5 @@ async def _clone(intent: VmIntent, source: CheckpointSource, host: Host) -> None
             hint="delete the machine and make it from a checkpoint that there is: `nacre vm checkpoints` lists them",
             failure_class=FailureClass.BLOCKED,
         )
-    of = CloneOf(volume=disk_of(source.vm), snapshot=snapshot_of(source.checkpoint))
+    of = CloneOf(volume=disk_of(source.vm), snapshot=snapshot_of(source.checkpoint), form=form)
     await host.roots.clone(disk_of(intent.id), of, None)

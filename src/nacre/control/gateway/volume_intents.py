@@ -117,6 +117,7 @@ def _volume(row: VolumeRow, storage: Storage, manifests: Mapping[ImageId, ImageM
         desired=row.desired,
         pool=row.pool,
         size_bytes=row.size_bytes,
+        format=row.format,
         source=row.source,
         image=None if image is None else manifests.get(image) or ImageManifest(id=image, artifacts=()),
         snapshots=tuple(SnapshotIntent(id=one.id, desired=one.desired, after=one.after) for one in kept),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from nacre.control.auth.principals import Caller
-from nacre.control.services import checkpoint_views, pools, volume_attachments, volume_changes
+from nacre.control.services import checkpoint_views, pools, volume_attachments, volume_changes, volume_needs
 from nacre.control.services.template_capture import capture
 from nacre.control.store import checkpoints as store
 from nacre.control.store import pools as pool_store
@@ -100,6 +100,7 @@ async def bring_volumes(tx: Tx, caller: Caller, row: VmRow, source: Source) -> V
         origin = await volumes.get(tx, part.volume)
         if origin is None:
             continue  # it was lost with its node, and so is the checkpoint's part of it
+        await volume_needs.check(tx, row, origin, known[origin.pool], part.options)
         await pools.check_room(tx, known[origin.pool], origin.node, origin.size_bytes)
         await _clone(tx, caller, row, origin, part)
     if parts:
@@ -119,6 +120,7 @@ async def _clone(tx: Tx, caller: Caller, row: VmRow, origin: VolumeRow, part: Pa
         pool=origin.pool,
         node=origin.node,
         size_bytes=origin.size_bytes,
+        format=origin.format,
         source=VolumeSource(kind=SourceKind.SNAPSHOT, volume=origin.id, snapshot=snapshot),
         created_at=now,
         updated_at=now,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nacre.control.auth.principals import Caller
-from nacre.control.services import vms, volume_attachments, volume_changes
+from nacre.control.services import vms, volume_attachments, volume_changes, volume_needs
 from nacre.control.services.pools import check_room
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.store import nodes, pools
@@ -40,6 +40,7 @@ async def attach(
             "too_many_volumes", f"machine {vm.name} has {len(there)} volumes", hint="detach one first", field="volume"
         )
     pool = next(one for one in await pools.every(tx) if one.id == volume.pool)
+    await volume_needs.check(tx, vm, volume, pool, body.options)
     if volume.node is None and vm.node is not None:
         await check_room(tx, pool, vm.node, 0)
     used = {one.slot for one in there}

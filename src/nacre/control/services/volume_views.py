@@ -31,6 +31,7 @@ def out(view: VolumeView) -> VolumeOut:
         pool=PoolRef(id=view.pool, name=view.pool_name),
         node=None if view.node is None else NodeRef(id=view.node, name=view.node_name or ""),
         size_bytes=view.size_bytes,
+        format=view.format,
         actual_size_bytes=view.seen_size_bytes,
         used_bytes=view.used_bytes,
         source=SourceOut(kind=source.kind, image=source.image, volume=source.volume, snapshot=source.snapshot),

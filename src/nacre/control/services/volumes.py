@@ -25,13 +25,14 @@ from nacre.control.services.volume_changes import (
 from nacre.control.store import checkpoints, snapshots
 from nacre.control.store import volumes as store
 from nacre.control.store.db import Read, Tx
+from nacre.control.store.pools import PoolRow
 from nacre.control.store.projects import ProjectRow
 from nacre.control.store.volumes import VolumeRow
 from nacre.errors import ConflictError, InvalidInputError
 from nacre.model.ids import VolumeId
 from nacre.model.metadata import check_labels, check_name
 from nacre.model.units import format_size
-from nacre.model.volumes import LOCAL_POOL, SourceKind, VolumePhase, VolumeSource, Wish
+from nacre.model.volumes import LOCAL_POOL, DiskFormat, PoolKind, SourceKind, VolumePhase, VolumeSource, Wish
 from nacre.schema.common import Accepted, Page
 from nacre.schema.volumes import VolumeClone, VolumeCreate, VolumeOut, VolumeUpdate
 
@@ -62,9 +63,10 @@ async def create(tx: Tx, caller: Caller, body: VolumeCreate) -> Accepted[VolumeO
             )
         source = VolumeSource(kind=SourceKind.IMAGE, image=image.id, full=body.full)
     size = _size(body.size_bytes, least)
+    form = _format(pool, body.format or (DiskFormat.RAW if pool.kind is PoolKind.CEPH else DiskFormat.QCOW2))
     await pools.check_room(tx, pool, None, size)
     row = _row(tx, project, body, source, size)
-    return await _add(tx, caller, project, replace(row, pool=pool.id))
+    return await _add(tx, caller, project, replace(row, pool=pool.id, format=form))
 
 
 async def clone(
@@ -79,6 +81,7 @@ async def clone(
         volume=origin.id,
         snapshot=body.snapshot,
         full=body.full,
+        format=body.format,
     )
     owner = await projects.require(tx, caller, origin.project)
     return await _clone(tx, caller, owner, wanted)
@@ -167,6 +170,14 @@ async def _clone(tx: Tx, caller: Caller, project: ProjectRow, body: VolumeCreate
             hint="leave the pool out, and copy the content to a volume of another pool",
             field="pool",
         )
+    form = _format(pool, body.format or origin.format)
+    if form is not origin.format and not body.full:
+        raise InvalidInputError(
+            "clone_format",
+            f"volume {origin.name} is kept as {origin.format}, and a clone of another format shares nothing with it",
+            hint="ask for a full copy (`full: true`, `--full`), or leave the format out",
+            field="format",
+        )
     least, kept = origin.size_bytes, None
     if body.snapshot is not None:
         kept = await snapshots.get(tx, origin.id, body.snapshot)
@@ -182,7 +193,19 @@ async def _clone(tx: Tx, caller: Caller, project: ProjectRow, body: VolumeCreate
     size = _size(body.size_bytes, least)
     await pools.check_room(tx, pool, origin.node, size)
     row = _row(tx, project, body, source, size)
-    return await _add(tx, caller, project, replace(row, pool=pool.id, node=origin.node))
+    return await _add(tx, caller, project, replace(row, pool=pool.id, node=origin.node, format=form))
+
+
+def _format(pool: PoolRow, form: DiskFormat) -> DiskFormat:
+    """Return the format. Raises InvalidInputError for one that a pool does not keep."""
+    if pool.kind is PoolKind.CEPH and form is not DiskFormat.RAW:
+        raise InvalidInputError(
+            "format_of_pool",
+            f"pool {pool.name} is in a Ceph cluster, which keeps volumes raw",
+            hint="leave the format out, or use a pool of the kind directory",
+            field="format",
+        )
+    return form
 
 
 def _size(asked: int | None, least: int) -> int:
@@ -232,7 +255,11 @@ async def _add(tx: Tx, caller: Caller, project: ProjectRow, row: VolumeRow) -> A
         f"volume {row.name} was created ({row.source.kind})",
         actor=caller.actor,
         request_id=caller.request_id,
-        details={"source": msgspec.to_builtins(row.source), "size_bytes": row.size_bytes},
+        details={
+            "source": msgspec.to_builtins(row.source),
+            "size_bytes": row.size_bytes,
+            "format": row.format.value,
+        },
         first=True,
     )
     return await promise(tx, caller, row, "create")

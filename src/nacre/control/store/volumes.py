@@ -41,7 +41,7 @@ from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import NodeId, PoolId, ProjectId, SnapshotId, VmId, VolumeId, looks_like_id
 from nacre.model.nodes import NodeState
-from nacre.model.volumes import VolumePhase, VolumeSource, Wish
+from nacre.model.volumes import DiskFormat, VolumePhase, VolumeSource, Wish
 
 volumes = Table(
     "volumes",
@@ -53,6 +53,7 @@ volumes = Table(
     Column("pool", Text, ForeignKey("pools.id"), nullable=False),
     Column("node", Text, ForeignKey("nodes.id")),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("format", Choice(DiskFormat), nullable=False, server_default=DiskFormat.QCOW2.value),
     Column("source", Model(VolumeSource), nullable=False),
     Column("desired", Choice(Wish), nullable=False),
     Column("delete_requested_by", Text),
@@ -100,6 +101,7 @@ class VolumeRow:
     node: NodeId | None = None
     """Where it lies or, in a shared pool, the one that looks after it. None until it is first needed."""
     size_bytes: int
+    format: DiskFormat = DiskFormat.QCOW2
     source: VolumeSource
     desired: Wish = Wish.PRESENT
     delete_requested_by: str | None = None
@@ -206,7 +208,7 @@ async def add(tx: Tx, row: VolumeRow, *, taken: NacreError) -> None:
 
 async def save(tx: Tx, row: VolumeRow) -> None:
     """Store what may change of a volume that this transaction has locked."""
-    fixed = {"id", "project", "name", "pool", "source", "created_at"}
+    fixed = {"id", "project", "name", "pool", "format", "source", "created_at"}
     values = {name: value for name, value in vars(row).items() if name not in fixed}
     await tx.connection.execute(update(volumes).where(volumes.c.id == row.id).values(**values))
 

@@ -59,6 +59,10 @@ def test_its_makers_left_out(capability):
     assert not offers(made(NEWEST), capability)
 
 
+def test_of_disks_it_opens_those_that_every_hypervisor_does():
+    assert offers(made((1, 5, 0)), Capability.DISK_RAW)
+
+
 def test_what_is_not_quite_it_says_so():
     levels = {each: made(NEWEST)[each].level for each in (Capability.CONSOLE, Capability.DISK_RESIZE)}
     assert set(levels.values()) == {Level.EMULATED}

@@ -116,3 +116,8 @@ def test_what_takes_a_release_says_which(changes, release):
 def test_memory_may_be_shared_with_whoever_serves_a_disk():
     served = VhostUserDisk(id="far", socket=Path("/s"))
     build(launch(memory=MemoryOptions(shared=True), disks=(served,)), release=NEWEST)
+
+
+def test_a_volume_keeps_no_serial_number_here_unless_somebody_asked_for_one():
+    volume = "vol-00000000000000000000000001"
+    build(launch(disks=(disk(id=volume, options=DiskOptions(serial=volume[-20:])),)), release=NEWEST)

@@ -24,6 +24,7 @@ _NATIVE = (
     Capability.BALLOON,
     Capability.BALLOON_REPORTING,
     Capability.DISK_QCOW2,
+    Capability.DISK_RAW,
     Capability.DISK_DIRECT,
     Capability.DISK_QUEUES,
     Capability.DISK_SERIAL,

@@ -13,6 +13,7 @@ _ALWAYS = frozenset(
         Capability.PAUSE,
         Capability.BALLOON,
         Capability.BALLOON_STATS,
+        Capability.DISK_RAW,
         Capability.DISK_LIMITS,
         Capability.DISK_LIMITS_LIVE,
         Capability.NIC_TAP,

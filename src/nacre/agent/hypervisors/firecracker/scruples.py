@@ -9,7 +9,9 @@ from nacre.agent.hypervisors.firecracker.releases import Release, Since, knows
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic, RbdDisk, TapNic, UserNic, VhostUserDisk
 from nacre.model.convergence import FailureClass
 from nacre.model.hardware import ConsoleMode, DiskOptions, Graphics, HotplugMethod, NicOptions
+from nacre.model.ids import VolumeId
 from nacre.model.units import MIB
+from nacre.model.volumes import serial_of
 
 MAX_CPUS = 32
 TEMPLATES = frozenset({"C3", "T2", "T2S", "T2CL", "T2A", "V1N1"})
@@ -50,13 +52,13 @@ def refusal(what: str, hint: str = _ELSEWHERE, *, code: str = "unsupported_by_hy
 
 
 def check_disk(disk: Disk, release: Release) -> None:
-    """Raise DriverError for a disk that cannot be connected."""
+    """Raise DriverError for a disk that cannot be connected. The serial number that volumes have anyway is let go."""
     options = disk.options
     if isinstance(disk, RbdDisk):
         hint = "map the image on the node (rbd map) and give the machine the block device, or " + _ELSEWHERE
         raise refusal(f"disk {disk.id}, which is in a Ceph cluster", hint, code=_DISK)
     if isinstance(disk, DiskFile) and disk.format != "raw":
-        hint = "convert it to raw (qemu-img convert -O raw)"
+        hint = "use a raw one: `nacre volume clone NAME NAME-raw --full --format raw` makes one of a volume"
         raise refusal(f"disk {disk.id} in the format {disk.format}", hint, code=_DISK)
     if isinstance(disk, VhostUserDisk):
         _check_release(f"disk {disk.id}, which another process serves", releases.VHOST_USER_DISKS, release)
@@ -66,7 +68,7 @@ def check_disk(disk: Disk, release: Release) -> None:
         (options.direct, "direct I/O"),
         (options.queues != _USUAL_DISK.queues, "several queues"),
         (options.queue_size != _USUAL_DISK.queue_size, "a queue of another size"),
-        (options.serial, "a serial number of its own"),
+        (options.serial not in {"", serial_of(VolumeId(disk.id))}, "a serial number of its own"),
         (options.pci_segment, "another PCI segment"),
         (options.limit_group, "shared limits"),
     ):

@@ -30,6 +30,7 @@ _NATIVE = (
     Capability.MEMORY_PREFAULT,
     Capability.NUMA,
     Capability.DISK_QCOW2,
+    Capability.DISK_RAW,
     Capability.DISK_DIRECT,
     Capability.DISK_QUEUES,
     Capability.DISK_SERIAL,

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import BaseDisk
 from nacre.agent.storage.ceph.reach import Reach
-from nacre.agent.storage.directory import FORMATS
+from nacre.agent.storage.headers import FORMATS
 from nacre.agent.storage.qemu_img import CHANGE_S, COPY_S
 from nacre.model.convergence import FailureClass
 

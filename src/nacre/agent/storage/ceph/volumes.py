@@ -13,16 +13,17 @@ import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import RbdDisk
+from nacre.agent.storage import offer
 from nacre.agent.storage.base import BaseDisk, CloneOf, VolumeState, Writer
 from nacre.agent.storage.ceph import commands
 from nacre.agent.storage.ceph.answers import ClusterUsage, Info, Snapshot, Trashed, Usage, Watchers
 from nacre.agent.storage.ceph.reach import Reach
-from nacre.agent.storage.directory import check_size
+from nacre.agent.storage.headers import check_size
 from nacre.lib.threads import in_thread
 from nacre.model.ceph import CephAccess
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, SnapshotId, VolumeId, looks_like_id
-from nacre.model.volumes import CloneCost, PoolCapabilities, PoolObserved, SnapshotObserved
+from nacre.model.volumes import DiskFormat, PoolObserved, SnapshotObserved
 
 FEATURES = "layering,exclusive-lock,object-map,fast-diff,deep-flatten"
 T = TypeVar("T")
@@ -30,15 +31,6 @@ T = TypeVar("T")
 _KEY = "nacre.volume"
 _FOR = "for-"
 """What the snapshots are called that are there only until a clone is made."""
-_CAPABILITIES = PoolCapabilities(
-    shared=True,
-    snapshots=True,
-    live_snapshots=True,
-    clone=CloneCost.LAYERS,
-    grow=True,
-    live_grow=True,
-    thin=True,
-)
 _JSON = ("--format", "json")
 _QUIET = "--no-progress"
 
@@ -89,7 +81,7 @@ class CephVolumes:
             available=True,
             capacity_bytes=found.stored + found.max_avail,
             used_bytes=found.stored,
-            capabilities=_CAPABILITIES,
+            capabilities=offer.CEPH,
         )
 
     async def sweep(self) -> None:
@@ -148,7 +140,15 @@ class CephVolumes:
                 failure_class=FailureClass.WAITING,
             )
 
-    async def create(self, volume: VolumeId, *, size_bytes: int, base: BaseDisk | None, keep_base: bool) -> None:  # noqa: ARG002  # images are copied: the cluster cannot lean on a node's file
+    async def create(
+        self,
+        volume: VolumeId,
+        *,
+        size_bytes: int,
+        base: BaseDisk | None,
+        keep_base: bool,  # noqa: ARG002  # images are copied: the cluster cannot lean on a node's file
+        form: DiskFormat = DiskFormat.RAW,  # noqa: ARG002  # what the cluster keeps is raw, and nothing else
+    ) -> None:
         """See `base.VolumeStore`."""
         check_size(base, size_bytes)
         if await self._manifest(volume) is not None:
