@@ -152,6 +152,7 @@ class DirectoryVolumes:
         known = await in_thread(layers.tree, folder, manifest)
         found = layers.to_merge(manifest, known)
         if found is None:
+            await in_thread(layers.sweep, folder, manifest)  # who was interrupted may have left what it had merged
             return
         needless, taker = found
         below = known[needless].below
@@ -280,6 +281,7 @@ class DirectoryVolumes:
             ),
             restore_nonce=manifest.restore_nonce,
             unfinished=manifest.switching is not None,
+            coming=None if manifest.switching is None else manifest.switching.snapshot,
             mergeable=layers.to_merge(manifest, known) is not None,
         )
 
