@@ -85,8 +85,14 @@ def test_a_machine_is_put_back_before_it_is_started():
 def test_what_is_not_wanted_any_more_is_forgotten_also_if_it_was_never_finished(held):
     gone = wanted(desired=Wish.ABSENT)
     assert decided(vm_intent(checkpoints=(gone,)), held) == DropCheckpoint(gone)
-    assert decided(vm_intent(), held) == NOTHING
     assert decided(vm_intent(checkpoints=(gone,))) == NOTHING
+
+
+def test_of_what_is_not_named_only_what_was_never_finished_goes():
+    assert decided(vm_intent(), Held(checkpoints=frozenset({ONE}))) == NOTHING
+    assert decided(vm_intent(), Held(begun=frozenset({ONE}))) == DropCheckpoint(wanted(desired=Wish.ABSENT))
+    held = Held(begun=frozenset({ONE}))
+    assert decided(vm_intent(checkpoints=(wanted(),)), held) == TakeCheckpoint(wanted())
 
 
 def test_layers_are_merged_when_nothing_else_is_to_be_done():

@@ -1,9 +1,11 @@
 """Checkpoints on a node, from an intent to files and back: real disks, real processes of the fake hypervisor."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from nacre.agent.volumes.writing import GuestWriter
 from nacre.model.checkpoints import CheckpointSource, Consistency, Restoration
 from nacre.model.convergence import FailureClass
 from nacre.model.vms import Desired, Phase
@@ -139,6 +141,30 @@ async def test_layers_of_a_running_machine_are_merged(node):
         node.want(intent := newer(intent, checkpoints=(*intent.checkpoints, checkpoint(number))))
         await kept(node, intent.id, number, intent.generation)
     node.want(intent := newer(intent, checkpoints=tuple(checkpoint(n, desired=Wish.ABSENT) for n in (1, 2))))
+    await until(lambda: layers(node, intent.id) == 2)
+    check_tidy(node, intent.id)
+
+
+async def test_who_is_interrupted_while_layers_are_merged_goes_on_with_that(node, monkeypatch):
+    intent = vm_intent(disk_bytes=SIZE)
+    node.want(intent)
+    await node.shows(intent.id, Phase.RUNNING)
+    for number in (1, 2):
+        node.want(intent := newer(intent, checkpoints=(*intent.checkpoints, checkpoint(number))))
+        await kept(node, intent.id, number, intent.generation)
+    began, may_end = asyncio.Event(), asyncio.Event()
+    merge = GuestWriter.merge
+
+    async def slow(writer, layer):
+        began.set()
+        await may_end.wait()
+        await merge(writer, layer)
+
+    monkeypatch.setattr(GuestWriter, "merge", slow)
+    node.want(intent := newer(intent, checkpoints=tuple(checkpoint(n, desired=Wish.ABSENT) for n in (1, 2))))
+    await began.wait()
+    may_end.set()
+    node.want(newer(intent))
     await until(lambda: layers(node, intent.id) == 2)
     check_tidy(node, intent.id)
 

@@ -5,7 +5,7 @@ import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
-from nacre.agent.storage.layers import MANIFEST
+from nacre.agent.storage.layers import MANIFEST, Switching, read, write
 from nacre.agent.volume_executor import VolumeExecutor
 from nacre.agent.volumes.pools import Pools
 from nacre.lib.clock import SystemClock
@@ -99,6 +99,10 @@ class Bench:
         seen = self.told.get(intent.id)
         return seen is not None and seen.generation == intent.generation and satisfies(intent, seen)
 
+    def stuck(self, intent):
+        seen = self.told.get(intent.id)
+        return seen is not None and seen.generation == intent.generation and seen.failure is not None
+
 
 @pytest.fixture
 async def bench(tmp_path):
@@ -172,6 +176,32 @@ async def test_while_nobody_knows_who_has_it_open_nothing_is_done_to_a_volume(be
     bench.users.error = None
     bench.executor.look([ONE])
     await until(lambda: bench.told[ONE].phase is VolumePhase.ABSENT)
+
+
+async def test_a_snapshot_that_is_coming_is_told_of_until_it_is_gone(bench):
+    """Or the control plane would forget it, and nobody would ever have it dropped."""
+    await bench.want(DATA)
+    await bench.executor.close()
+    folder = bench.root / "volumes" / ONE
+    manifest = read(folder)
+    await bench.executor._pools.store(LOCAL_POOL)._overlay(folder, manifest.active, "next.qcow2")
+    switching = Switching(layer="next.qcow2", snapshot=KEPT)
+    write(folder, msgspec.structs.replace(manifest, switching=switching))
+    bench.told.clear()
+    bench.executor = bench.another()
+    bench.users.error = DriverError("unknown", "who?", hint="wait", failure_class=FailureClass.WAITING)
+    await bench.executor.begin()
+    kept = changed(generation=2, snapshots=(SnapshotIntent(id=KEPT, desired=Wish.PRESENT),))
+    bench.executor.want(NodeIntent(volumes=(kept,)))
+    await until(lambda: bench.stuck(kept))
+    assert bench.told[ONE].snapshots == ()
+    gone = changed(generation=3, snapshots=(SnapshotIntent(id=KEPT, desired=Wish.ABSENT),))
+    bench.executor.want(NodeIntent(volumes=(gone,)))
+    await until(lambda: bench.stuck(gone))
+    assert [one.id for one in bench.told[ONE].snapshots] == [KEPT]
+    bench.users.error = None
+    await bench.want(changed(gone, generation=4))
+    assert read(folder).snapshots == ()
 
 
 async def test_another_agent_finds_what_there_is(bench):

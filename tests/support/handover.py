@@ -264,26 +264,24 @@ class World:
 
     def report(self, agent: Agent) -> None:
         """What the agent says reaches the control plane."""
-        if not agent.up or not agent.known or agent.intent is None:
-            return
-        seen = _observed(agent)
-        said = Told(node=agent.node, vm=VM, outgoing=seen.outgoing, arriving=seen.arriving)
+        if agent.up and agent.known and agent.intent is not None:
+            self.heard(agent.node, _observed(agent))
+
+    def heard(self, node: NodeId, seen: VmObserved) -> None:
+        """What a node says of the machine is stored."""
+        said = Told(node=node, vm=VM, outgoing=seen.outgoing, arriving=seen.arriving)
         if said.stream in self.streams:
             before = self.streams[said.stream]
             after = after_report(before, said)
             if after != before:
                 self.streams[before.id] = replace(after, changed_at=self.now)
-        if (
-            self.vm.node == agent.node
-            and seen.fence == self.vm.fence
-            and seen.generation >= self.vm.observed_generation
-        ):
+        if self.vm.node == node and seen.fence == self.vm.fence and seen.generation >= self.vm.observed_generation:
             self.vm = replace(
                 self.vm,
                 observed_generation=seen.generation,
                 phase=seen.phase,
                 applied_reboot_nonce=seen.reboot_nonce,
-                run=RUN if seen.phase in {Phase.RUNNING, Phase.PAUSED} else self.vm.run,
+                run=(seen.run or RUN) if seen.phase in {Phase.RUNNING, Phase.PAUSED} else self.vm.run,
             )
 
     # Agents

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nacre.agent.steps import DropCheckpoint, MergeLayers, PutBack, TakeCheckpoint
 from nacre.agent.vms.presence import Presence
+from nacre.model.checkpoints import CheckpointIntent
 from nacre.model.ids import CheckpointId
 from nacre.model.vms import VmIntent
 from nacre.model.volumes import Wish
@@ -46,6 +47,9 @@ def urgent(
     for wanted in intent.checkpoints:
         if wanted.desired is Wish.ABSENT and wanted.id in held.checkpoints | held.begun:
             return DropCheckpoint(wanted)
+    # What was never finished was never told of: nobody else can know that it is to go.
+    for nameless in sorted(held.begun - {wanted.id for wanted in intent.checkpoints}):
+        return DropCheckpoint(CheckpointIntent(id=nameless, desired=Wish.ABSENT))
     return None
 
 

@@ -78,6 +78,8 @@ class VolumeState:
     restore_nonce: int = 0
     unfinished: bool = False
     """A guest was being told to write elsewhere when the agent ended: `VolumeStore.finish` first."""
+    coming: SnapshotId | None = None
+    """The snapshot that there will be once that is finished."""
     mergeable: bool = False
     """There are layers that nobody needs."""
 

@@ -167,6 +167,7 @@ class DirectoryVolumes(VolumeFolders):
         known = await in_thread(layers.tree, folder, manifest)
         found = layers.to_merge(manifest, known)
         if found is None:
+            await in_thread(layers.sweep, folder, manifest)  # who was interrupted may have left what it had merged
             return
         needless, taker = found
         below = known[needless].below

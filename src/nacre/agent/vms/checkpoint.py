@@ -89,12 +89,12 @@ async def drop(machine: Machine, checkpoint: CheckpointId, volumes: Sequence[Vol
 async def merge(machine: Machine, host: Host) -> None:
     """Merge one layer of the root disk that nobody needs into another. What fails is tried again another day."""
     async with host.pools.held([disk_of(machine.id)]):
-        machine.checkpoints.mergeable = False
         for part in await _parts(machine, (), host):
             try:
                 await part.store.finish(part.disk, part.writer)
                 await part.store.merge(part.disk, part.writer)
             except (NacreError, OSError) as error:
+                machine.checkpoints.mergeable = False
                 log.warning("vm.not_merged", vm=machine.id, error=str(error), next="tried again with the next change")
                 return
         await look(machine, host)

@@ -12,7 +12,7 @@ from nacre.errors import NacreError
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
 from nacre.model.convergence import Failure, FailureClass
-from nacre.model.volumes import VolumeObserved, VolumePhase, Wish
+from nacre.model.volumes import SnapshotObserved, VolumeObserved, VolumePhase, Wish
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -66,8 +66,18 @@ class Volume:
             size_bytes=state.size_bytes,
             used_bytes=state.used_bytes,
             restore_nonce=state.restore_nonce,
-            snapshots=state.snapshots,
+            snapshots=(*state.snapshots, *self._in_the_way()),
         )
+
+    def _in_the_way(self) -> tuple[SnapshotObserved, ...]:
+        """Return the snapshot that will be there and is not wanted: nobody may believe yet that there is none."""
+        state = self.state
+        if state is None or state.coming is None:
+            return ()
+        wanted = {one.id for one in self.record.intent.snapshots if one.desired is Wish.PRESENT}
+        if state.coming in wanted:
+            return ()
+        return (SnapshotObserved(id=state.coming, size_bytes=state.size_bytes, taken_at=self._clock.now()),)
 
     def _phase(self) -> VolumePhase:
         if self.record.deleted:

@@ -55,6 +55,11 @@ def content(disk, offset=0):
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
+def opened(guest):
+    """The files that a guest's process has open."""
+    return {str(link.readlink()) for link in Path(f"/proc/{guest.handle.pid}/fd").iterdir()}
+
+
 async def write(shell, text, at=0):
     done = await shell.run(f"echo {text} | dd of=/dev/vda bs=512 seek={at} conv=fsync,notrunc 2>&1")
     assert "records out" in done
@@ -85,6 +90,7 @@ async def test_a_guest_goes_on_in_another_layer_and_what_was_there_stays(lab, pl
     for _ in range(2):
         await guest.merge_disk(VOLUME, two.path)
     assert backing(three) == one.path.name
+    assert str(two.path) not in opened(guest), "it still holds the layer that was merged"
     two.path.unlink()
     assert "delta" in await shell.run("dd if=/dev/vda bs=5 count=1 2>/dev/null")
     await guest.resize_disk(VOLUME, 32 * MIB)
@@ -108,6 +114,7 @@ async def test_a_lower_layer_is_merged_while_the_guest_writes_to_an_upper_one(la
         await guest.switch_disk(VOLUME, layers[-1])
     await guest.merge_disk(VOLUME, layers[1].path)  # into layers[2], which stays
     assert backing(layers[2]) == one.path.name
+    assert str(layers[1].path) not in opened(guest)
     layers[1].path.unlink()
     for index in range(1, 4):
         assert f"word{index}" in await shell.run(f"dd if=/dev/vda bs=512 skip={index} count=1 2>/dev/null | head -c 5")

@@ -23,6 +23,7 @@ from nacre.agent.hypervisors.qemu import (
     checkpoints,
     command_line,
     firmware,
+    layering,
     limiting,
     states,
     taps,
@@ -205,6 +206,7 @@ class QemuHypervisor:
             process.close()
             await qmp.close()
             return None
+        await layering.tidy(Talk(partial(_itself, qmp)))
         return QemuGuest(launch, handle or await self._new_handle(process, qmp), process, qmp)
 
     async def _frozen(self, launch: Launch) -> Guest | None:

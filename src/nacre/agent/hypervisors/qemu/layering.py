@@ -23,6 +23,7 @@ from nacre.agent.hypervisors.qemu.talk import Talk
 
 _LOOK_S = 0.05
 _FORMAT = "qcow2"
+_UNNAMED = "#"
 
 
 async def written(talk: Talk, disk: str) -> Node | None:
@@ -35,6 +36,7 @@ async def written(talk: Talk, disk: str) -> Node | None:
 
 async def switch(talk: Talk, disk: str, layer: DiskFile) -> None:
     """Have the guest write to an overlay. Raises DriverError; then it writes where it did."""
+    await tidy(talk)
     nodes = await talk.nodes()
     now = await _format_node(talk, disk, nodes)
     if path_of(now.file) == layer.path:
@@ -49,6 +51,7 @@ async def switch(talk: Talk, disk: str, layer: DiskFile) -> None:
 
 async def merge(talk: Talk, layer: Path) -> None:
     """Copy a layer into the one above and leave it out from then on. Raises DriverError; then it is still needed."""
+    await tidy(talk)
     above = await _above(talk, layer)
     if above is None:
         return  # nothing here reads it
@@ -69,6 +72,26 @@ async def merge(talk: Talk, layer: Path) -> None:
             "two layers of a disk could not be merged while the machine runs",
             hint="is the node's storage full? It is tried again",
         )
+    await tidy(talk)
+
+
+async def tidy(talk: Talk) -> None:
+    """Have QEMU close the layers that no disk goes through any more; it keeps what it was told of by name until then.
+
+    Also what an earlier agent was about to put on top of a disk, which is told again. What is in use QEMU keeps.
+    """
+    nodes = {name: node for name, node in (await talk.nodes()).items() if not name.startswith(_UNNAMED)}
+    tops = {one.inserted.node_name for one in await talk.ask(list[answers.Drive], "query-block") if one.inserted}
+    written = {path_of(node.file) for name, node in nodes.items() if name in tops}
+    left = {name: node for name, node in nodes.items() if node.drv == _FORMAT and path_of(node.file) not in written}
+    while True:
+        read = {path_of(node.backing_file) for node in (await talk.nodes()).values()}
+        needless = [name for name, node in left.items() if path_of(node.file) not in read]
+        for name in needless:
+            await talk.attempt("blockdev-del", {"node-name": name})
+            del left[name]
+        if not needless:
+            return
 
 
 async def clear(talk: Talk, disk: str) -> list[str]:
