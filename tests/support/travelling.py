@@ -117,8 +117,10 @@ async def shared_pool(platform: Cloud, name: str = "nfs", *, nodes: tuple[str, .
 
 async def with_volume(platform: Cloud, volume: str = "data", *, vm: str = "web", pool: str | None = None) -> None:
     """A machine gets a new volume, by default one of its node."""
-    body = VolumeCreate(name=volume, size_bytes=GIB) if pool is None else VolumeCreate(
-        name=volume, size_bytes=GIB, pool=pool
+    body = (
+        VolumeCreate(name=volume, size_bytes=GIB)
+        if pool is None
+        else VolumeCreate(name=volume, size_bytes=GIB, pool=pool)
     )
     async with platform.db.write() as tx:
         await volumes.create(tx, by("volume:create"), body)

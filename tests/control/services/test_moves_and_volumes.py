@@ -1,4 +1,4 @@
-"""Machines that move while they run, and their volumes: those that the new node reaches follow, when the machine does."""
+"""Machines that move while they run, and their volumes: those that the new node reaches follow, when that is done."""
 
 import pytest
 
@@ -17,8 +17,8 @@ from support.travelling import (
     holders,
     openers,
     shared_pool,
-    travelling,
     traveller,
+    travelling,
     volume_row,
     with_volume,
 )
