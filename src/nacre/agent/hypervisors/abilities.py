@@ -280,6 +280,18 @@ class CanTakeOver(Protocol):
 
 
 @runtime_checkable
+class CanClose(Protocol):
+    """Ability of a guest: its process lets go of its disks in good order, which storage that many hosts reach notes."""
+
+    async def close(self) -> None:
+        """End the process of a guest that stands still; by force if it takes long. For one that is not to go on here.
+
+        Returns when it is gone. Raises DriverError.
+        """
+        ...
+
+
+@runtime_checkable
 class CanReceiveHeld(Protocol):
     """Ability of a driver: takes a guest in with the content of its disks, and does not let it run by itself."""
 

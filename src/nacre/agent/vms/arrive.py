@@ -108,7 +108,7 @@ async def _received(
 async def reject(machine: Machine, host: Host) -> None:
     """Leave nothing of what has come. May be repeated. Raises DriverError and OSError."""
     if machine.guest is not None:
-        await kill(machine, machine.guest)
+        await kill(machine, machine.guest, elsewhere=True)
     elif machine.presence is not Presence.NONE:
         await end_unseen(machine, host)
     place = host.place(machine.id)

@@ -95,6 +95,11 @@ def out_of_reach(vm: VmRow, target: NodeRow) -> str:
     return f"{target.name} does not reach its volume {vm.tie.because}"
 
 
+def is_kept(vm: VmRow) -> bool:
+    """Whether a machine can be on no other node, running or not, because of its volumes."""
+    return vm.tie is not None and bool(vm.tie.nodes) and set(vm.tie.nodes) <= {vm.node}
+
+
 def changed_since(vm: VmRow) -> str:
     """Return what of a machine was changed so that the guest that is being copied is not what it should be any more."""
     changed = restart_required(vm.spec, vm.run, _attached(vm))
@@ -119,7 +124,7 @@ def _stays(vm: VmRow) -> str:
         return "its checkpoints stay on its node"
     if vm.source is not None:
         return "its disk shares layers with a checkpoint on its node"
-    if vm.tie is not None and vm.tie.nodes and set(vm.tie.nodes) <= {vm.node}:
+    if vm.tie is not None and is_kept(vm):
         return f"no other node reaches its volume {vm.tie.because}"
     return ""
 

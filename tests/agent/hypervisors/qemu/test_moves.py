@@ -12,6 +12,7 @@ import pytest
 
 from nacre.agent.hypervisors.abilities import (
     CanCheckpoint,
+    CanClose,
     CanMigrate,
     CanReceive,
     CanRestore,
@@ -557,6 +558,11 @@ async def test_resuming_is_enough_to_have_it(lab):
     await shell.until("head -c 6 /dev/vdb", "before")
     await counts_on(shell, couple.counted)
     couple.end()
+    assert isinstance(couple.guest, CanClose)
+    await couple.guest.close()
+    assert await couple.guest.state() is GuestState.GONE
+    assert not is_free(shared)
+    await shell.run("echo after | dd of=/dev/vdb bs=512 conv=notrunc,fsync 2>/dev/null")
 
 
 async def test_the_sender_takes_it_back_although_the_receiver_is_still_there(lab):
