@@ -9,6 +9,7 @@ from nacre.agent.passages import Crossing, coming, going
 from nacre.agent.planner import Known, decide
 from nacre.agent.vms.presence import Presence
 from nacre.model.arrivals import VmArrival
+from nacre.model.convergence import FailureClass
 from nacre.model.ids import NodeId, StreamId
 from nacre.model.migrations import ArrivalState, Outgoing
 from nacre.model.vms import Desired
@@ -85,3 +86,11 @@ def test_what_has_come_runs_only_when_it_belongs_here_by_that_very_stream(
         assert decide(newer(VM, arrived_by=stream), known, 0.0) == do.Reject()
     ours = newer(VM, arrived_by=ONE)
     assert decide(ours, known, 0.0) == do.Accept(ours)
+
+
+def test_what_cannot_be_taken_over_yet_is_tried_again_after_a_pause() -> None:
+    ours = newer(VM, arrived_by=ONE)
+    here = Crossing(arriving=ONE, arrival=ArrivalState.ARRIVED)
+    known = Known(intent=VM, presence=Presence.PAUSED, crossing=here, failure=FailureClass.TRANSIENT, retry_at=7.0)
+    assert decide(ours, known, 1.0) == do.RetryAt(7.0)
+    assert decide(ours, known, 7.0) == do.Accept(ours)

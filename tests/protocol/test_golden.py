@@ -12,7 +12,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from nacre.model.arrivals import VmArrival
+from nacre.model.arrivals import ArrivingVolume, VmArrival
 from nacre.model.capabilities import Level, Offered
 from nacre.model.checkpoints import (
     CheckpointIntent,
@@ -330,6 +330,7 @@ INTENT = NodeIntent(
             stream=STREAM_ID,
             source=NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz"),
             vm=VM_INTENT,
+            volumes=(ArrivingVolume(id=VOLUME, name="data", pool=POOL_INTENT.id),),
         ),
     ),
     retired=(RetiredVm(id=VM, fence=3),),

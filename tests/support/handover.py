@@ -1,19 +1,25 @@
 """A move of a running machine as a world of few parts: the control plane's rows, two agents, two processes, one line.
 
-What decides is the real thing: `move_steps.next_step`, `move_streams.after_report` and the planner. What acts is a
-model of it, one step at a time, in any order, with deaths in between. `check` must hold after every step.
+What decides is the real thing: `move_steps.next_step`, `move_streams.after_report`, the planner, and `volume_users` of
+a volume that both nodes reach. What acts is a model of it, one step at a time, in any order, with deaths in between.
+`check` must hold after every step.
 """
 
 import random
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 
 from nacre.agent import steps as do
+from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.passages import Crossing
 from nacre.agent.planner import Known, arrivals, decide, voids, wanted
+from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
+from nacre.agent.volume_users import user_of
 from nacre.control.services import move_steps
 from nacre.control.services.live_moves import MAX_ATTEMPTS
 from nacre.control.store.move_streams import StreamRow, Told, after_report
@@ -22,12 +28,13 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.model.arrivals import VmArrival
 from nacre.model.copies import RetiredVm
-from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, StreamId, VmId
+from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, StreamId, VmId, VolumeId
 from nacre.model.images import ImageManifest
 from nacre.model.migrations import ArrivalObserved, ArrivalState, Outgoing, OutgoingObserved, SendState
 from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveState, step
 from nacre.model.nodes import NodeState
 from nacre.model.vms import Desired, Phase, RunInfo, VmIntent, VmObserved, VmSpec
+from nacre.model.volumes import LOCAL_POOL, VolumeAttachment, VolumeIntent, Wish
 from nacre.protocol.messages import NodeIntent
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -41,6 +48,16 @@ RUN = RunInfo(
     accelerator_reason="",
     cpus=SPEC.cpus,
     memory_bytes=SPEC.memory_bytes,
+)
+VOLUME = VolumeId("vol-" + "0" * 26)
+DATA = VolumeIntent(
+    id=VOLUME,
+    project=ProjectId("prj-1"),
+    name="data",
+    generation=1,
+    desired=Wish.PRESENT,
+    pool=LOCAL_POOL,
+    size_bytes=1 << 20,
 )
 NO_PROCESS, RUNS, PAUSED, SENT, WAITS, HELD = "none", "runs", "paused", "sent", "waits", "held"
 """What a process is at: `sent` stands still because all has left, `waits` for what comes, `held` has it."""
@@ -74,6 +91,10 @@ class Agent:
     outgoing: OutgoingObserved | None = None
     arrival: ArrivalObserved | None = None
     offered: bool = False
+    layer: int = 0
+    """The file of the volume that the process has open."""
+    writes: bool = False
+    """Whether the process has the volume for itself: it would write if the guest did."""
 
 
 @dataclass
@@ -90,6 +111,10 @@ class World:
     """The stream of which all has left the one process and not all has reached the other."""
     held_by: StreamId | None = None
     """The stream by which what the target holds has come."""
+    home: NodeId = A
+    """The node of the volume's row."""
+    layer: int = 0
+    """The file of the volume that is to be written, as its pool says."""
     boots: int = 1
     losses: int = 0
     """Processes that were killed, and whatever else makes a fresh start right."""
@@ -135,6 +160,7 @@ class World:
         )
         self.retired: int | None = None
         self.a.intent, self.a.known, self.a.process = self._intent(), True, RUNS
+        self.a.writes = True
         self.a.desired = self.told(A)
 
     # What must hold
@@ -145,6 +171,11 @@ class World:
     def check(self) -> None:
         assert len(self.running()) <= 1, self.log
         assert self.boots <= 1 + self.losses, self.log
+        writers = [agent for agent in (self.a, self.b) if agent.writes]
+        assert len(writers) <= 1, self.log
+        assert all(agent.writes for agent in (self.a, self.b) if agent.process == RUNS), self.log
+        assert all(agent.layer == self.layer for agent in writers), self.log
+        assert self.home == self.vm.node, self.log
 
     # The control plane
 
@@ -169,7 +200,7 @@ class World:
                 self._raise(
                     node=B, fence=self.vm.fence + 1, arrived_by=self.move.stream, observed_generation=0, run=None
                 )
-                self.vm = replace(self.vm, phase=Phase.PENDING)
+                self.vm, self.home = replace(self.vm, phase=Phase.PENDING), B
             case move_steps.TakeBack():
                 self._withdraw()
                 self._to(MoveState.PENDING, target=None, ordered=False)
@@ -236,6 +267,7 @@ class World:
             reboot_nonce=row.reboot_nonce,
             fence=row.fence,
             arrived_by=row.arrived_by,
+            volumes=(VolumeAttachment(volume=VOLUME),),
             force_stop=True,
         )
         return msgspec.structs.replace(intent, **changes)
@@ -254,7 +286,7 @@ class World:
             there = self._intent(fence=self.vm.fence + 1)
             coming = (VmArrival(stream=self.move.stream, source=A, vm=there),)
         gone = (RetiredVm(id=VM, fence=self.retired),) if self.retired is not None and node == A else ()
-        return NodeIntent(vms=vms, arrivals=coming, retired=gone)
+        return NodeIntent(vms=vms, arrivals=coming, retired=gone, volumes=(DATA,) if self.home == node else ())
 
     # Messages
 
@@ -306,11 +338,13 @@ class World:
         match todo:
             case do.Accept(intent=intent):
                 agent.known, agent.intent = True, intent
+                agent.writes |= agent.arriving is not None and agent.process == HELD
                 agent.arriving, agent.arrival, agent.offered = None, None, False
             case do.Adopt():
                 agent.seen = True
             case do.Start():
                 agent.process, agent.reboots = RUNS, agent.intent.reboot_nonce if agent.intent else 0
+                agent.writes, agent.layer = True, self.layer
                 self.boots += 1
             case do.Stop() | do.Reboot():
                 self._end(agent)
@@ -320,7 +354,7 @@ class World:
                 assert agent.process in {PAUSED, HELD}, self.log
                 came = agent.intent.arrived_by if agent.intent is not None else None
                 assert agent.process == PAUSED or came == self.held_by, self.log
-                agent.process = RUNS
+                agent.process, agent.writes = RUNS, True
             case do.RecordNonces(reboot=reboot):
                 agent.reboots = reboot
             case do.Retire() | do.Reject():
@@ -349,7 +383,7 @@ class World:
             case do.Recall():
                 self.cut()
                 if agent.process == SENT:
-                    agent.process = RUNS
+                    agent.process, agent.writes = RUNS, True
                 agent.sending, agent.outgoing = None, None
             case do.Await(arrival=arrival):
                 self._await(agent, arrival)
@@ -357,6 +391,7 @@ class World:
                 assert agent.arriving is not None
                 stream, agent.offered = agent.arriving[0], False
                 agent.arriving, agent.process = (stream, True), WAITS
+                agent.layer = self.layer
                 self._arrival(agent, ArrivalState.COPYING)
                 if self.a.up and self.a.outgoing == OutgoingObserved(stream=stream, state=SendState.WAITING):
                     self.copying = stream
@@ -404,11 +439,24 @@ class World:
     def _end(self, agent: Agent) -> None:
         if agent.process in {RUNS, WAITS}:
             self.cut()
-        agent.process = NO_PROCESS
+        agent.process, agent.writes = NO_PROCESS, False
 
     def _forget(self, agent: Agent) -> None:
         agent.known, agent.intent, agent.sending, agent.arriving = False, None, None, None
         agent.outgoing, agent.arrival, agent.offered = None, None, False
+
+    def change_volume(self, agent: Agent) -> None:
+        """The agent does what changes the files of the volume, such as taking a snapshot, if it may."""
+        if not agent.up or agent.desired is None or agent.desired.volumes == ():
+            return
+        try:
+            user = user_of([_machine(agent)], VOLUME)
+        except DriverError:
+            return
+        self.log.append(f"{agent.node} changes the volume")
+        self.layer += 1
+        if user is not None:
+            agent.layer = self.layer
 
     # What happens by itself
 
@@ -416,6 +464,7 @@ class World:
         """What the one process sends has left it; or what has left it has come."""
         if self.copying is not None and self.a.process == RUNS:
             self.a.process, self.in_flight, self.copying = SENT, self.copying, None
+            self.a.writes = False
         elif self.in_flight is not None and self.b.process == WAITS:
             self.b.process, self.held_by, self.in_flight = HELD, self.in_flight, None
 
@@ -444,7 +493,7 @@ class World:
             return
         self.losses += 1
         self.cut()
-        agent.process = NO_PROCESS
+        agent.process, agent.writes = NO_PROCESS, False
 
     def fail_over(self) -> None:
         """The source is given up: its lease has ended, and nothing runs there. The token is the reserved one."""
@@ -452,6 +501,7 @@ class World:
             return
         self.kill_agent(self.a)
         self.losses += 1
+        self.a.writes, self.home = False, B
         self.a.process, self.a.desired = NO_PROCESS, None  # and without a lease nothing is started there
         self.retired = self.vm.fence
         self._raise(node=B, fence=self.vm.fence + 1, arrived_by=None, observed_generation=0, run=None)
@@ -516,6 +566,23 @@ def _known(agent: Agent) -> Known | None:
             offered=agent.offered,
         ),
     )
+
+
+def _machine(agent: Agent) -> Machine:
+    """As much of it as tells who has a volume open."""
+    alive = agent.process != NO_PROCESS
+    info = SimpleNamespace(volumes=(VOLUME,), exited_at=None if alive else NOW)
+    record = SimpleNamespace(
+        sending=agent.sending,
+        arriving=agent.arriving,
+        intent=agent.intent,
+        run=SimpleNamespace(info=info) if agent.known else None,
+        plugging=(),
+        starting=None,
+    )
+    presence = PRESENCE[agent.process] if agent.seen else Presence.UNKNOWN
+    guest = object() if alive and agent.seen else None
+    return cast("Machine", SimpleNamespace(record=record, presence=presence, guest=guest, frozen=False))
 
 
 def _observed(agent: Agent) -> VmObserved:

@@ -26,6 +26,8 @@ from support.relay import Relay
 from support.wallclock import WallClock
 from support.witness import Recorder
 
+SHARED = "shared"
+"""A folder that all nodes see, in which pools may be."""
 API_PORT = 7480
 GATEWAY_PORT = 7481
 MEMORY = 112 << 20
@@ -52,7 +54,9 @@ class Node:
 
     def configure(self, join: str) -> None:
         """Write what an operator would."""
-        values = {"data_dir": str(self.data), "run_dir": str(self.run), "join": join, "node_name": self.name}
+        shared = self.data.parent / SHARED
+        values: dict[str, Any] = {"data_dir": str(self.data), "run_dir": str(self.run), "join": join}
+        values |= {"node_name": self.name, "pool_roots": [str(shared)]}
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
 
     def guests(self) -> dict[str, list[int]]:
@@ -119,6 +123,7 @@ class Fleet(Platform):
 
     def start(self) -> "Fleet":
         """Bring everything up and import the image that claims."""
+        self.shared.mkdir(mode=0o711)
         for _ in self._hosts:
             self.add_control()
         self.claim()
@@ -128,6 +133,11 @@ class Fleet(Platform):
         image = claimant.claiming_image()
         self.import_image("claiming", {"kernel": image.kernel, "initrd": image.initrd}, kernel_args=image.kernel_args)
         return self
+
+    @property
+    def shared(self) -> Path:
+        """The folder that all nodes see."""
+        return self.root / SHARED
 
     def add_control(self) -> Program:
         """Start the next replica on its host."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.agent.consoles import Consoles
+from nacre.agent.crossings import Gate
 from nacre.agent.executor import Executor
 from nacre.agent.host.cgroups import Cgroups, Layout
 from nacre.agent.host.proof import AccelerationProof
@@ -43,13 +44,15 @@ class Node:
     copied: int = 0
     fetched: int = 0
     driver: Hypervisor | None = None
+    gate: Gate = field(default_factory=Nobody)
+    pool_roots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("vms", "images", "run"):
             (self.root / name).mkdir(exist_ok=True)
         self.driver = self.driver or registry.load("fake", self.root / "state")
         self.records = RecordStore(self.root)
-        self.pools = Pools(self.root, clock=SystemClock())
+        self.pools = Pools(self.root, clock=SystemClock(), roots=self.pool_roots)
         self.pools.prepare()
         self.consoles = Consoles()
         self.host = self._host()
@@ -121,7 +124,7 @@ class Node:
             self.host,
             self.consoles,
             lines=Nobody(),
-            gate=Nobody(),
+            gate=self.gate,
             told=self.told.append,
             forgotten=lambda _vm: None,
             copied=self._note_copies,

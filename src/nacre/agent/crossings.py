@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from nacre.agent.hypervisors.abilities import CanTakeOver
 from nacre.agent.hypervisors.base import Guest, GuestState
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.steps import Await, Crossing, Recall, Receive, Recollect, Reject, Send
@@ -86,7 +87,7 @@ class Crossings:
                 await migrate.recollect(machine)
             case Recall():
                 await self.stop(machine.id)
-                await migrate.recall(machine)
+                await migrate.recall(machine, self._host)
             case Await(arrival=arrival):
                 await self._await(machine, arrival)
             case Receive():
@@ -96,8 +97,14 @@ class Crossings:
                 await arrive.reject(machine, self._host)
 
     async def landed(self, machine: Machine) -> None:
-        """A machine that has come belongs here now: nobody is listened to any more."""
+        """A machine that has come belongs here now: nobody is listened to any more, and its disks are its own.
+
+        Raises DriverError.
+        """
         await self._forget(machine)
+        guest = machine.guest
+        if machine.record.arriving is not None and isinstance(guest, CanTakeOver) and not machine.frozen:
+            await guest.take_over()
         machine.arrival = None
 
     async def stop(self, vm: VmId) -> None:
@@ -143,7 +150,7 @@ class Crossings:
         if was is not None and was.stream == arrival.stream and was.received:
             await self._found(machine, arrival.stream)
             return
-        machine.note(arriving=arrive.begun(arrival.stream), intent=arrival.vm)
+        machine.note(arriving=arrive.begun(arrival), intent=arrival.vm)
         lost = self._lost[machine.id] = asyncio.Event()
         try:
             await arrive.prepare(machine, arrival, self._host)

@@ -250,7 +250,7 @@ def _decide(
     if told is None:
         return Forget() if known.deleted and synced else NOTHING
     if told.generation > known.generation and not refused:
-        return Accept(told)
+        return Accept(told) if known.crossing.arriving is None else _at(known, now, Accept(told))
     if known.intent is None:
         return NOTHING
     return _toward(known.intent, known, now)

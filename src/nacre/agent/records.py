@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from nacre.lib.files import sync_folder, write_atomically
+from nacre.model.arrivals import ArrivingVolume
 from nacre.model.ids import CheckpointId, RunId, StreamId, VmId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
@@ -52,6 +53,8 @@ class Arriving(msgspec.Struct, frozen=True, kw_only=True):
     stream: StreamId
     received: bool = False
     """A process for it was about to be started."""
+    volumes: tuple[ArrivingVolume, ...] = ()
+    """Where its volumes are."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

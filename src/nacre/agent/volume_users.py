@@ -14,10 +14,14 @@ from nacre.agent.volumes.pools import NOT_READY
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId, VolumeId
 
+MOVING = "volume_user_moving"
+
 
 def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
     """Return the guest that has a volume open, None if surely none has. Raises DriverError while nobody knows."""
     for machine in machines:
+        if is_between(machine) and (_may_open(machine, volume) or volume in open_volumes(machine)):
+            raise _moving()
         if volume in open_volumes(machine) and machine.presence is not Presence.NONE:
             if machine.guest is None or machine.presence is Presence.LEAVING or machine.frozen:
                 raise _uncertain()
@@ -26,6 +30,11 @@ def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
         if begun and machine.presence is Presence.UNKNOWN and _may_open(machine, volume):
             raise _uncertain()
     return None
+
+
+def is_between(machine: Machine) -> bool:
+    """Whether it is not settled which node a machine runs on: another one may write to its volumes, or is about to."""
+    return machine.record.sending is not None or machine.record.arriving is not None
 
 
 def release_waiting(machines: Iterable[Machine], volume: VolumeId) -> list[VmId]:
@@ -50,6 +59,15 @@ def _uncertain() -> DriverError:
         "volume_user_unknown",
         "the machine that has the volume open does not answer yet",
         hint="it goes on by itself when the machine does, or is off",
+        failure_class=FailureClass.WAITING,
+    )
+
+
+def _moving() -> DriverError:
+    return DriverError(
+        MOVING,
+        "the machine that has the volume open is just being moved",
+        hint="it goes on by itself when that has ended",
         failure_class=FailureClass.WAITING,
     )
 

@@ -2,8 +2,16 @@
 
 import msgspec
 
-from nacre.model.ids import NodeId, StreamId
+from nacre.model.ids import NodeId, PoolId, StreamId, VolumeId
 from nacre.model.vms import VmIntent
+
+
+class ArrivingVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume of a machine that is about to come: it is there already, in a pool that both nodes reach."""
+
+    id: VolumeId
+    name: str
+    pool: PoolId
 
 
 class VmArrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,3 +23,5 @@ class VmArrival(msgspec.Struct, frozen=True, kw_only=True):
     """Only this node is listened to."""
     vm: VmIntent
     """As it will be once it belongs here, with the token that is reserved for that."""
+    volumes: tuple[ArrivingVolume, ...] = ()
+    """Where its volumes are, which are its own node's until it belongs here."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from nacre.model.ids import NodeId, StreamId
+from nacre.model.ids import NodeId, StreamId, VolumeId
 
 DOWNTIME_MS = 300
 
@@ -52,6 +52,14 @@ class DiskOffer(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class VolumeOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume that the machine has open, and that the target opens as well."""
+
+    id: VolumeId
+    layer: str = ""
+    """The file that is written, as it is called in its folder; empty if the volume is not made of files."""
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """What a source tells the target's agent of what comes."""
 
@@ -67,6 +75,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """As much as it began with."""
     disks: tuple[DiskOffer, ...] = ()
     """Those whose content comes."""
+    volumes: tuple[VolumeOffer, ...] = ()
+    """Those that both nodes reach. Nobody changes what they are made of until it is known where the machine runs."""
 
 
 class OutgoingObserved(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,11 +4,14 @@ import msgspec
 import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.volumes.pools import Pools
+from nacre.agent.storage import layers
+from nacre.agent.volumes.pools import NOT_READY, Pools
 from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
 from nacre.lib.clock import SystemClock
+from nacre.model.arrivals import ArrivingVolume
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import PoolId, VolumeId
+from nacre.model.migrations import VolumeOffer
 from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment
 from support.waiting import until
 from support.wire_volumes import POOL_INTENT, VOLUME_INTENT
@@ -134,3 +137,66 @@ def test_records_outlive_the_agent_and_a_damaged_one_is_set_aside(tmp_path):
     assert {path.name for path in folder.iterdir()} == {f"{record.id}.json", "vol-broken.damaged"}
     records.remove(record.id)
     assert records.load_all() == {}
+
+
+# Volumes of machines that come from other nodes
+
+
+HOME = ArrivingVolume(id=ONE, name="data", pool=FAST)
+ATTACHED = VolumeAttachment(volume=ONE)
+
+
+async def shared(pools, allowed, *, made=True):
+    pools.want([msgspec.structs.replace(pool(allowed), shared=True)])
+    if made:
+        await pools.store(FAST).create(ONE, size_bytes=1 << 20, base=None, keep_base=False)
+
+
+async def test_a_volume_of_a_machine_that_comes_is_opened_without_a_record_of_it(pools, allowed):
+    await shared(pools, allowed)
+    (disk,) = await pools.arriving([ATTACHED], [HOME])
+    assert (disk.id, disk.options.serial, disk.read_only) == (ONE, ONE[-20:], False)
+    assert disk.path.parent == allowed / ONE
+    assert pools.known == pools.records.load_all() == {}
+    (disk,) = await pools.arriving([msgspec.structs.replace(ATTACHED, read_only=True)], [HOME])
+    assert disk.read_only
+
+
+@pytest.mark.parametrize(
+    ("home", "code"),
+    [
+        ([], "volume_elsewhere"),
+        ([msgspec.structs.replace(HOME, pool=LOCAL_POOL)], "volume_elsewhere"),
+        ([msgspec.structs.replace(HOME, pool=PoolId("pool-unknown"))], "volume_elsewhere"),
+        ([HOME], "volume_missing"),
+    ],
+    ids=["nothing known", "local", "no such pool", "not there"],
+)
+async def test_what_other_nodes_do_not_share_is_refused_and_never_made(pools, allowed, home, code):
+    await shared(pools, allowed, made=False)
+    with pytest.raises(DriverError) as caught:
+        await pools.arriving([ATTACHED], home)
+    assert caught.value.code == code
+    assert caught.value.hint
+    assert list(allowed.iterdir()) == []
+
+
+async def test_a_volume_that_was_being_switched_when_an_agent_ended_is_waited_for(pools, allowed):
+    await shared(pools, allowed)
+    folder = allowed / ONE
+    manifest = layers.read(folder)
+    layers.write(folder, msgspec.structs.replace(manifest, switching=layers.Switching(layer=manifest.active)))
+    with pytest.raises(DriverError) as caught:
+        await pools.arriving([ATTACHED], [HOME])
+    assert caught.value.code == NOT_READY
+
+
+async def test_what_is_offered_names_the_file_that_is_written(pools, allowed):
+    await shared(pools, allowed)
+    with pytest.raises(DriverError):
+        await pools.offered([ONE])
+    intent = msgspec.structs.replace(VOLUME_INTENT, id=ONE, pool=FAST)
+    pools.known[ONE] = VolumeRecord(id=ONE, intent=intent, made=True)
+    (offered,) = await pools.offered([ONE])
+    (disk,) = await pools.arriving([ATTACHED], [HOME])
+    assert offered == VolumeOffer(id=ONE, layer=disk.path.name)

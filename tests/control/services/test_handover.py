@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from nacre.agent import volume_users
 from nacre.model.moves import MOVE_ENDS, MoveState
 from nacre.model.vms import Desired
 from support.handover import HELD, SENT, A, B, World
@@ -20,7 +21,7 @@ def turns(world: World, *, troubles: bool, users: bool) -> list[Callable[[], Non
     for agent in (world.a, world.b):
         each += 4 * [lambda a=agent: world.sync(a), lambda a=agent: world.report(a)]
         each += 6 * [lambda a=agent: world.work(a), lambda a=agent: world.watch(a)]
-        each += 2 * [lambda a=agent: world.start_agent(a)]
+        each += 2 * [lambda a=agent: world.start_agent(a), lambda a=agent: world.change_volume(a)]
     each += 6 * [world.control, world.flow] + [lambda: world.later(3)]
     each *= often
     if troubles:
@@ -62,6 +63,19 @@ def test_without_trouble_the_very_same_guest_goes_on_on_the_other_node() -> None
         world = walk(seed, troubles=False, users=False)
         settled(world)
         assert (world.move.state, world.vm.node, world.boots) == (MoveState.DONE, B, 1), world.log
+
+
+def test_the_walks_would_find_a_volume_that_is_changed_while_nobody_knows_where_its_machine_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(volume_users, "is_between", lambda _machine: False)
+
+    def all_walks() -> None:
+        for seed in range(WALKS):
+            settled(walk(seed, troubles=False, users=False))
+
+    with pytest.raises(AssertionError):
+        all_walks()
 
 
 def until(world: World, there: Callable[[], bool]) -> None:

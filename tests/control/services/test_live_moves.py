@@ -9,19 +9,24 @@ import pytest
 from nacre.control.services import live_moves
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
+from nacre.model.checkpoints import CheckpointSource
 from nacre.model.hardware import BootOptions, DeviceOptions, Firmware
-from nacre.model.ids import VolumeId
+from nacre.model.ids import CheckpointId, VmId, VolumeId
 from nacre.model.moves import MoveMethod, MoveReason
 from nacre.model.nodes import LIVE_MOVES, Capacity, HypervisorInfo, Inventory, NodeFacts
 from nacre.model.vm_changes import in_force
 from nacre.model.vms import Desired, MachineType, Phase, RunInfo
 from nacre.model.volumes import Tie
-from support.handover import RUN, SPEC, World, node_row
+from support.handover import RUN, SPEC, A, World, node_row
 
 INFO = HypervisorInfo(
     name="qemu", available=True, version="9.2", accelerator="kvm", machines=("q35",), abilities=(LIVE_MOVES,)
 )
 MADE_OF = Inventory(cpu_model="A CPU", cpu_flags="abc")
+
+
+VOLUME = VolumeId("vol-1")
+WITH_VOLUME: dict[str, Any] = {"run": msgspec.structs.replace(RUN, volumes=(VOLUME,))}
 
 
 def a_node(node: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) -> NodeRow:
@@ -37,9 +42,6 @@ def a_node(node: str, *, inventory: Inventory | None = MADE_OF, **changes: Any) 
         inventory=inventory,
     )
     return replace(node_row(node), facts=facts)
-
-
-VOLUME = VolumeId("vol-1")
 
 
 def running(**changes: Any) -> RunInfo:
@@ -66,8 +68,11 @@ def test_a_machine_that_runs_goes_to_a_node_that_is_the_same() -> None:
         ({"run": running(devices=DeviceOptions(tpm=True))}, "TPM"),
         ({"run": running(boot=BootOptions(firmware=Firmware.UEFI))}, "UEFI"),
         ({"spec": msgspec.structs.replace(SPEC, devices=DeviceOptions(tpm=True))}, "TPM"),
-        ({"tie": Tie(volumes=(VOLUME,))}, "volumes"),
-        ({"run": msgspec.structs.replace(RUN, volumes=(VOLUME,))}, "volumes"),
+        ({"tie": Tie(volumes=(VOLUME,))}, "changes wait for a restart: volumes"),
+        ({"run": msgspec.structs.replace(RUN, volumes=(VOLUME,))}, "changes wait for a restart: volumes"),
+        ({**WITH_VOLUME, "tie": Tie(volumes=(VOLUME,), nodes=(A,), because="data")}, "no other node reaches"),
+        ({"checkpoints": 1}, "its checkpoints stay"),
+        ({"source": CheckpointSource(vm=VmId("vm-2"), checkpoint=CheckpointId("cp-1"))}, "shares layers"),
     ],
     ids=str,
 )
@@ -105,6 +110,19 @@ def test_without_acceleration_the_cpus_do_not_matter() -> None:
     assert live_moves.obstacle(pc, HERE, other) != ""
 
 
+def test_volumes_go_along_to_nodes_that_reach_all_of_them() -> None:
+    run = msgspec.structs.replace(RUN, accelerator="kvm", volumes=(VOLUME,))
+    there, beyond = a_node("there"), a_node("beyond")
+    everywhere = replace(VM, run=run, tie=Tie(volumes=(VOLUME,)))
+    assert live_moves.hindrance(everywhere, HERE) == ""
+    assert live_moves.obstacles(everywhere, HERE, [HERE, there, beyond]) == {}
+    some = replace(everywhere, tie=Tie(volumes=(VOLUME,), nodes=(A, there.id), because="data"))
+    assert live_moves.hindrance(some, HERE) == ""
+    assert live_moves.obstacles(some, HERE, [HERE, there, beyond]) == {
+        beyond.id: "beyond does not reach its volume data"
+    }
+
+
 def a_move(method: MoveMethod, reason: MoveReason = MoveReason.USER, attempts: int = 0) -> MoveRow:
     return replace(World(None).move, method=method, reason=reason, attempts=attempts)  # type: ignore[arg-type]
 
@@ -126,7 +144,8 @@ def test_a_move_is_tried_while_the_machine_runs_unless_that_is_not_wanted_or_the
         (a_move(MoveMethod.AUTO), {}, ""),
         (a_move(MoveMethod.AUTO), {"phase": Phase.STARTING}, "it does not run"),
         (a_move(MoveMethod.AUTO), {"desired": Desired.STOPPED}, ""),
-        (a_move(MoveMethod.AUTO), {"tie": Tie(volumes=(VOLUME,))}, "it has volumes"),
+        (a_move(MoveMethod.AUTO), {"tie": Tie(volumes=(VOLUME,))}, "volumes"),
+        (a_move(MoveMethod.AUTO), {"checkpoints": 2}, "its checkpoints stay"),
         (a_move(MoveMethod.RESTART), {"tie": Tie(volumes=(VOLUME,))}, ""),
         (a_move(MoveMethod.AUTO, MoveReason.EVACUATION), {}, "no time"),
         (a_move(MoveMethod.AUTO, attempts=live_moves.MAX_ATTEMPTS), {}, "3 attempts"),

@@ -13,11 +13,12 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.errors import ConflictError
 from nacre.model.convergence import Failure, FailureClass
-from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, RunId, StreamId, VmId
+from nacre.model.ids import ImageId, MoveId, NodeId, ProjectId, RunId, StreamId, VmId, VolumeId
 from nacre.model.migrations import ArrivalState, SendState
 from nacre.model.moves import MOVE_ENDS, MOVE_STEPS, MoveMethod, MoveReason, MoveState, step
 from nacre.model.nodes import NodeState
 from nacre.model.vms import Desired, Phase, RunInfo, VmSpec
+from nacre.model.volumes import Tie
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 A, B = NodeId("node-a"), NodeId("node-b")
@@ -181,6 +182,21 @@ def test_what_is_asked_for_while_a_machine_is_copied_is_done_where_it_is(asked: 
     assert isinstance(migrating(**asked), TakeBack)
     assert isinstance(migrating(**asked, sending=SendState.SENT), TakeBack)
     assert migrating(**asked, **WHOLE) == HandOver()
+
+
+VOLUME = VolumeId("vol-1")
+
+
+def test_a_machine_whose_volumes_have_changed_while_it_was_copied_stays() -> None:
+    attached = Tie(volumes=(VOLUME,))
+    assert isinstance(migrating(tie=attached), TakeBack)
+    assert isinstance(migrating(tie=attached, sending=SendState.SENT), TakeBack)
+    assert migrating(tie=attached, **WHOLE) == HandOver()
+    reached = Tie(volumes=(VOLUME,), nodes=(A, B), because="data")
+    assert migrating(tie=reached, **WHOLE) == HandOver()
+    beyond = migrating(tie=Tie(volumes=(VOLUME,), nodes=(A,), because="data"), **WHOLE)
+    assert isinstance(beyond, TakeBack)
+    assert "volume data" in beyond.message
 
 
 def test_a_machine_is_handed_over_only_when_both_nodes_say_so() -> None:

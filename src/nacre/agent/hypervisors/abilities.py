@@ -271,11 +271,35 @@ class CanTakeBack(Protocol):
 
 
 @runtime_checkable
+class CanTakeOver(Protocol):
+    """Ability of a guest: one that was received held leaves disks alone that its sender may yet go on to write."""
+
+    async def take_over(self) -> None:
+        """Have the disks for itself. For who knows that the sender never runs again. May be repeated."""
+        ...
+
+
+@runtime_checkable
+class CanClose(Protocol):
+    """Ability of a guest: its process lets go of its disks in good order, which storage that many hosts reach notes."""
+
+    async def close(self) -> None:
+        """End the process of a guest that stands still; by force if it takes long. For one that is not to go on here.
+
+        Returns when it is gone. Raises DriverError.
+        """
+        ...
+
+
+@runtime_checkable
 class CanReceiveHeld(Protocol):
     """Ability of a driver: takes a guest in with the content of its disks, and does not let it run by itself."""
 
     async def receive_held(self, launch: Launch, socket: Path) -> Guest:
-        """As `CanReceive.receive`, but once the guest has come it is PAUSED until it is resumed."""
+        """As `CanReceive.receive`, but once the guest has come it is PAUSED until it is resumed.
+
+        Until then, or until `CanTakeOver.take_over`, disks whose content has not come are neither written nor locked.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ the machine belongs here by this stream.
 """
 
 import os
+from collections.abc import Collection
 
 import msgspec
 
@@ -12,7 +13,7 @@ from nacre.agent.host import locks
 from nacre.agent.hypervisors.abilities import CanReceiveHeld
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.launch import Arrival
+from nacre.agent.hypervisors.launch import Arrival, DiskFile, Launch, RbdDisk
 from nacre.agent.records import Arriving, Run, Starting
 from nacre.agent.vms import confining, launching, rootdisk
 from nacre.agent.vms.delete import remove_folder
@@ -27,23 +28,20 @@ from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
 from nacre.model.arrivals import VmArrival
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import StreamId
 from nacre.model.images import Role
 from nacre.model.migrations import Offer
 from nacre.model.vms import RunInfo, VmIntent
 
 
-def begun(stream: StreamId) -> Arriving:
+def begun(arrival: VmArrival) -> Arriving:
     """Return what is put on record before anything is made ready."""
-    return Arriving(stream=stream)
+    return Arriving(stream=arrival.stream, volumes=arrival.volumes)
 
 
 async def prepare(machine: Machine, arrival: VmArrival, host: Host) -> None:
     """Remember what is to come, and fetch what it needs. May be repeated. Raises NacreError and OSError."""
     vm = arrival.vm
-    await machine.save(
-        intent=vm, arriving=begun(arrival.stream), reboot_nonce=vm.reboot_nonce, reset_nonce=vm.reset_nonce
-    )
+    await machine.save(intent=vm, arriving=begun(arrival), reboot_nonce=vm.reboot_nonce, reset_nonce=vm.reset_nonce)
     await host.images.fetch(vm.image)
 
 
@@ -66,39 +64,51 @@ async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
     try:
         image = await host.images.fetch(intent.image)
         made = await rootdisk.ready(intent, image, host)
-        if {disk.id for disk in made} != {disk.id for disk in offer.disks}:
-            raise DriverError(
-                "disks_differ",
-                "the machine has other disks on its node than it would have here",
-                hint="move it by a restart",
-                failure_class=FailureClass.BLOCKED,
-            )
-        await host.proof.settle(image.path(Role.KERNEL))
-        empty(host, intent)
-        async with Undo() as undo:
-            found = await ready(intent, driver, host, undo)
-            launch = launching.launch(intent, image, made, run=host.new_run(), lock_fd=lock, host=host, ready=found)
-            come = Arrival(shape=offer.shape, disks=tuple(disk.id for disk in made))
-            launch = await confining.confined(machine, launching.to_receive(launch, come), driver, host)
-            undo.push(lambda: machine.save(starting=None))
-            starting = Starting(run=launch.run, hypervisor=driver.name, boot_id=processes.boot_id())
-            await machine.save(starting=starting, arriving=msgspec.structs.replace(arriving, received=True))
-            if launch.lease is not None:
-                await leased(launch.lease, host)
-            guest = await driver.receive_held(launch, host.run_place(intent.id) / SOCKET)
-            undo.push(guest.kill)
-            info = _goes_on(run_info(intent, starting, guest, host), offer)
-            run = Run(info=info, hypervisor=driver.name, handle=msgspec.to_builtins(guest.handle))
-            await machine.save(starting=None, run=run, ending=None, plugging=())
-        return guest
+        async with host.pools.held([attachment.volume for attachment in intent.volumes]):
+            shared = await host.pools.arriving(intent.volumes, arriving.volumes)
+            _check_same(made, shared, offer)
+            await host.proof.settle(image.path(Role.KERNEL))
+            empty(host, intent)
+            async with Undo() as undo:
+                found = await ready(intent, driver, host, undo)
+                launch = launching.launch(
+                    intent, image, (*made, *shared), run=host.new_run(), lock_fd=lock, host=host, ready=found
+                )
+                come = Arrival(shape=offer.shape, disks=tuple(disk.id for disk in made))
+                return await _received(machine, driver, launching.to_receive(launch, come), offer, undo, host)
     finally:
         os.close(lock)
+
+
+async def _received(
+    machine: Machine, driver: CanReceiveHeld, launch: Launch, offer: Offer, undo: Undo, host: Host
+) -> Guest:
+    """Start the process. The locks of the machine and of its volumes are held."""
+    intent, arriving = machine.record.intent, machine.record.arriving
+    assert intent is not None
+    assert arriving is not None
+    hypervisor = host.hypervisor(intent.spec.hypervisor)
+    launch = await confining.confined(machine, launch, hypervisor, host)
+    undo.push(lambda: machine.save(starting=None))
+    starting = Starting(run=launch.run, hypervisor=hypervisor.name, boot_id=processes.boot_id())
+    await machine.save(starting=starting, arriving=msgspec.structs.replace(arriving, received=True))
+    if launch.lease is not None:
+        await leased(launch.lease, host)
+    try:
+        guest = await driver.receive_held(launch, host.run_place(intent.id) / SOCKET)
+        undo.push(guest.kill)
+    finally:
+        await confining.forget_keys(launch.disks, launch.run_directory)
+    info = _goes_on(run_info(_as_offered(intent, offer), starting, guest, host), offer)
+    run = Run(info=info, hypervisor=hypervisor.name, handle=msgspec.to_builtins(guest.handle))
+    await machine.save(starting=None, run=run, ending=None, plugging=())
+    return guest
 
 
 async def reject(machine: Machine, host: Host) -> None:
     """Leave nothing of what has come. May be repeated. Raises DriverError and OSError."""
     if machine.guest is not None:
-        await kill(machine, machine.guest)
+        await kill(machine, machine.guest, elsewhere=True)
     elif machine.presence is not Presence.NONE:
         await end_unseen(machine, host)
     place = host.place(machine.id)
@@ -114,6 +124,25 @@ async def reject(machine: Machine, host: Host) -> None:
     if host.users is not None:
         host.users.give_back(machine.id)
     await in_thread(host.records.remove, machine.id)
+
+
+def _check_same(made: Collection[DiskFile], shared: Collection[DiskFile | RbdDisk], offer: Offer) -> None:
+    """Raise DriverError unless the disks here are those that the machine has on its node."""
+    layers = {disk.id: disk.path.name if isinstance(disk, DiskFile) else "" for disk in shared}
+    offered = {volume.id: volume.layer for volume in offer.volumes}
+    if {disk.id for disk in made} != {disk.id for disk in offer.disks} or layers.keys() != offered.keys():
+        raise DriverError(
+            "disks_differ",
+            "the machine has other disks on its node than it would have here",
+            hint="move it by a restart",
+            failure_class=FailureClass.BLOCKED,
+        )
+    if layers != offered:
+        raise DriverError(
+            "volume_differs",
+            "this node sees an older state of a volume of the machine than its own node does",
+            hint="it is tried again; do both nodes see the same folder, and how long are its names cached?",
+        )
 
 
 def _as_offered(intent: VmIntent, offer: Offer) -> VmIntent:

@@ -92,6 +92,12 @@ async def lend(machine: Machine, disk: Disk, host: Host) -> Disk:
     return disk
 
 
+async def lend_file(machine: Machine, disk: Disk, host: Host) -> None:
+    """As `lend`, for what a hypervisor has open already: of a disk in a cluster it needs nothing more."""
+    if isinstance(disk, DiskFile):
+        await lend(machine, disk, host)
+
+
 async def forget_keys(disks: Collection[Disk], place: Path) -> None:
     """Remove the keys that were lent with disks: who has opened them needs none any more. Raises OSError."""
     lent = [disk.secret for disk in disks if isinstance(disk, RbdDisk) and disk.secret is not None]

@@ -5,6 +5,7 @@ the machine does not run here until the control plane has withdrawn the order, w
 """
 
 import asyncio
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -27,15 +28,18 @@ from nacre.agent.records import Sending
 from nacre.agent.vms import confining
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.agent.vms.plug import open_volumes
 from nacre.errors import NacreError
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import StreamId
+from nacre.model.ids import StreamId, VolumeId
 from nacre.model.migrations import DiskOffer, Offer, Outgoing, OutgoingObserved, SendState
 
 SOCKET = "move.sock"
 LOOK_S = 0.25
 TELL_S = 1.0
 _DRAIN_S = 30.0
+BUSY_S = 10.0
+"""How long what is being done to a volume may take before the machine is not sent."""
 _SILENCES = 40
 """After so many looks without an answer the hypervisor is given up as a sender."""
 
@@ -74,6 +78,8 @@ async def send(machine: Machine, guest: Guest, order: Outgoing, lines: Lines, ho
             failure_class=FailureClass.BLOCKED,
         )
     socket = host.run_place(machine.id) / SOCKET
+    volumes = open_volumes(machine)
+    await _undisturbed(volumes, host)
     sizes = await host.storage.sizes(host.place(machine.id))
     run = machine.record.run
     began = run.info.config if run is not None else None
@@ -84,6 +90,7 @@ async def send(machine: Machine, guest: Guest, order: Outgoing, lines: Lines, ho
         cpus=run.info.cpus if run is not None else 0,
         memory_bytes=run.info.memory_bytes if run is not None else 0,
         disks=tuple(DiskOffer(id=disk, size_bytes=size) for disk, size in sorted(sizes.items())),
+        volumes=await host.pools.offered(volumes),
     )
     terms = MigrationTerms(
         downtime_ms=order.downtime_ms, bandwidth_bytes=order.bandwidth_bytes, disks=tuple(sorted(sizes))
@@ -130,7 +137,7 @@ async def recollect(machine: Machine) -> None:
     machine.outgoing = OutgoingObserved(stream=sending.stream, state=state, message=message)
 
 
-async def recall(machine: Machine) -> None:
+async def recall(machine: Machine, host: Host) -> None:
     """Let a machine go on here. For who knows that it runs nowhere else, and never will by that stream."""
     guest = machine.guest
     if isinstance(guest, CanMigrate):
@@ -148,6 +155,29 @@ async def recall(machine: Machine) -> None:
     await machine.save(sending=None)
     machine.outgoing = None
     machine.tell()
+    await _reclaim(machine, host)
+
+
+async def _undisturbed(volumes: Collection[VolumeId], host: Host) -> None:
+    """Wait for what is being done to these volumes. That the machine is sent is on record: nothing else begins."""
+    try:
+        async with asyncio.timeout(BUSY_S), host.pools.held(volumes):
+            pass
+    except TimeoutError as error:
+        raise DriverError(
+            "volume_busy",
+            "a volume of the machine is being cloned or changed",
+            hint="it is tried again; wait for that to end, or look at it with `nacre volume show`",
+        ) from error
+
+
+async def _reclaim(machine: Machine, host: Host) -> None:
+    """Make the files of volumes the machine's own again: the other node may have lent them to its own process."""
+    for volume in open_volumes(machine):
+        try:
+            await confining.lend_file(machine, await host.pools.disk_of(volume), host)
+        except (NacreError, OSError) as error:
+            log.warning("vm.volume_not_lent", vm=machine.id, volume=volume, error=str(error), next="at its next start")
 
 
 async def _followed(machine: Machine, guest: CanMigrate, line: Line) -> MigrationProgress:

@@ -24,7 +24,8 @@ async def retire(machine: Machine, fence: int, copies: Copies, host: Host) -> No
     """Return when nothing runs, the folder is a copy and the record is gone. Raises DriverError and OSError."""
     machine.enter(Phase.STOPPING)
     if machine.guest is not None:
-        await kill(machine, machine.guest, ExitReason.FENCED)
+        sending = machine.record.sending
+        await kill(machine, machine.guest, ExitReason.FENCED, elsewhere=sending is not None and sending.sent)
     elif machine.presence is not Presence.NONE:
         await end_unseen(machine, host, ExitReason.FENCED)
     place = host.place(machine.id)

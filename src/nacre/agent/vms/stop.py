@@ -6,6 +6,7 @@ import structlog
 
 from nacre.agent.failures import FENCED
 from nacre.agent.host import locks
+from nacre.agent.hypervisors.abilities import CanClose
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.host import Host
@@ -43,10 +44,18 @@ async def stop(machine: Machine, *, timeout_s: float, force: bool, host: Host) -
     await kill(machine, guest)
 
 
-async def kill(machine: Machine, guest: Guest, reason: ExitReason = ExitReason.KILLED) -> None:
-    """End the machine's process and return when that is on record. Raises DriverError."""
+async def kill(
+    machine: Machine, guest: Guest, reason: ExitReason = ExitReason.KILLED, *, elsewhere: bool = False
+) -> None:
+    """End the machine's process and return when that is on record. Raises DriverError.
+
+    `elsewhere`: the guest stands still here and is another node's, which has the same volumes open.
+    """
     await machine.save(ending=reason)
-    await guest.kill()
+    if elsewhere and isinstance(guest, CanClose) and not machine.frozen:
+        await guest.close()
+    else:
+        await guest.kill()
     if not await machine.wait_off(_GONE_S):
         raise DriverError(
             "end_not_seen", "the machine's process was ended and nobody said so", hint="it is looked at again by itself"

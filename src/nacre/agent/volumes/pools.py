@@ -23,8 +23,10 @@ from nacre.agent.volumes.records import VolumeRecord, VolumeRecords
 from nacre.lib.clock import Clock
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
+from nacre.model.arrivals import ArrivingVolume
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, VolumeId
+from nacre.model.migrations import VolumeOffer
 from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment, serial_of
 
 NOT_READY = "volume_not_ready"
@@ -141,6 +143,31 @@ class Pools:
         """
         return tuple([await self._disk(one, check=one.volume not in may_have) for one in attachments])
 
+    async def arriving(
+        self, attachments: Sequence[VolumeAttachment], among: Sequence[ArrivingVolume]
+    ) -> tuple[DiskFile | RbdDisk, ...]:
+        """Return volumes of a machine that comes from another node, which has them open. Their locks are held.
+
+        Nothing is on record here of such a volume, and none is made. Raises DriverError.
+        """
+        homes = {one.id: one for one in among}
+        return tuple([await self._arriving(one, homes.get(one.volume)) for one in attachments])
+
+    async def offered(self, volumes: Collection[VolumeId]) -> tuple[VolumeOffer, ...]:
+        """Return volumes of a machine that goes to another node as they are offered to that. Raises DriverError."""
+        found: list[VolumeOffer] = []
+        for volume in sorted(volumes):
+            disk = await self.disk_of(volume)
+            found.append(VolumeOffer(id=volume, layer=disk.path.name if isinstance(disk, DiskFile) else ""))
+        return tuple(found)
+
+    async def disk_of(self, volume: VolumeId) -> DiskFile | RbdDisk:
+        """Return what a hypervisor opens of a volume that is on record here. Raises DriverError."""
+        record = self.known.get(volume)
+        if record is None:
+            raise not_ready(volume)
+        return await self.store(record.intent.pool).disk(volume)
+
     async def _disk(self, attachment: VolumeAttachment, *, check: bool) -> DiskFile | RbdDisk:
         record = self.known.get(attachment.volume)
         if record is None or not record.made or record.deleted:
@@ -151,10 +178,28 @@ class Pools:
             raise not_ready(record.intent.name)
         if check and not attachment.read_only:
             await store.check_free(record.id)
-        options = attachment.options
-        if not options.serial:
-            options = msgspec.structs.replace(options, serial=serial_of(record.id))
-        return replace(await store.disk(record.id), read_only=attachment.read_only, options=options)
+        return _attached(await store.disk(record.id), attachment)
+
+    async def _arriving(self, attachment: VolumeAttachment, home: ArrivingVolume | None) -> DiskFile | RbdDisk:
+        if home is None or not self.is_shared(home.pool):
+            raise DriverError(
+                "volume_elsewhere",
+                f"volume {attachment.volume if home is None else home.name} is not in a pool that both nodes reach",
+                hint="move the machine by a restart, or use a volume of a shared pool",
+                failure_class=FailureClass.BLOCKED,
+            )
+        store = self.store(home.pool)
+        state = await store.look(home.id)
+        if state is None:
+            raise DriverError(
+                "volume_missing",
+                f"volume {home.name} is not in its pool, as this node sees that",
+                hint="do both nodes see the same folder? Look at what is mounted there",
+                failure_class=FailureClass.BLOCKED,
+            )
+        if state.unfinished:
+            raise not_ready(home.name)
+        return _attached(await store.disk(home.id), attachment)
 
     def _opened(self, told: PoolIntent) -> VolumeStore:
         if told.ceph is not None:
@@ -208,6 +253,13 @@ class Pools:
         ):
             return "its folder leads elsewhere", "use a folder that is not a link out of `pool_roots`"
         return None
+
+
+def _attached(disk: DiskFile | RbdDisk, attachment: VolumeAttachment) -> DiskFile | RbdDisk:
+    options = attachment.options
+    if not options.serial:
+        options = msgspec.structs.replace(options, serial=serial_of(attachment.volume))
+    return replace(disk, read_only=attachment.read_only, options=options)
 
 
 def not_ready(name: str) -> DriverError:

@@ -11,7 +11,7 @@ import msgspec
 from nacre.control.auth.sealing import Sealer
 from nacre.control.gateway import checkpoint_intents, volume_intents
 from nacre.control.gateway.checkpoint_intents import Kept
-from nacre.control.gateway.volume_intents import NOTHING, NodeStorage
+from nacre.control.gateway.volume_intents import NOTHING, NodeStorage, Storage
 from nacre.control.services import images, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
 from nacre.control.store import copies, move_streams, moves, nodes, vms
@@ -56,7 +56,7 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
     streams = await move_streams.many(rd, {move.stream for move in live if move.stream is not None})
     coming = {row.id: row for row in await vms.many(rd, {move.vm for move in live})} if live else {}
     shown = list({row.id: row for some in (*rows.values(), coming.values()) for row in some}.values())
-    storage = await volume_intents.load(rd, among, [row.id for row in shown], sealer)
+    storage = await volume_intents.load(rd, among, [row.id for row in shown], sealer, coming=coming)
     manifests = await images.manifests(rd, {row.image for row in shown} | storage.images())
     kept = await checkpoint_intents.load(rd, [row for some in rows.values() for row in some])
     seeded = [row.id for row in shown if row.spec.cloud_init is not None or row.source is not None]
@@ -71,7 +71,7 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
             allowed=node in owners and _allowed(owners[node], rd.now()),
             storage=storage.of(node, manifests),
             orders=_orders(node, live, streams),
-            arrivals=_arrivals(node, live, coming, manifests, seeds),
+            arrivals=_arrivals(node, live, coming, manifests, seeds, storage),
             kept=kept,
         )
         for node in among
@@ -151,6 +151,7 @@ def _arrivals(
     rows: Mapping[VmId, VmRow],
     manifests: Mapping[ImageId, ImageManifest],
     seeds: Mapping[VmId, CloudInit],
+    storage: Storage,
 ) -> tuple[VmArrival, ...]:
     """Return the machines that a node is to take in, with the tokens that they will have there."""
     found: list[VmArrival] = []
@@ -158,8 +159,10 @@ def _arrivals(
         row = rows.get(move.vm)
         if move.target == node and move.stream is not None and row is not None:
             there = replace(row, fence=row.fence + 1)
-            intent = _intent(there, manifests.get(row.image), (), seeds.get(row.id), checkpoint_intents.NOTHING)
-            found.append(VmArrival(stream=move.stream, source=move.source, vm=intent))
+            disks = storage.attached_to(row.id)
+            intent = _intent(there, manifests.get(row.image), disks, seeds.get(row.id), checkpoint_intents.NOTHING)
+            homes = tuple(storage.homes[one.volume] for one in disks if one.volume in storage.homes)
+            found.append(VmArrival(stream=move.stream, source=move.source, vm=intent, volumes=homes))
     return tuple(found)
 
 

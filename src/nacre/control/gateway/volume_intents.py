@@ -10,6 +10,7 @@ from nacre.control.store.db import Read
 from nacre.control.store.pools import PoolRow
 from nacre.control.store.snapshots import SnapshotRow
 from nacre.control.store.volumes import AttachmentRow, VolumeRow
+from nacre.model.arrivals import ArrivingVolume
 from nacre.model.ceph import CephAccess
 from nacre.model.ids import CheckpointId, ImageId, NodeId, PoolId, VmId, VolumeId
 from nacre.model.images import ImageManifest
@@ -56,10 +57,20 @@ class Storage:
     """Those of machines that each volume is part of."""
     access: Mapping[PoolId, CephAccess]
     """To the clusters that pools are in."""
+    homes: Mapping[VolumeId, ArrivingVolume] = field(default_factory=dict[VolumeId, ArrivingVolume])
+    """Where the volumes of machines are that are about to come."""
 
     def images(self) -> set[ImageId]:
         """Return the images that volumes start as."""
         return {row.source.image for row in self.volumes if row.source.image is not None}
+
+    def attached_to(self, vm: VmId) -> tuple[VolumeAttachment, ...]:
+        """Return the volumes that a machine should have open."""
+        return tuple(
+            VolumeAttachment(volume=row.volume, options=row.options, read_only=row.read_only)
+            for row in self.attachments.get(vm, ())
+            if not row.leaving
+        )
 
     def of(self, node: NodeId, manifests: Mapping[ImageId, ImageManifest]) -> NodeStorage:
         """Return what one node is told, in a stable order."""
@@ -71,31 +82,35 @@ class Storage:
                 _pool(row, self.access.get(row.id)) for row in self.pools if not row.is_local and row.is_on(node)
             ),
             volumes=tuple(_volume(row, self, manifests) for row in mine),
-            attached={
-                vm: tuple(
-                    VolumeAttachment(volume=row.volume, options=row.options, read_only=row.read_only)
-                    for row in some
-                    if not row.leaving
-                )
-                for vm, some in self.attachments.items()
-            },
+            attached={vm: self.attached_to(vm) for vm in self.attachments},
             delete_requested_by=tuple(row.delete_requested_by for row in absent),
             images=frozenset(row.source.image for row in unmade if row.source.image is not None),
         )
 
 
 async def load(
-    rd: Read, among: Collection[NodeId], machines: Collection[VmId], sealer: Sealer | None = None
+    rd: Read,
+    among: Collection[NodeId],
+    machines: Collection[VmId],
+    sealer: Sealer | None = None,
+    *,
+    coming: Collection[VmId] = (),
 ) -> Storage:
-    """Read all that concerns these nodes and machines, in a few statements."""
+    """Read all that concerns these nodes and machines, `coming` among them, in a few statements."""
     rows = await volumes.on_nodes(rd, among)
     known = await pools.every(rd)
+    attachments = await volumes.attached(rd, machines) if machines else {}
+    shared = [one.volume for vm in coming for one in attachments.get(vm, ())]
     return Storage(
         pools=known,
         access=pool_keys.opened(known, sealer),
         volumes=rows,
         snapshots=await snapshots.of(rd, [row.id for row in rows]) if rows else {},
-        attachments=await volumes.attached(rd, machines) if machines else {},
+        attachments=attachments,
+        homes={
+            row.id: ArrivingVolume(id=row.id, name=row.name, pool=row.pool)
+            for row in (await volumes.many(rd, shared) if shared else ())
+        },
         checkpoints=await checkpoints.with_volumes(rd, [row.id for row in rows]) if rows else {},
     )
 

@@ -9,7 +9,7 @@ from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
 from nacre.model.hardware import Firmware
-from nacre.model.ids import NodeId
+from nacre.model.ids import NodeId, VolumeId
 from nacre.model.moves import MoveMethod, MoveReason
 from nacre.model.nodes import LIVE_MOVES, HypervisorInfo
 from nacre.model.vm_changes import restart_required
@@ -60,7 +60,7 @@ def hindrance(vm: VmRow, source: NodeRow | None) -> str:
     stays = _stays(vm)
     if stays:
         return stays
-    changed = restart_required(vm.spec, vm.run)
+    changed = restart_required(vm.spec, vm.run, _attached(vm))
     if changed:
         return f"changes wait for a restart: {', '.join(changed)}"
     return ""
@@ -68,6 +68,9 @@ def hindrance(vm: VmRow, source: NodeRow | None) -> str:
 
 def obstacle(vm: VmRow, source: NodeRow, target: NodeRow) -> str:
     """Return why a node cannot take a machine in while it runs; empty if it can. `hindrance` has found nothing."""
+    beyond = out_of_reach(vm, target)
+    if beyond:
+        return beyond
     here, there = _hypervisor(vm, source), _hypervisor(vm, target)
     if here is None or there is None or not there.available or LIVE_MOVES not in there.abilities:
         return f"{target.name} cannot take machines in that run"
@@ -85,6 +88,24 @@ def obstacle(vm: VmRow, source: NodeRow, target: NodeRow) -> str:
     return ""
 
 
+def out_of_reach(vm: VmRow, target: NodeRow) -> str:
+    """Return why a node cannot open a machine's volumes; empty if it can."""
+    if vm.tie is None or not vm.tie.nodes or target.id in vm.tie.nodes:
+        return ""
+    return f"{target.name} does not reach its volume {vm.tie.because}"
+
+
+def is_kept(vm: VmRow) -> bool:
+    """Whether a machine can be on no other node, running or not, because of its volumes."""
+    return vm.tie is not None and bool(vm.tie.nodes) and set(vm.tie.nodes) <= {vm.node}
+
+
+def changed_since(vm: VmRow) -> str:
+    """Return what of a machine was changed so that the guest that is being copied is not what it should be any more."""
+    changed = restart_required(vm.spec, vm.run, _attached(vm))
+    return f"the machine was changed: {', '.join(changed)}" if changed else ""
+
+
 def obstacles(vm: VmRow, source: NodeRow, among: Iterable[NodeRow]) -> dict[NodeId, str]:
     """Return the nodes that cannot take a machine in while it runs, and why."""
     found = {node.id: obstacle(vm, source, node) for node in among if node.id != source.id}
@@ -99,13 +120,17 @@ def _stays(vm: VmRow) -> str:
         return "what is in its TPM stays on its node"
     if boot.firmware is Firmware.UEFI:
         return "the variables of its UEFI stay on its node"
-    if (vm.tie is not None and vm.tie.volumes) or (vm.run is not None and vm.run.volumes):
-        return "it has volumes, which do not go with it yet"
     if vm.checkpoints:
         return "its checkpoints stay on its node"
     if vm.source is not None:
         return "its disk shares layers with a checkpoint on its node"
+    if vm.tie is not None and is_kept(vm):
+        return f"no other node reaches its volume {vm.tie.because}"
     return ""
+
+
+def _attached(vm: VmRow) -> frozenset[VolumeId]:
+    return frozenset(vm.tie.volumes) if vm.tie is not None else frozenset()
 
 
 def _hypervisor(vm: VmRow, node: NodeRow | None) -> HypervisorInfo | None:

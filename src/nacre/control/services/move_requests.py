@@ -21,6 +21,9 @@ from nacre.schema.common import Page, ProjectRef, VmRef
 from nacre.schema.moves import LiveProgress, MoveOut, VmMove
 from nacre.schema.vms import NodeRef
 
+_OTHERWISE = "name another node, or move it with --method restart, which stops it and starts it there"
+_KEPT = "copy what is in the volume to one of a pool that other nodes reach, or detach it; a restart does not help"
+
 
 async def begin(tx: Tx, caller: Caller, ref: str, body: VmMove, *, project: str | None = None) -> MoveOut:
     """Move a machine to the node that is named, which only who may see nodes can name, or to the scheduler's choice."""
@@ -158,7 +161,7 @@ def _check_live(row: VmRow, source: NodeRow, target: NodeRow | None) -> None:
         raise ConflictError(
             "live_move_impossible",
             f"machine {row.name} cannot be moved while it runs: {why}",
-            hint="name another node, or move it with --method restart, which stops it and starts it there",
+            hint=_KEPT if live_moves.is_kept(row) else _OTHERWISE,
             field="method",
         )
 

@@ -16,7 +16,6 @@ from nacre.model.convergence import FailureClass
 from nacre.model.migrations import ArrivalState, SendState
 from nacre.model.moves import MoveMethod, MoveState
 from nacre.model.nodes import NodeState
-from nacre.model.vm_changes import restart_required
 from nacre.model.vms import Desired, satisfies
 
 STOP_SLACK = timedelta(minutes=2)
@@ -143,7 +142,8 @@ def _migrating(
         name, state = (target.name, target.state.value) if target is not None else ("the target", "gone")
         return TakeBack(f"{name} is {state}")
     if stream.is_whole:
-        return HandOver()
+        beyond = live_moves.out_of_reach(vm, target)  # a volume was attached meanwhile
+        return TakeBack(beyond) if beyond else HandOver()
     why = _overtaken(vm)
     if why:
         return TakeBack(why)
@@ -165,8 +165,7 @@ def _overtaken(vm: VmRow) -> str:
         return f"the machine is to be {vm.desired}"
     if (vm.reboot_nonce, vm.reset_nonce) != (vm.applied_reboot_nonce, vm.applied_reset_nonce):
         return "the machine is to be restarted"
-    changed = restart_required(vm.spec, vm.run)
-    return f"the machine was changed: {', '.join(changed)}" if changed else ""
+    return live_moves.changed_since(vm)
 
 
 def _broken(move: MoveRow, stream: StreamRow, now: datetime) -> str:

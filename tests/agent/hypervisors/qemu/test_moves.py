@@ -12,10 +12,12 @@ import pytest
 
 from nacre.agent.hypervisors.abilities import (
     CanCheckpoint,
+    CanClose,
     CanMigrate,
     CanReceive,
     CanRestore,
     CanTakeBack,
+    CanTakeOver,
     HasShape,
     MigrationState,
     MigrationTerms,
@@ -489,3 +491,85 @@ async def test_a_guest_that_was_sent_and_is_lost_there_can_be_taken_back(lab, ag
     await couple.open(copied=("root",))
     await guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
     await couple.moved()
+
+
+# Disks that both hosts reach
+
+
+def is_free(shared) -> bool:
+    """Whether nobody has the file open to write: QEMU locks what it writes."""
+    return subprocess.run(["qemu-img", "info", str(shared.path)], check=False, capture_output=True).returncode == 0
+
+
+async def sent_and_held(lab):
+    """A guest with a disk of its own and one that both hosts reach, which stands still on both."""
+    launch = lab.tiny()
+    (lab.root / "shared").mkdir()
+    shared = disk(replace(launch, directory=lab.root / "shared"), "data")
+    couple = await Couple(lab, replace(launch, disks=(disk(launch, "root"), shared))).begin()
+    await couple.shell.run("echo before | dd of=/dev/vdb bs=512 conv=notrunc,fsync 2>/dev/null")
+    assert not is_free(shared)
+    await couple.open(copied=("root",), shared=(shared,), held=True)
+    await couple.guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
+
+    async def stands_still():
+        gone = (await couple.guest.migration()).state is MigrationState.MOVED
+        return gone and await couple.other.state() is GuestState.PAUSED
+
+    await until(stands_still)
+    assert is_free(shared)
+    return couple, shared
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_disk_that_both_hosts_reach_is_the_receivers_when_it_is_told_so_and_the_guest_may_stay_paused(
+    lab, again
+):
+    couple, shared = await sent_and_held(lab)
+    other = couple.other
+    if again:  # by an agent that was not there
+        await other.detach()
+        other = couple.other = lab.keep(await lab.driver.adopt(replace(couple.there, disks=()), other.handle))
+    assert isinstance(other, CanTakeOver)
+    for _ in range(2):
+        await other.take_over()
+        assert not is_free(shared)
+        assert await other.state() is GuestState.PAUSED
+    with pytest.raises(DriverError):
+        await couple.guest.take_back()  # two never write, whoever is mistaken
+    assert not await couple._runs(couple.guest)
+    layer = DiskFile(id="data", path=shared.path.with_name("layer.qcow2"), format="qcow2")
+    words = ["create", "-q", "-u", "-f", "qcow2", "-b", shared.path.name, "-F", "qcow2", str(layer.path), "16M"]
+    subprocess.run(["qemu-img", *words], check=True)
+    await other.switch_disk("data", layer)
+    await other.resume()
+    shell = await lab.shell(other)
+    await counts_on(shell, couple.counted)
+    await shell.until("head -c 6 /dev/vdb", "before")
+    await shell.run("echo after | dd of=/dev/vdb bs=512 conv=notrunc,fsync 2>/dev/null")
+    couple.end()
+
+
+async def test_resuming_is_enough_to_have_it(lab):
+    couple, shared = await sent_and_held(lab)
+    await couple.other.resume()
+    assert not is_free(shared)
+    shell = await lab.shell(couple.other)
+    await shell.until("head -c 6 /dev/vdb", "before")
+    await counts_on(shell, couple.counted)
+    couple.end()
+    assert isinstance(couple.guest, CanClose)
+    await couple.guest.close()
+    assert await couple.guest.state() is GuestState.GONE
+    assert not is_free(shared)
+    await shell.run("echo after | dd of=/dev/vdb bs=512 conv=notrunc,fsync 2>/dev/null")
+
+
+async def test_the_sender_takes_it_back_although_the_receiver_is_still_there(lab):
+    couple, shared = await sent_and_held(lab)
+    await couple.guest.take_back()
+    assert not is_free(shared)
+    assert await couple.other.state() is GuestState.PAUSED
+    await counts_on(couple.shell, couple.counted)
+    assert "0" in await couple.shell.run("echo more | dd of=/dev/vdb bs=512 conv=notrunc,fsync 2>/dev/null; echo $?")
+    couple.end()

@@ -20,7 +20,7 @@ from nacre.agent.hypervisors.abilities import (
 from nacre.agent.hypervisors.base import Handle
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Disk, DiskFile, Launch, Nic
-from nacre.agent.hypervisors.qemu import checkpoints, counting, hotplug, layering, limiting, moving, sizing
+from nacre.agent.hypervisors.qemu import arriving, checkpoints, counting, hotplug, layering, limiting, moving, sizing
 from nacre.agent.hypervisors.qemu.carriers import carried
 from nacre.agent.hypervisors.qemu.command_line import DISPLAY_SOCKET, GUEST_SOCKET
 from nacre.agent.hypervisors.qemu.command_line import shape as shapes
@@ -173,6 +173,10 @@ class LiveGuest:
     async def take_back(self) -> None:
         """Go on here although all of it was sent."""
         await moving.take_back(self._talk)
+
+    async def take_over(self) -> None:
+        """Have the disks for itself, which it has left to its sender so far."""
+        await arriving.take_over(self._talk, self._launch.run_directory)
 
     async def _find_nic(self, nic: str) -> Nic:
         """Return a NIC, also of a guest that was adopted without a record of it. Raises DriverError."""
