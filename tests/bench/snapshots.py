@@ -23,6 +23,13 @@ _MEMORY = 128 << 20
 _VOLUME = 256 << 20
 _PORT = 7
 _LEAST = 1 << 20  # per snapshot
+_WRITTEN = "/tmp/written"
+_WRITER = (
+    "n=0; while dd if=/dev/zero of=/dev/vda bs=64k count=4 seek=$((1 + n % 1000 * 4)) oflag=direct conv=notrunc && "
+    f"n=$((n + 1)) && echo $n | dd of=/dev/vda bs=512 conv=notrunc,fsync; do echo $n >{_WRITTEN}; done"
+)
+"""Writes a quarter of a MiB, then the number of times that it has to the first sector, and then says that number."""
+_ANSWER = f"n=0; while read -r _; do read -r now <{_WRITTEN} && n=$now; echo $n; done"
 
 
 def pauses() -> Iterator[Result]:
@@ -36,15 +43,18 @@ def pauses() -> Iterator[Result]:
             eventually(lambda: answers.count > 100, what="answers of the guest")
             alone: list[float] = []
             during: list[float] = []
+            counted: list[int] = []
             for number in range(SNAPSHOTS):
                 began = time.perf_counter()
                 done(cloud.post("/v1/volumes/data/snapshots", {"name": f"s{number}"}, wait=120))
                 ended = time.perf_counter()
                 during.append(answers.longest_gap(began, ended))
+                counted.append(answers.counted(began, ended))
                 time.sleep(max(0.0, ended - time.perf_counter() + REST_S + (ended - began)))
                 alone.append(answers.longest_gap(ended + REST_S, 2 * ended - began + REST_S))
         written = sum(path.stat().st_blocks * 512 for path in (cloud.root / "agent-0" / "volumes").rglob("*"))
         assert written > SNAPSHOTS * _LEAST, f"the guest has hardly written: {written} bytes"
+        assert min(counted) > 0, f"the guest did not write while snapshots were taken: {counted}"
     mib = written / SNAPSHOTS / (1 << 20)
     yield Result(
         name="snapshot.live.pause_ms",
@@ -55,13 +65,14 @@ def pauses() -> Iterator[Result]:
         f"p50 {statistics.median(alone):.0f}, max {max(alone):.0f} ms",
         samples=during,
         how=f"longest gap between answers of a guest that writes to the volume without a pause ({mib:.0f} MiB from one "
-        f"snapshot to the next) and echoes a byte every {EVERY_S * 1000:.0f} ms over its port, from POST of the "
-        f"snapshot until it is done; {SNAPSHOTS} snapshots",
+        f"snapshot to the next) and says every {EVERY_S * 1000:.0f} ms over its port how often it has written, from "
+        "POST of the snapshot until it is done; meanwhile its counter on the volume went up by "
+        f"{statistics.median(counted):.0f} (p50), at least {min(counted)}; {SNAPSHOTS} snapshots",
     )
 
 
 def writing_guest(cloud: Platform, port: int) -> None:
-    """Start a guest that writes to a volume and echoes."""
+    """Start a guest that writes to a volume and says how often it has."""
     body = {"name": "writer", "image": "tiny", "memory_bytes": _MEMORY}
     done(cloud.post("/v1/vms", {**body, "publish": [{"host_port": port, "guest_port": _PORT}]}, wait=120))
     eventually(lambda: "NACRE-TINY ready" in cloud.log("writer"), what="a booted guest", timeout=300)
@@ -70,8 +81,9 @@ def writing_guest(cloud: Platform, port: int) -> None:
     url = cloud.url.replace("http", "ws") + "/v1/vms/writer/console"
     with connect(url, additional_headers={"Authorization": f"Bearer {cloud.token}"}) as console:
         for command in (
-            f"while :; do nc -l -p {_PORT} -e cat; done &",
-            "while :; do dd if=/dev/zero of=/dev/vda bs=64k count=1024 oflag=direct 2>/dev/null || sleep 0.1; done &",
+            f"echo '{_ANSWER}' >/tmp/answer",
+            f"while :; do nc -l -p {_PORT} -e sh /tmp/answer; done &",
+            f"while :; do {_WRITER}; sleep 0.1; done 2>/dev/null &",
             "echo be''gun",
         ):
             console.send(f"{command}\n".encode())
@@ -82,11 +94,12 @@ def writing_guest(cloud: Platform, port: int) -> None:
 
 
 class Answers:
-    """Asks the guest every few milliseconds, one question at a time, and remembers when it answered."""
+    """Asks the guest every few milliseconds, one question at a time, and remembers when it answered what."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._times: list[float] = []
+        self._counts: list[int] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
@@ -111,15 +124,21 @@ class Answers:
         touched = [gap for gap, earlier, later in gaps if later > began and earlier < ended]
         return max(touched, default=math.inf) * 1000
 
+    def counted(self, began: float, ended: float) -> int:
+        """How far the guest's counter went up between the first and the last answer of a time that is over."""
+        said = [count for at, count in zip(self._times, self._counts, strict=False) if began < at < ended]
+        return said[-1] - said[0] if said else 0
+
     def _ask(self) -> None:
         while not self._stop.is_set():
             try:
                 with socket.create_connection(("127.0.0.1", self._port), timeout=10) as line:
                     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     while not self._stop.is_set():
-                        line.sendall(b".")
-                        if not line.recv(64):
+                        line.sendall(b"\n")
+                        if not (answer := line.recv(64)):
                             break
+                        self._counts.append(int(answer))
                         self._times.append(time.perf_counter())
                         time.sleep(EVERY_S)
             except OSError:

@@ -1,7 +1,7 @@
 """An image whose guests claim to the witness that they run: the tiny image with another start-up script.
 
 Linux unpacks several archives one after the other, so the script is an archive of one file behind the tiny one's.
-Which machine it is and whom to tell stand on the kernel command line: `arguments`.
+Which machine it is, whom to tell and how often stand on the kernel command line: `arguments`.
 """
 
 import os
@@ -10,7 +10,7 @@ from nacre.tiny import TinyImage, initramfs
 from support.guests import tiny_image
 from support.witness import EVERY_S
 
-SCRIPT = f"""#!/bin/sh
+SCRIPT = """#!/bin/sh
 # Bring up what a claim needs, then claim for ever. One datagram per claim, no program started for it.
 export PATH=/sbin:/bin
 mount -t proc proc /proc
@@ -31,21 +31,22 @@ ip route add default via 10.0.2.2
 
 for word in $(cat /proc/cmdline); do
     case $word in
-    claim.machine=*) machine=${{word#*=}} ;;
-    claim.to=*) to=${{word#*=}} ;;
+    claim.machine=*) machine=${word#*=} ;;
+    claim.to=*) to=${word#*=} ;;
+    claim.every=*) every=${word#*=} ;;
     esac
 done
 boot=$(cat /proc/sys/kernel/random/boot_id)
 syslogd -R "$to"
 mkfifo /run/never
-claim() {{
+claim() {
     counter=0
     while :; do
         echo "claim $machine $boot $counter"
         counter=$((counter + 1))
-        read -r -t {EVERY_S} _ <>/run/never
+        read -r -t $every _ <>/run/never
     done
-}}
+}
 claim | logger &
 echo "NACRE-TINY ready machine=$machine boot=$boot up=$(cut -d ' ' -f 1 /proc/uptime)s"
 """
@@ -62,6 +63,6 @@ def claiming_image(tiny: TinyImage | None = None) -> TinyImage:
     return TinyImage(kernel=tiny.kernel, initrd=initrd, kernel_args=tiny.kernel_args)
 
 
-def arguments(machine: str, recorder: str) -> str:
+def arguments(machine: str, recorder: str, *, every_s: float = EVERY_S) -> str:
     """Kernel arguments for one machine. `recorder` is `address:port`."""
-    return f"claim.machine={machine} claim.to={recorder}"
+    return f"claim.machine={machine} claim.to={recorder} claim.every={every_s}"

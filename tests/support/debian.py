@@ -22,7 +22,10 @@ SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 DISK_MIB = 1024
 KERNEL_ARGS = "console=ttyS0 quiet panic=10 net.ifnames=0 mitigations=off"
-PACKAGES = ("cloud-init", "qemu-guest-agent", "busybox-static", "iproute2", "isc-dhcp-client", "mount", "passwd")
+PACKAGES = (
+    *("cloud-init", "qemu-guest-agent", "busybox-static", "iproute2", "isc-dhcp-client", "mount", "passwd"),
+    *("e2fsprogs", "openssh-client"),  # file systems that are made and grow; keys of a host
+)
 NOT_UNPACKED = ("man", "doc", "locale", "info", "i18n/locales")
 
 CLOUD = """\
@@ -33,7 +36,7 @@ preserve_hostname: false
 cloud_init_modules: [write-files, set_hostname, users-groups, ssh, set-passwords, runcmd, scripts-user]
 cloud_config_modules: []
 cloud_final_modules: []
-ssh_genkeytypes: []
+ssh_genkeytypes: [ed25519]
 ssh_deletekeys: false
 system_info:
   distro: debian
