@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from nacre.agent.storage.directory import sync
+from nacre.agent.storage.disks import sync
 from nacre.lib.files import sync_folder, write_atomically
 from nacre.model.checkpoints import CheckpointObserved
 from nacre.model.ids import CheckpointId, VolumeId
