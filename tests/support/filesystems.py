@@ -19,12 +19,12 @@ def with_reflinks(folder: Path) -> Generator[Path]:
         file.truncate(_SIZE)
     for words in (["mkfs.xfs", "-q", image], ["mount", "-o", "loop", image, place]):
         try:
-            subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
+            subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)
         except (OSError, subprocess.CalledProcessError) as error:
             said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
             pytest.skip(f"no file system with reflinks: {words[0]}: {said}")
     try:
         yield place
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True, timeout=60)
+        subprocess.run(["umount", "--lazy", place], check=True, timeout=300)
         image.unlink()
