@@ -13,7 +13,7 @@ import pytest
 from support import counter
 from support.leftovers import assert_as_it_was, open_files, snapshot_of
 from support.platform import Platform, eventually, platform
-from support.struck import prints
+from support.struck import prints, ticks
 
 pytestmark = pytest.mark.host
 
@@ -47,7 +47,7 @@ def test_two_hundred_rounds_on_machines_that_run_leave_nothing_behind(tmp_path: 
         for lane in LANES:
             printed = cloud.log(lane)
             assert prints(printed) == (1, False)
-            eventually(lambda lane=lane, printed=printed: cloud.log(lane).count(".") > printed.count("."), what=lane)
+            eventually(lambda lane=lane, printed=printed: ticks(cloud.log(lane)) > ticks(printed), what=lane)
         for name, count in after["files"].items():
             assert count <= held["files"][name] + FEW_FILES, (name, held, after)
         for name, size in after["memory"].items():
@@ -71,7 +71,7 @@ def machine(cloud: Platform, name: str) -> None:
     done(cloud.post("/v1/volumes", {"name": f"{name}-data", "size_bytes": MIB}, wait=WAIT))
     done(cloud.post(f"/v1/vms/{name}/volumes", {"volume": f"{name}-data"}, wait=WAIT))
     done(cloud.post(f"/v1/vms/{name}/start", wait=WAIT))
-    eventually(lambda: cloud.log(name).count(".") > 5, what=f"{name} counts")
+    eventually(lambda: ticks(cloud.log(name)) > 2, what=f"{name} counts")
 
 
 def rounds(cloud: Platform, numbers: range) -> None:
