@@ -41,7 +41,7 @@ from support.database import opened
 from support.handover import NOW, VM, A, B, World
 from support.intents import IMAGE
 from support.station import Agent
-from support.struck import image, pids_under, prints
+from support.struck import image, pids_under, prints, ticks
 
 PATIENCE_S = 90.0
 
@@ -191,7 +191,7 @@ def pair(identities: Path) -> Iterator[Pair]:
     try:
         for agent in made.agents.values():
             agent.start()
-        made.run(lambda: made.printed().count(".") > 2, "the machine counts", moving=False)
+        made.run(lambda: ticks(made.printed()) > 2, "the machine counts", moving=False)
         for agent in made.agents.values():
             agent.stop()
         made.sent.clear()
