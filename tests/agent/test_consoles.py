@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import pytest
 
 from nacre.agent import consoles as module
 from nacre.agent.consoles import Consoles
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
 from nacre.model.ids import VmId
 from support.waiting import until
@@ -103,7 +105,7 @@ async def consoles(serial: Serial) -> AsyncIterator[Consoles]:
 
 
 async def attached(consoles: Consoles, serial: Serial) -> None:
-    consoles.attach(VM, serial.socket, serial.log)
+    consoles.attach(VM, Door(serial.socket, os.getpid()), serial.log)
     await until(lambda: serial.connected)
 
 
@@ -120,7 +122,7 @@ async def test_a_viewer_sees_what_was_printed_before_and_then_what_is_printed(co
 
 
 async def test_nothing_is_missing_or_repeated_around_the_moment_of_connecting(consoles, serial):
-    consoles.attach(VM, serial.socket, serial.log)
+    consoles.attach(VM, Door(serial.socket, os.getpid()), serial.log)
     looker = Looker(consoles)
     for number in range(300):
         serial.print(b"%d\n" % number)

@@ -1,5 +1,6 @@
 """Streams into guests: a machine that is off, one without a screen, frames that are none, input that is too much."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from nacre.agent import guest_streams
 from nacre.agent.guest.qga import GuestAgent
 from nacre.agent.guest_streams import Command
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NacreError, UnsupportedError
 from nacre.model.commands import Channel, ExecRequest, ExecResult, frame, unframe
 from nacre.model.hardware import DeviceOptions, Graphics
@@ -39,7 +41,7 @@ async def frames(command: Command, *sent: bytes) -> list[bytes]:
 async def test_a_command_has_its_input_before_it_starts_and_large_outputs_come_in_pieces(tmp_path: Path) -> None:
     fake = FakeAgent(on_exec=lambda _given: ended(0, b"x" * 300_000))
     async with serving(fake, tmp_path / "ga") as socket:
-        agent = GuestAgent(socket)
+        agent = GuestAgent(Door(socket, os.getpid()))
         request = frame(Channel.CONTROL, msgspec.json.encode(REQUEST))
         came = await frames(Command(agent), request, b"\0ab", b"\0c", b"\0")
         agent.close()
@@ -62,7 +64,7 @@ async def test_a_command_has_its_input_before_it_starts_and_large_outputs_come_i
 async def test_frames_that_make_no_sense_end_it_with_a_reason(tmp_path: Path, sent: list[bytes], code: str) -> None:
     fake = FakeAgent()
     async with serving(fake, tmp_path / "ga") as socket:
-        agent = GuestAgent(socket)
+        agent = GuestAgent(Door(socket, os.getpid()))
         (came,) = await frames(Command(agent), *sent)
         agent.close()
     assert result_of(came).code == code

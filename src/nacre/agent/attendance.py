@@ -16,6 +16,7 @@ from nacre.agent.guest.qga import GuestAgent
 from nacre.agent.guest.watch import GuestWatch
 from nacre.agent.hypervisors.abilities import HasGuestChannel
 from nacre.agent.hypervisors.base import Guest, GuestEvent, GuestState
+from nacre.agent.hypervisors.doors import Door
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.launching import nics
@@ -50,7 +51,7 @@ class Attendance:
         """Attend a guest that was started or adopted, until it is gone."""
         machine.took(guest)
         self._guests[machine.id] = guest
-        self._consoles.attach(machine.id, guest.console_socket, guest.console_log)
+        self._consoles.attach(machine.id, Door(guest.console_socket, guest.handle.pid), guest.console_log)
         self._watchers[machine.id] = asyncio.create_task(self._watch(machine, guest), name=f"watch {machine.id}")
         try:
             state = await guest.state()
@@ -102,7 +103,7 @@ class Attendance:
         intent = machine.record.intent
         inside = GuestWatch(
             machine.id,
-            GuestAgent(socket),
+            GuestAgent(Door(socket, guest.handle.pid)),
             {nic.mac: nic.id for nic in nics(intent)} if intent is not None else {},
             self._host.clock,
             awake=lambda: machine.presence is Presence.RUNNING and not machine.frozen,

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.console_logs import LOG_LIMIT, joined, since, size, tail, trim
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
 from nacre.lib.threads import in_thread
 from nacre.model.ids import VmId
@@ -111,12 +112,13 @@ class Hub:
         """How long the log was when the last life that we saw had ended."""
         self._shown_to = 0
         """Up to where the log was shown when we connected."""
+        self._complained = False
 
-    def attach(self, socket: Path, console_log: Path) -> None:
+    def attach(self, door: Door, console_log: Path) -> None:
         """A guest is there: read its console until `lost`."""
         self.lost()
         self._log = console_log
-        self._reading = asyncio.create_task(self._read(socket, console_log), name=f"console {self._vm}")
+        self._reading = asyncio.create_task(self._read(door, console_log), name=f"console {self._vm}")
 
     def lost(self) -> None:
         """The guest is gone. Viewers stay: it may come back."""
@@ -152,14 +154,15 @@ class Hub:
                 writer.write(data)
                 await writer.drain()
 
-    async def _read(self, socket: Path, console_log: Path) -> None:
+    async def _read(self, door: Door, console_log: Path) -> None:
         """Keep the connection for as long as the guest is there."""
         self._shown_to = self._ended_at or 0
         while True:
             try:
                 before = await in_thread(size, console_log)
-                reader, writer = await asyncio.open_unix_connection(socket)
-            except OSError:
+                reader, writer = await door.open()
+            except OSError as error:
+                self._complain(error)
                 await asyncio.sleep(_RECONNECT_S)
                 continue
             self._writer = writer
@@ -172,6 +175,11 @@ class Hub:
                 writer.close()
             self._shown_to = await in_thread(size, console_log)
             await asyncio.sleep(_RECONNECT_S)
+
+    def _complain(self, error: OSError) -> None:
+        if isinstance(error, PermissionError) and not self._complained:
+            log.error("console.of_another", vm=self._vm, reason=error.strerror, next="looked at again and again")
+        self._complained = isinstance(error, PermissionError)
 
     async def _follow(self, reader: asyncio.StreamReader, console_log: Path, before: int) -> None:
         moved = await self._catch_up(console_log)
@@ -239,9 +247,9 @@ class Consoles:
     def __init__(self) -> None:
         self._hubs: dict[VmId, Hub] = {}
 
-    def attach(self, vm: VmId, socket: Path, console_log: Path) -> None:
+    def attach(self, vm: VmId, door: Door, console_log: Path) -> None:
         """A guest has started or was adopted."""
-        self._hubs.setdefault(vm, Hub(vm)).attach(socket, console_log)
+        self._hubs.setdefault(vm, Hub(vm)).attach(door, console_log)
 
     def lost(self, vm: VmId) -> None:
         """A guest is gone, and may come back."""

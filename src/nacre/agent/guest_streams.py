@@ -6,13 +6,13 @@ Each fulfils `streams.Duplex`. A viewer's first frame on a stream of commands or
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from pathlib import Path
 
 import msgspec
 
 from nacre.agent.guest import commands
 from nacre.agent.guest.qga import GuestAgent, silent
 from nacre.agent.hypervisors.abilities import HasDisplay
+from nacre.agent.hypervisors.doors import Door
 from nacre.agent.meters.meter import Meter
 from nacre.agent.vms.machine import Machine
 from nacre.errors import ConflictError, InvalidInputError, NacreError, UnavailableError, UnsupportedError
@@ -164,15 +164,14 @@ async def command(machine: Machine | None) -> AsyncGenerator[Command]:
 async def screen(machine: Machine | None) -> AsyncGenerator[Screen]:
     """Connect to the machine's screen. Raises ConflictError, UnsupportedError or UnavailableError."""
     guest = _running(machine).guest
-    socket: Path | None = guest.display_socket if isinstance(guest, HasDisplay) else None
-    if socket is None:
+    if not isinstance(guest, HasDisplay) or guest.display_socket is None:
         raise UnsupportedError(
             "display_missing",
             "this machine has no screen",
             hint="give it one with devices.graphics vnc, and start it again; its serial console is `nacre vm console`",
         )
     try:
-        reader, writer = await asyncio.open_unix_connection(socket)
+        reader, writer = await Door(guest.display_socket, guest.handle.pid).open()
     except OSError as error:
         raise UnavailableError(
             "display_unreachable", "the machine's screen does not answer", hint="try again in a moment"

@@ -302,11 +302,11 @@ def _generation(intent: VmIntent) -> int:
 
 
 def _toward(intent: VmIntent, known: Known, now: float) -> Step:
-    if intent.desired is Desired.ABSENT:
-        return NOTHING if known.deleted else _at(known, now, Delete())
     goes = going(intent, known.crossing, known.presence)
     if goes is not None:
         return goes if goes == NOTHING else _at(known, now, goes)
+    if intent.desired is Desired.ABSENT:
+        return NOTHING if known.deleted else _at(known, now, Delete())
     kept = None if known.frozen else _keep(intent, known)
     if kept is not None:
         return _at(known, now, kept)

@@ -263,6 +263,17 @@ def peer(connection: socket.socket) -> Peer | None:
     return None if started is None else Peer(pid=pid, start_time=started)
 
 
+def peer_user(connection: socket.socket) -> int | None:
+    """Return who was at the other end of a connected unix socket when it began to listen, or to connect (unix(7)).
+
+    None where that is not known.
+    """
+    if not _LINUX:
+        return None
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", raw)[1])
+
+
 async def listener(path: Path, timeout: float = 1.0) -> Peer | None:
     """Return the process that listens on a unix socket; None if nobody does, or its queue stayed full.
 

@@ -37,10 +37,13 @@ class LiveProgress(Out, frozen=True, kw_only=True):
     """How far the newest attempt is to move a machine while it runs."""
 
     sending: SendState
+    """How far the machine's node is."""
     arrival: ArrivalState
+    """How far the node is that it goes to."""
     transferred_bytes: int
     """Of the guest's memory. Its disks are copied before."""
     remaining_bytes: int
+    """What is left to be sent of it, as it is now: a guest that writes makes that more again."""
     downtime_ms: float | None
     """How long the guest stood still, as its hypervisor says, without the hand-over."""
 

@@ -1,6 +1,7 @@
 """Commands in a guest: their outputs within bounds, their end, and those that do not end."""
 
 import base64
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from nacre.agent.guest import commands
 from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import UnavailableError
 from nacre.model.commands import ExecRequest, ExecResult
 from support.guest_agent import FakeAgent, ended, serving
@@ -25,7 +27,7 @@ def fake() -> FakeAgent:
 @pytest.fixture
 async def agent(fake: FakeAgent, tmp_path: Path, anyio_backend: str) -> AsyncGenerator[GuestAgent]:
     async with serving(fake, tmp_path / "ga") as socket:
-        client = GuestAgent(socket)
+        client = GuestAgent(Door(socket, os.getpid()))
         yield client
         client.close()
 

@@ -1,5 +1,6 @@
 """What a guest says becomes facts, and what it makes up becomes nothing worse."""
 
+import os
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from nacre.agent.guest import facts
 from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.hypervisors.doors import Door
 from nacre.model.guests import GuestAddress, GuestFilesystem
 from support.guest_agent import FakeAgent, serving
 
@@ -26,7 +28,7 @@ def fake() -> FakeAgent:
 @pytest.fixture
 async def agent(fake: FakeAgent, tmp_path: Path, anyio_backend: str) -> AsyncGenerator[GuestAgent]:
     async with serving(fake, tmp_path / "ga") as socket:
-        client = GuestAgent(socket)
+        client = GuestAgent(Door(socket, os.getpid()))
         yield client
         client.close()
 

@@ -1,6 +1,7 @@
 """File systems that are frozen are thawed, whatever happens in between."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from nacre.agent.guest import freezing
 from nacre.agent.guest.freezing import frozen, thaw
 from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import NacreError, TimeoutExpiredError
 from nacre.model.ids import VmId
 from support.guest_agent import FakeAgent, serving
@@ -26,7 +28,7 @@ def fake() -> FakeAgent:
 @pytest.fixture
 async def agent(fake: FakeAgent, tmp_path: Path, anyio_backend: str) -> AsyncGenerator[GuestAgent]:
     async with serving(fake, tmp_path / "ga") as socket:
-        client = GuestAgent(socket)
+        client = GuestAgent(Door(socket, os.getpid()))
         yield client
         client.close()
 

@@ -1,6 +1,7 @@
 """The client of a guest's agent: agreement, one command at a time, and guests that are late, lie or flood."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from nacre.agent.guest import qga
 from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NacreError, UnavailableError, UnsupportedError
 from support.guest_agent import FakeAgent, serving
 
@@ -23,7 +25,7 @@ async def fake(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[FakeAgent]:
 
 @pytest.fixture
 async def agent(fake: FakeAgent, tmp_path: Path) -> AsyncGenerator[GuestAgent]:
-    client = GuestAgent(tmp_path / "ga")
+    client = GuestAgent(Door(tmp_path / "ga", os.getpid()))
     yield client
     client.close()
 
@@ -103,7 +105,7 @@ async def test_a_guest_that_floods_is_hung_up_on(
 
 
 async def test_no_agent_is_said_so_and_is_found_when_it_comes(tmp_path: Path) -> None:
-    agent = GuestAgent(tmp_path / "ga")
+    agent = GuestAgent(Door(tmp_path / "ga", os.getpid()))
     with pytest.raises(UnavailableError):
         await agent.ask("guest-ping")
     async with serving(FakeAgent(), tmp_path / "ga"):

@@ -1,6 +1,7 @@
 """Watching a guest: it is found when it answers, missed when it does not, and never left frozen."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from nacre.agent.guest import watch
 from nacre.agent.guest.qga import GuestAgent
 from nacre.agent.guest.watch import GuestWatch
+from nacre.agent.hypervisors.doors import Door
 from nacre.lib.clock import SystemClock
 from nacre.model.guests import GuestInfo
 from nacre.model.ids import VmId
@@ -26,7 +28,7 @@ class Watched:
         self.told: list[GuestInfo | None] = []
         self.watch = GuestWatch(
             VmId("vm-1"),
-            GuestAgent(socket),
+            GuestAgent(Door(socket, os.getpid())),
             {},
             SystemClock(),
             awake=lambda: self.awake,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from nacre.agent.guest.qga import GuestAgent
 from nacre.agent.guest_streams import Command
+from nacre.agent.hypervisors.doors import Door
 from nacre.client.api import Nacre
 from nacre.errors import ConflictError
 from nacre.lib.clock import ManualClock
@@ -39,7 +41,7 @@ async def machine(served: Api, fake: FakeAgent, tmp_path: Path, monkeypatch: pyt
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncGenerator[Command]:
-        agent = GuestAgent(tmp_path / "ga")
+        agent = GuestAgent(Door(tmp_path / "ga", os.getpid()))
         try:
             yield Command(agent)
         finally:

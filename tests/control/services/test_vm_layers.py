@@ -18,7 +18,16 @@ from nacre.model.units import GIB, MIB
 from nacre.model.vms import HaPolicy, NicSpec, PublishedPort, VmSpec
 from nacre.schema.vms import VmConfig, VmCreate
 
-NOT_CONFIGURATION = {"name", "project", "template", "instance_type", "count", "first_number", "cloud_init"}
+NOT_CONFIGURATION = {
+    "name",
+    "project",
+    "template",
+    "instance_type",
+    "count",
+    "first_number",
+    "cloud_init",
+    "checkpoint",
+}
 """Fields of a request for a machine that no template and no instance type can give."""
 NOT_OF_CONFIG = {"cloud_init"}
 """Fields of a spec that no configuration has: cloud-inits are given secrets, and templates are not sealed."""

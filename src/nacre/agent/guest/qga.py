@@ -11,9 +11,9 @@ import contextlib
 import json
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import cast
 
+from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NacreError, UnavailableError, UnsupportedError
 
 ANSWER_S = 5.0
@@ -29,10 +29,10 @@ _MISSING = frozenset({"CommandNotFound", "CommandDisabled"})
 class GuestAgent:
     """The agent of one guest. Commands go one after the other; each opens the channel if it is not open."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, door: Door) -> None:
         self.holding = False
         """Whether somebody here keeps the guest's file systems frozen."""
-        self._socket = socket
+        self._door = door
         self._busy = asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -104,7 +104,7 @@ class GuestAgent:
 
     async def _open(self) -> None:
         try:
-            self._reader, self._writer = await asyncio.open_unix_connection(self._socket)
+            self._reader, self._writer = await self._door.open()
         except OSError as error:
             raise silent() from error
         self._buffer.clear()

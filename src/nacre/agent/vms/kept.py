@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from nacre.agent.storage.directory import sync
 from nacre.lib.files import sync_folder, write_atomically
 from nacre.model.checkpoints import CheckpointObserved
 from nacre.model.ids import CheckpointId, VolumeId
@@ -92,8 +93,13 @@ def begin(place: Path, checkpoint: CheckpointId) -> Path:
 
 
 def finish(place: Path, kept: Kept) -> None:
-    """Make a checkpoint true, durably: what lies in its draft, and what is known of it. Raises OSError."""
+    """Make a checkpoint true, durably: what lies in its draft, and what is known of it. Raises OSError.
+
+    Takes as long as the disk needs for the memory that was saved.
+    """
     draft = place / _FOLDER / f"{_NEW}{kept.seen.id}"
+    for path in (draft / STATE).rglob("*"):  # as the hypervisor has left it: perhaps in memory only
+        sync(path)
     write_atomically(draft / _FILE, msgspec.json.encode(kept))
     draft.rename(folder_of(place, kept.seen.id))
     sync_folder(draft.parent)

@@ -120,10 +120,10 @@ def _pending(move: MoveRow, vm: VmRow, source: NodeRow | None, now: datetime) ->
     if not _heard(source):
         return Wait(_silent(source))
     if live_moves.wanted(move):
-        if move.attempts and now - move.updated_at < PAUSE * move.attempts:
-            return Wait(move.message)
         if live_moves.is_unsettled(vm):
             return Wait("it is about to do what was last asked of it")
+        if vm.desired is Desired.RUNNING and now - move.updated_at < PAUSE * move.attempts:
+            return Wait(move.message)
     return Seek()
 
 

@@ -145,7 +145,7 @@ async def accept_target(tx: Tx, move: MoveId, decision: Decision) -> bool:
         return False
     why = live_moves.why_not(now, vm, source, target)
     chosen = replace(now, target=target.id, decision=decision, stopped_because=why)
-    if live_moves.wanted(now) and not why:
+    if live_moves.wanted(now) and vm.desired is not Desired.STOPPED and not why:
         begun = await migrations.begin(tx, now, chosen, target)
         _tell(tx, begun, "vm.moving", f"machine {begun.vm_name} is moved while it runs: goes to {target.name}")
         return True

@@ -13,6 +13,7 @@ import structlog
 
 from nacre.agent.hypervisors import console_keeper
 from nacre.agent.hypervisors.cloud_hypervisor import paths
+from nacre.agent.hypervisors.doors import is_keeper
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Launch
 from nacre.lib import processes
@@ -44,7 +45,8 @@ class Console:
     async def find(cls, launch: Launch, hypervisor: Process) -> "Console":
         """Find the keeper of a machine that outlived the agent, or have one started."""
         peer = await processes.listener(launch.run_directory / paths.CONSOLE_SOCKET)
-        keeper = peer and Process.open(peer.pid, peer.start_time)
+        found = peer is not None and is_keeper(peer, hypervisor.pid)
+        keeper = Process.open(peer.pid, peer.start_time) if peer is not None and found else None
         return cls(launch, hypervisor, keeper)
 
     async def end(self, timeout: float) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import socket
 import struct
 from pathlib import Path
 
@@ -43,8 +44,10 @@ class Console:
         """Begin to listen. Raises OSError."""
         path = self._places.console_socket
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, path)
-        path.chmod(0o600)
+        served = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        os.fchmod(served.fileno(), 0o600)  # before it has a name: by that, somebody else's file could be meant
+        served.bind(str(path))
+        self._server = await asyncio.start_unix_server(self._serve, sock=served)
         self._inotify = _watching(self._places.console_log)
         if self._inotify is not None:
             asyncio.get_running_loop().add_reader(self._inotify, self._modified, self._inotify)

@@ -123,6 +123,7 @@ async def cancel(talk: Talk) -> None:
 
 async def take_back(talk: Talk) -> None:
     """Let a guest that was sent run here again: without the mark it is one whose checkpoint was written."""
+    await _drop_mirrors(talk)  # who sent it may have died before that
     await talk.execute("migrate-set-capabilities", {"capabilities": [{"capability": _MARK, "state": False}]})
     await talk.execute("cont")
 
