@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nacre.agent.host import users
-from support import ceph
+from support import ceph, diary
 from support.console import Console
 from support.guests import tiny_image
 from support.platform import Platform, eventually
@@ -123,6 +123,9 @@ def test_a_volume_in_a_cluster_lives_and_follows_its_machine(cloud: Platform, cl
     shell = Console(cloud, "writer")
     shell.until("head -c 6 /dev/vda", "before")
     check_keys(cloud, cluster)
+    goes_back_while_it_writes(cloud, shell, home)
+    check_keys(cloud, cluster)
+    shell = Console(cloud, "writer")
     done(cloud.delete("/v1/vms/writer/volumes/data", wait=WAIT))
     done(cloud.post("/v1/vms/writer/volumes", {"volume": "copy"}, wait=WAIT))
     shell.until("head -c 6 /dev/vd?", "after")
@@ -137,6 +140,28 @@ def test_a_volume_in_a_cluster_lives_and_follows_its_machine(cloud: Platform, cl
     for index in range(2):
         folder = cloud.root / f"agent-{index}" / "ceph"
         eventually(lambda folder=folder: not list(folder.iterdir()), what="no keys of pools that are gone")
+
+
+def goes_back_while_it_writes(cloud: Platform, shell: Console, home: str) -> None:
+    """The machine moves while it runs: the same guest goes on with the same volume, and soon."""
+    shell.run("dd if=/dev/vda bs=512 count=1 of=/tmp/first 2>/dev/null")
+    shell.run(f"disk=/dev/vda; ({diary.KEEP}) >/dev/null 2>&1 & true")
+    shell.until("test -s /tmp/diary && echo be''gun", "begun")
+    shell.close()
+    before = cloud.vm("writer")["run"]["volumes"]
+    move = cloud.post("/v1/vms/writer/move", {"to": home, "method": "live"})
+    move = eventually(
+        lambda: (now := cloud.get(f"/v1/moves/{move['id']}"))["ended_at"] and now, timeout=WAIT, what="moved"
+    )
+    assert (move["state"], move["way"]) == ("done", "live"), move
+    assert cloud.vm("writer")["node"]["name"] == volume(cloud, "data")["node"]["name"] == home
+    assert cloud.vm("writer")["run"]["volumes"] == before
+    there = Console(cloud, "writer")
+    known = diary.reached(there)
+    there.until(f"test $(cat /tmp/diary) -gt {known + 10} && echo mo''re", "more")
+    there.run("touch /tmp/enough; sleep 1; sync; echo 3 >/proc/sys/vm/drop_caches")
+    assert "same" in there.run("dd if=/dev/vda bs=512 count=1 2>/dev/null | cmp - /tmp/first && echo sa''me")
+    there.close()
 
 
 def check_keys(cloud: Platform, cluster: ceph.Cluster) -> None:

@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(netns.hindrance() != "", reason=netns.hindrance() or "-"),
 ]
 SLOW = 8 << 20
+WAIT = 90
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,15 @@ def cloud() -> Iterator[Fleet]:
             yield running
 
 
+@pytest.fixture(autouse=True)
+def room(cloud: Fleet) -> Iterator[None]:
+    """What a test has made is gone after it: two small nodes have no room for the machines of all."""
+    yield
+    for vm in cloud.everything("/v1/vms"):
+        cloud.delete(f"/v1/vms/{vm['id']}")
+    eventually(lambda: not cloud.everything("/v1/vms"), timeout=PATIENCE_S, what="no machines")
+
+
 class Writer:
     """A machine on n1 that keeps a diary on a volume, and can be heard."""
 
@@ -45,8 +55,8 @@ class Writer:
         self.name = name
         cloud.create(name, on="n1", **fields)
         self.boot = cloud.boot_of(name)
-        done(cloud.post("/v1/volumes", {"name": name, "pool": "nfs", "size_bytes": diary.SIZE}, wait=PATIENCE_S))
-        done(cloud.post(f"/v1/vms/{name}/volumes", {"volume": name}, wait=PATIENCE_S))
+        done(cloud.post("/v1/volumes", {"name": name, "pool": "nfs", "size_bytes": diary.SIZE}, wait=WAIT))
+        done(cloud.post(f"/v1/vms/{name}/volumes", {"volume": name}, wait=WAIT))
         with closing(Console(cloud, name)) as shell:
             diary.keep(shell, self.volume["id"][-20:])
         self.known = self.further(0)
@@ -76,7 +86,7 @@ class Writer:
 
     def ends(self) -> int:
         """It is switched off: all that it wrote is there. How many numbers that is."""
-        self.cloud.post(f"/v1/vms/{self.name}/stop", {"force": True}, wait=PATIENCE_S)
+        self.cloud.post(f"/v1/vms/{self.name}/stop", {"force": True}, wait=WAIT)
         eventually(
             lambda: all(self.cloud.vm(self.name)["id"] not in node.guests() for node in self.cloud.nodes.values()),
             timeout=PATIENCE_S,
@@ -169,8 +179,8 @@ def test_the_death_of_an_agent_half_way_costs_nothing(cloud: Fleet, victim: str)
 def test_a_volume_that_lies_on_its_node_keeps_its_machine_there_and_that_is_said(cloud: Fleet) -> None:
     cloud.create("local", on="n1")
     cloud.boot_of("local")
-    done(cloud.post("/v1/volumes", {"name": "own", "size_bytes": diary.SIZE}, wait=PATIENCE_S))
-    done(cloud.post("/v1/vms/local/volumes", {"volume": "own"}, wait=PATIENCE_S))
+    done(cloud.post("/v1/volumes", {"name": "own", "size_bytes": diary.SIZE}, wait=WAIT))
+    done(cloud.post("/v1/vms/local/volumes", {"volume": "own"}, wait=WAIT))
     answer = cloud.request("POST", "/v1/vms/local/move", json={"method": "live"})
     assert answer.status_code == 409
     problem = answer.json()

@@ -13,18 +13,19 @@ SECTOR = 512
 SECTORS = 24_000
 """More than a test writes."""
 SIZE = 16 << 20
-_KEEP = (
-    "i=0; while :; do n=$((i+1)); "
+KEEP = (
+    "i=0; while test ! -e /tmp/enough; do n=$((i+1)); "
     "if printf '%07d\\n' $n | dd of=$disk bs=512 seek=$n conv=notrunc,fsync 2>/dev/null; then i=$n; "
     "echo $i >/tmp/diary.new; mv /tmp/diary.new /tmp/diary; fi; usleep 20000; done"
 )
+"""What the guest runs, with `disk` set. The first sector stays free."""
 
 
 def keep(shell: Console, serial: str) -> None:
     """Have the guest begin, on the disk with this serial number."""
     find = f"disk=/dev/$(grep -l {serial} /sys/block/vd?/serial | cut -d / -f 4)"
     shell.until(f"{find}; test -b $disk && echo there", "there")
-    shell.run(f"{find}; ({_KEEP}) >/dev/null 2>&1 & true")
+    shell.run(f"{find}; ({KEEP}) >/dev/null 2>&1 & true")
     shell.until("test -s /tmp/diary && echo be''gun", "begun")
 
 
