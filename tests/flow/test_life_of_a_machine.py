@@ -214,9 +214,11 @@ def it_goes_on_from_a_checkpoint(cloud: Platform, listener: Listener) -> None:
     assert breaks(listener.ticks) == []
     said(cloud, "echo later | tee /root/word >/data/word; sync")
 
+    mark = len(listener.ticks)
     done(cloud.post("/v1/vms/web/restore", {"checkpoint": "whole", "stop": True}, wait=WAIT))
     eventually(lambda: breaks(listener.ticks), what="a program that goes on from where it was")
-    ((last, first),) = breaks(heard(listener, len(listener.ticks), 20))
+    heard(listener, len(listener.ticks), 20)
+    ((last, first),) = breaks(listener.since(mark))
     assert first.boot == before.boot
     assert before.count < first.count <= after.count + 1 < last.count
     assert int(said(cloud, f"cat {COUNT}")) >= first.count
@@ -230,7 +232,8 @@ def it_goes_to_another_node(cloud: Platform, listener: Listener) -> tuple[float,
     move = cloud.post("/v1/vms/web/move", {"method": "live"})
     path = f"/v1/moves/{move['id']}"
     ended = eventually(lambda: (now := cloud.get(path))["ended_at"] and now, timeout=WAIT, what="the end of a move")
-    assert (ended["state"], ended["way"], ended["stopped_because"]) == ("done", "live", ""), ended
+    result = (ended["state"], ended["way"], ended["stopped_because"])
+    assert result == ("done", "live", ""), (ended["message"], ended["live"])
     there = listener.ticks[-1]
     heard(listener, len(listener.ticks), 20)
     moving = listener.since(mark)

@@ -25,7 +25,7 @@ from nacre.agent.hypervisors.abilities import (
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.records import Sending
-from nacre.agent.vms import confining
+from nacre.agent.vms import confining, rootdisk
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import open_volumes
@@ -80,7 +80,7 @@ async def send(machine: Machine, guest: Guest, order: Outgoing, lines: Lines, ho
     socket = host.run_place(machine.id) / SOCKET
     volumes = open_volumes(machine)
     await _undisturbed(volumes, host)
-    sizes = await host.storage.sizes(host.place(machine.id))
+    sizes = await rootdisk.sizes(machine.id, host)
     run = machine.record.run
     began = run.info.config if run is not None else None
     offer = Offer(

@@ -1,7 +1,7 @@
 """The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
 
-Called by `start`, which holds the machine's lock. A new one is kept in layers (qcow2) if the machine's hypervisor opens
-those, and else raw, which every one opens.
+Called by `start`, which holds the machine's lock, and by `migrate`, which asks what there is. A new one is kept in
+layers (qcow2) if the machine's hypervisor opens those, and else raw, which every one opens.
 """
 
 from nacre.agent.hypervisors.abilities import CanOffer
@@ -18,6 +18,7 @@ from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Capability, offers
 from nacre.model.checkpoints import CheckpointSource, snapshot_of
 from nacre.model.convergence import FailureClass
+from nacre.model.ids import VmId
 from nacre.model.images import Role
 from nacre.model.vms import VmIntent
 from nacre.model.volumes import DiskFormat
@@ -42,6 +43,14 @@ async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskF
         if size is not None:
             await host.roots.grow(disk, size, None)
         return (await host.roots.disk(disk),)
+
+
+async def sizes(vm: VmId, host: Host) -> dict[str, int]:
+    """Return how large the guest sees the disks that lie in its machine's folder. Raises DriverError."""
+    layered = await host.roots.look(disk_of(vm))
+    if layered is not None:
+        return {ROOT: layered.size_bytes}
+    return await host.storage.sizes(host.place(vm))
 
 
 def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:
