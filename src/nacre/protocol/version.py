@@ -5,11 +5,11 @@
    them is placed only on nodes that advertise the ability `guard`. The whole configuration of machines in `VmSpec`,
    what of it is in force in `RunInfo.config`, and what hypervisors offer in `HypervisorInfo.offer`. Pools (also those
    in Ceph clusters, with keys), volumes and which of them machines have, which an older agent does not see: it starts
-   machines without their volumes, which are shown as needing a restart. Streams of commands, screens and metrics, which
-   are asked only of agents whose facts name them. Checkpoints of machines, which are asked only of agents that say what
-   their hypervisors can do. What guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an
-   older agent does not see. And orders and arrivals of machines that move while they run, only to and from nodes that
-   advertise the ability `live-moves`.
+   machines without their volumes, which are shown as needing a restart. Streams of commands, screens, metrics and of
+   disks that become images, which are asked only of agents whose facts name them. Checkpoints of machines, which are
+   asked only of agents that say what their hypervisors can do. What guests say (`VmObserved.guest`) and what goes into
+   them (`VmIntent.seed`), which an older agent does not see. And orders and arrivals of machines that move while they
+   run, only to and from nodes that advertise the ability `live-moves`.
 """
 
 from nacre.errors import UnsupportedError

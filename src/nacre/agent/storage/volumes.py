@@ -94,7 +94,7 @@ class DirectoryVolumes:
         source = self._folder(of.volume)
         manifest = await in_thread(self._manifest, of.volume)
         if of.snapshot is not None:
-            bottom = _kept(manifest, of.snapshot).layer
+            bottom = kept_of(manifest, of.snapshot).layer
         else:
             bottom = (await self._freeze(of.volume, None, writer)).layer
         there = await in_thread(self._chain, of.volume, bottom)
@@ -135,7 +135,7 @@ class DirectoryVolumes:
         if nonce is not None and manifest.restore_nonce >= nonce:
             return
         name = self._name()
-        await self._overlay(self._folder(volume), _kept(manifest, snapshot).layer, name)
+        await self._overlay(self._folder(volume), kept_of(manifest, snapshot).layer, name)
         done = manifest.restore_nonce if nonce is None else nonce
         await in_thread(self._commit, volume, _with(manifest, active=name, restore_nonce=done))
 
@@ -351,7 +351,8 @@ def _switched(manifest: Manifest, switching: Switching, kept: Kept) -> Manifest:
     return _with(manifest, active=switching.layer, snapshots=snapshots, switching=None)
 
 
-def _kept(manifest: Manifest, snapshot: SnapshotId) -> Kept:
+def kept_of(manifest: Manifest, snapshot: SnapshotId) -> Kept:
+    """Return a snapshot of a volume. Raises DriverError if it has none of that name."""
     found = manifest.snapshot(snapshot)
     if found is None:
         raise DriverError(

@@ -26,6 +26,7 @@ async def shown(rd: Read, rows: Sequence[ImageView]) -> list[ImageOut]:
             progress=tuple(_progress(part) for part in row.parts),
             kernel_args=row.kernel_args,
             defaults=row.defaults,
+            captured=row.captured,
             error_code=row.error_code,
             error=row.error,
             hint=row.hint,

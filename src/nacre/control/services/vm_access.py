@@ -26,7 +26,11 @@ async def placed(rd: Read, caller: Caller, ref: str, *, kind: str, project: str 
     Raises ConflictError for one without a node, UnavailableError if its node is out of reach, and UnsupportedError if
     the node's agent is too old.
     """
-    row = await vms.resolve(rd, caller, ref, project)
+    return await way(rd, await vms.resolve(rd, caller, ref, project), kind)
+
+
+async def way(rd: Read, row: VmRow, kind: str) -> Placed:
+    """Return where a machine is to whose node a stream of this kind can be opened. Raises as `placed` does."""
     if row.node is None:
         raise ConflictError(
             "vm_not_placed",
@@ -39,7 +43,7 @@ async def placed(rd: Read, caller: Caller, ref: str, *, kind: str, project: str 
         raise UnavailableError(
             "node_away",
             f"{name}, the node of {row.name}, is out of reach",
-            hint=f"look at it with `nacre node show {name}`; what it has measured is shown when it is back",
+            hint=f"look at it with `nacre node show {name}`; this works again when it is back",
         )
     if node.facts is None or kind not in node.facts.streams:
         raise UnsupportedError(
