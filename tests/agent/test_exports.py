@@ -1,4 +1,4 @@
-"""Disks on their way to the control plane: whole, of the right moment, one file, and never in the way of the machine."""
+"""Disks on their way to the control plane: whole, of the right moment, one file, never in the way of the machine."""
 
 import asyncio
 import shutil

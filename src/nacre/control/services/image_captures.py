@@ -10,15 +10,15 @@ import msgspec
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import checkpoint_clones, vm_access
+from nacre.control.services import checkpoint_clones
 from nacre.control.services.checkpoint_clones import FIELD, Source
 from nacre.control.services.checkpoint_views import phase_of
-from nacre.control.services.vm_access import Placed
+from nacre.control.services.vm_ways import Placed, way
 from nacre.control.store import checkpoints as store
 from nacre.control.store import images, vms
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.images import ImageRow, Origin, Part
-from nacre.errors import ConflictError, InvalidInputError, NacreError, NotFoundError
+from nacre.errors import ConflictError, InvalidInputError, NotFoundError
 from nacre.model.checkpoints import CheckpointPhase
 from nacre.model.ids import ProjectId
 from nacre.model.images import Capture, Format, ImageDefaults, Role
@@ -58,11 +58,7 @@ async def content_of(tx: Tx, caller: Caller, body: ImageCreate, project: Project
         )
     found = await checkpoint_clones.resolve(tx, body.checkpoint, project)
     source = _stays(await checkpoint_clones.hold(tx, found))
-    try:
-        await vm_access.way(tx, source.vm, KIND)
-    except NacreError as error:
-        error.field = FIELD
-        raise
+    await way(tx, source.vm, KIND, field=FIELD)
     origin = await images.get(tx, source.vm.image)
     if origin is None:
         raise ConflictError(
@@ -98,7 +94,7 @@ async def located(rd: Read, checkpoint: str) -> Placed:
             "the checkpoint is gone, with its machine or because that left its disks behind",
             hint="delete the image, and make it from another checkpoint",
         )
-    return await vm_access.way(rd, vm, KIND)
+    return await way(rd, vm, KIND)
 
 
 def _stays(source: Source) -> Source:
