@@ -86,7 +86,8 @@ class ImageOut(Out, frozen=True, kw_only=True):
     defaults: ImageDefaults
     """What a machine gets that asks for nothing else."""
     captured: Capture | None
-    """The checkpoint that the disk is of; null for an image of files. Machines from it get an identity of their own."""
+    """The checkpoint that the disk is of, whose machines get an identity of their own; null for an image of files, and
+    for a public one, because others need not know of the project's machines."""
     error_code: str
     """Stable name of what went wrong; empty if nothing did."""
     error: str

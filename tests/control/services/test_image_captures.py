@@ -9,6 +9,7 @@ import pytest
 from nacre.control.gateway import desired
 from nacre.control.services import checkpoints, image_facts, images, operations, vms
 from nacre.control.services.image_files import ImageDepot
+from nacre.control.services.listing import ListQuery
 from nacre.control.store import checkpoints as checkpoint_store
 from nacre.control.store import events as event_store
 from nacre.control.store import images as store
@@ -24,7 +25,7 @@ from nacre.model.nodes import NodeState
 from nacre.model.units import GIB, MIB
 from nacre.model.vms import Desired
 from nacre.schema.checkpoints import CheckpointCreate
-from nacre.schema.images import ArtifactSource, ImageCreate
+from nacre.schema.images import ArtifactSource, ImageCreate, ImageUpdate
 from support import access
 from support.cloud import SEALER, able, by, cloud, make_image, make_project
 
@@ -297,3 +298,16 @@ async def test_machines_from_it_are_somebody_else_each_and_keep_what_they_are_gi
     await golden.cloud.converge()
     twin = (await golden.intents())["twin"].seed
     assert twin.identity not in {"", captured.checkpoint}
+
+
+async def test_whose_disk_a_public_image_has_is_told_to_nobody_and_its_machines_are_others_all_the_same(golden):
+    await golden.create()
+    await golden.ready()
+    change = ImageUpdate(visibility=Visibility.PUBLIC)
+    assert (await golden.ask("image:update", images.update, "golden", change)).captured is None
+    async with golden.db.read() as rd:
+        (listed,) = (await images.list_(rd, by("image:list"), ListQuery(filters={"name": "golden"}))).items
+    assert listed.captured is None
+    await golden.cloud.create("copy", image="golden")
+    await golden.cloud.converge()
+    assert (await golden.intents())["copy"].seed.identity.startswith("ckpt-")
