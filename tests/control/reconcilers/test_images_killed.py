@@ -40,7 +40,7 @@ async def start(url: str, data: Path, root: Path) -> Process:
         sys.executable, "-P", str(WORKER), url, str(data), str(root), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 30) == b"working\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 120) == b"working\n"
     return process
 
 
