@@ -95,7 +95,7 @@ def test_an_agent_that_dies_while_a_disk_is_made_into_an_image_goes_on_when_it_i
     done(cloud.post("/v1/vms", body, wait=WAIT))
     shell = booted(cloud, "big")
     write(shell, "golden")
-    shell.run("dd if=/dev/urandom of=/dev/vda bs=1M seek=2 count=60 conv=notrunc,fsync 2>/dev/null")
+    shell.run("dd if=/dev/urandom of=/dev/vda bs=1M seek=2 count=24 conv=notrunc,fsync 2>/dev/null")
     shell.close()
     done(cloud.post("/v1/vms/big/checkpoints", {"name": "early"}, wait=WAIT))
     cloud.post("/v1/images", {"name": "golden", "checkpoint": "big/early"})
