@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from nacre.agent.exports import Exports
 from nacre.agent.lease import Lease
 from nacre.agent.observer import Observer
 from nacre.agent.reporting import Reporting, news
@@ -45,6 +46,7 @@ def reporting(node: Node, lease: Lease | None = None) -> Reporting:
         hypervisors=dict(node.host.hypervisors),
         clock=SystemClock(),
         lease=lease,
+        exports=Exports(node.host, ended=node.executor.layers_freed),
     )
 
 

@@ -71,3 +71,20 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_sent(
     assert ran.code == exits.USAGE
     assert len(ran.err.splitlines()) == 2
     assert stub.requests == []
+
+
+def test_an_image_is_made_of_a_checkpoint(nacre: Run, stub: ApiStub) -> None:
+    assert nacre("vm", "create", "web", "--image", "tiny").code == 0
+    ran = nacre(
+        "image", "create", "golden", "--from-checkpoint", "web/early", "--memory", "1GiB", "--label", "tier=gold"
+    )
+    assert (ran.code, ran.out.split(":")[0]) == (0, "golden")
+    (sent,) = stub.created_images
+    assert (sent.checkpoint, sent.name, sent.artifacts) == ("web/early", "golden", ())
+    assert (sent.defaults.memory_bytes, sent.labels) == (1 << 30, {"tier": "gold"})
+    assert "web/early" in nacre("image", "show", "golden").out
+
+
+def test_a_checkpoint_that_is_not_there_is_told_and_one_must_be_named(nacre: Run) -> None:
+    assert nacre("image", "create", "golden", "--from-checkpoint", "nobody/early").code == exits.NOT_FOUND
+    assert nacre("image", "create", "golden").code == exits.USAGE

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from nacre.agent.exports import Exports
 from nacre.agent.host import inventory
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.qemu.driver import QemuHypervisor
@@ -83,6 +84,7 @@ class Fleet:
             consoles=self.node.consoles,
             hypervisors=self.hypervisors,
             clock=self.clock,
+            exports=Exports(self.node.host, ended=self.node.executor.layers_freed),
             root=self.root,
             running=lambda: self.running,
         )

@@ -18,8 +18,8 @@ from aiohttp import WSMsgType, web
 from nacre.model.convergence import Conditions
 from nacre.model.events import SYSTEM, Event
 from nacre.model.guests import SeedRef
-from nacre.model.ids import ImageId, OperationId, ProjectId, TokenId, UserId, VmId, make_id
-from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Progress, Role, Visibility
+from nacre.model.ids import CheckpointId, ImageId, OperationId, ProjectId, TokenId, UserId, VmId, make_id
+from nacre.model.images import Artifact, Capture, Format, ImageDefaults, ImageState, Progress, Role, Visibility
 from nacre.model.operations import OperationState
 from nacre.model.vms import Desired, Phase, VmSpec
 from nacre.schema.access import ClaimBody, MeOut, TokenCreated, TokenOut, UserOut
@@ -88,6 +88,7 @@ class ApiStub:
     url: str = ""
     vms: dict[str, VmOut] = field(default_factory=dict)
     images: dict[str, ImageOut] = field(default_factory=dict)
+    created_images: list[ImageCreate] = field(default_factory=list)
     uploads: dict[tuple[str, str], Upload] = field(default_factory=dict)
     operations: dict[str, OperationOut] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -149,6 +150,7 @@ class ApiStub:
             "progress": (),
             "kernel_args": "",
             "defaults": ImageDefaults(),
+            "captured": None,
             "error_code": "",
             "error": "",
             "hint": "",
@@ -322,8 +324,11 @@ class _Server:
 
     async def create_image(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=ImageCreate)
+        self.stub.created_images.append(body)
         if self.stub.image(body.name):
             return self.no(409, "name_taken", f"there is an image {body.name} already")
+        if body.checkpoint is not None:
+            return self.capture_image(body)
         image_id = ImageId(new_id("image"))
         for source in body.artifacts:
             self.stub.uploads[image_id, source.role.value] = Upload(source.sha256, source.size_bytes)
@@ -338,6 +343,22 @@ class _Server:
             defaults=body.defaults,
         )
         return self.accept("image.import", made)
+
+    def capture_image(self, body: ImageCreate) -> web.Response:
+        vm, _, checkpoint = (body.checkpoint or "").partition("/")
+        machine = self.stub.vm(vm)
+        if machine is None:
+            return self.no(404, "checkpoint_not_found", f"there is no checkpoint {body.checkpoint}")
+        captured = Capture(
+            vm=machine.id,
+            vm_name=vm,
+            checkpoint=CheckpointId(new_id("checkpoint")),
+            checkpoint_name=checkpoint,
+        )
+        made = self.stub.add_image(
+            body.name, captured=captured, kernel_args=body.kernel_args, defaults=body.defaults, labels=body.labels
+        )
+        return self.accept("image.capture", made)
 
     async def show_image(self, request: web.Request) -> web.Response:
         image = self.stub.image(request.match_info["ref"])

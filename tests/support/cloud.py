@@ -108,7 +108,7 @@ def facts(*, cpus: int = 8, memory_bytes: int = 16 * GIB, disk_bytes: int = 100 
         boot_id="boot-1",
         capacity=Capacity(cpus=cpus, memory_bytes=memory_bytes, disk_bytes=disk_bytes),
         hypervisors=(HypervisorInfo(name="qemu", available=True, machines=("q35", "pc"), abilities=("guard",)),),
-        streams=("exec", "display", "metrics"),
+        streams=("exec", "display", "metrics", "export"),
     )
 
 

@@ -3,7 +3,10 @@
 import hashlib
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from nacre.control.auth.principals import Caller
 from nacre.control.services import images
@@ -16,7 +19,7 @@ from nacre.control.store.images import ImageRow
 from nacre.control.store.projects import ProjectRow
 from nacre.errors import ConflictError
 from nacre.model.ids import ProjectId
-from nacre.model.images import ImageState, Role
+from nacre.model.images import Artifact, Format, ImageState, Role
 from nacre.schema.common import Accepted
 from nacre.schema.images import ArtifactSource, ImageCreate, ImageOut, UploadOut
 from support import access
@@ -145,3 +148,26 @@ async def ready_image(
     await upload(ImageUploads(database, depot), made.resource.id, raw_disk())
     async with database.read() as rd:
         return await images.show(rd, access.admin("image:view"), made.resource.id)
+
+
+async def artifact(database: Database, image: str, role: Role, content: bytes) -> None:
+    """Have the row of an image say that it has this file."""
+    async with database.write() as tx:
+        found = await store.get(tx, image, lock=True)
+        assert found is not None
+        parts = tuple(
+            msgspec.structs.replace(
+                part,
+                artifact=Artifact(
+                    role=role,
+                    format=Format.RAW,
+                    size_bytes=len(content),
+                    sha256=sha256(content),
+                    virtual_size_bytes=len(content),
+                ),
+            )
+            if part.role is role
+            else part
+            for part in found.parts
+        )
+        await store.save(tx, replace(found, parts=parts))

@@ -151,6 +151,13 @@ class Executor:
             machine.retry_at = 0.0
             self._lanes.ring(vm)
 
+    def layers_freed(self, vm: VmId) -> None:
+        """Nobody reads layers of a machine any more that are not its own: perhaps some can be merged now."""
+        machine = self._machines.get(vm)
+        if machine is not None:
+            machine.checkpoints.mergeable = True
+            self._lanes.ring(vm)
+
     def user_of(self, volume: VolumeId) -> Guest | None:
         """See `volume_executor.Users`."""
         return user_of(self._machines.values(), volume)

@@ -22,6 +22,7 @@ from nacre.agent import checking, places
 from nacre.agent.consoles import Consoles
 from nacre.agent.enrolment import ensure_enrolled
 from nacre.agent.executor import Executor
+from nacre.agent.exports import Exports
 from nacre.agent.host import cgroups, inventory, users
 from nacre.agent.host.inventory_devices import reachable_addresses
 from nacre.agent.host.proof import AccelerationProof
@@ -161,8 +162,9 @@ class Agent:
         )
         self._pools = Pools(settings.data, clock=self._clock, roots=settings.pool_roots, random=self._random)
         self._listener = Listener(settings.migration_listen, self._files.load, reachable_addresses)
+        host = self._host()
         self._executor = Executor(
-            self._host(),
+            host,
             self._consoles,
             lines=Dial(self._files.load),
             gate=self._listener,
@@ -182,6 +184,7 @@ class Agent:
             counted=self._metrics.step,
         )
         self._meter = Meter(settings.data, lambda: self._executor.machines, self._clock)
+        self._exports = Exports(host, ended=self._executor.layers_freed)
         self._lease = Lease(settings.run, self._clock, came=self._executor.leased)
         self._reporting = Reporting(
             settings=settings,
@@ -195,6 +198,7 @@ class Agent:
             meter=self._meter,
             lease=self._lease,
             volumes=self._volumes,
+            exports=self._exports,
         )
 
     async def run(self) -> None:
@@ -212,6 +216,7 @@ class Agent:
     async def _work(self) -> None:
         try:
             await traffic.sweep()
+            await self._exports.begin()
             await self._volumes.begin()
             await self._executor.begin()
             self._reporting.restore()

@@ -10,6 +10,7 @@ import structlog
 from nacre.agent import guest_streams
 from nacre.agent.consoles import Consoles
 from nacre.agent.executor import Executor
+from nacre.agent.exports import Exports
 from nacre.agent.host import inventory
 from nacre.agent.host.conditions import Conditions, Signs
 from nacre.agent.host.files import text
@@ -68,6 +69,7 @@ class Reporting:
         consoles: Consoles,
         hypervisors: dict[str, Hypervisor],
         clock: Clock,
+        exports: Exports,
         meter: Meter | None = None,
         lease: Lease | None = None,
         volumes: VolumeExecutor | None = None,
@@ -82,6 +84,7 @@ class Reporting:
         self._images = images
         self._consoles = consoles
         self._hypervisors = hypervisors
+        self._exports = exports
         self._lease = lease
         self._volumes = volumes
         self._pools: tuple[PoolObserved, ...] = ()
@@ -202,6 +205,8 @@ class Reporting:
                 return guest_streams.screen(self._executor.machines.get(vm))
             case StreamKind.METRICS:
                 return guest_streams.measured(self._meter, vm)
+            case StreamKind.EXPORT:
+                return self._exports.opened(vm)
 
     def _network_trouble(self) -> str:
         """Say why this host is off the network. One whose control plane is on it too is of use without any."""

@@ -19,6 +19,9 @@ app = App(name="image", help="Images that machines boot from.")
 
 Public = Annotated[bool, Parameter(negative=(), help="Every project may boot from it.")]
 KernelArgs = Annotated[str, Parameter(help="Kernel command line.", allow_leading_hyphen=True)]
+Cpus = Annotated[int | None, Parameter(help="Virtual CPUs of a machine that asks for none.")]
+Memory = Annotated[str | None, Parameter(help="Memory of a machine that asks for none.")]
+Disk = Annotated[str | None, Parameter(help="Root disk of a machine that asks for none.")]
 Sha256 = Annotated[str | None, Parameter(help="What the SHA-256 of the disk must be.")]
 
 
@@ -36,9 +39,9 @@ async def import_(
     ] = None,
     kernel_args: KernelArgs = "",
     sha256: Sha256 = None,
-    cpus: Annotated[int | None, Parameter(help="Virtual CPUs of a machine that asks for none.")] = None,
-    memory: Annotated[str | None, Parameter(help="Memory of a machine that asks for none.")] = None,
-    disk: Annotated[str | None, Parameter(help="Root disk of a machine that asks for none.")] = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
     public: Public = False,
     label: Labels = (),
     waiting: Waiting = Waiting(wait=True, timeout="1h"),  # noqa: B008  # frozen
@@ -55,11 +58,40 @@ async def import_(
         labels=arguments.labels(label),
         visibility=Visibility.PUBLIC if public else Visibility.PRIVATE,
         kernel_args=kernel_args,
-        defaults=ImageDefaults(
-            cpus=arguments.cpus(cpus), memory_bytes=arguments.memory(memory), disk_bytes=arguments.disk(disk)
-        ),
+        defaults=_defaults(cpus, memory, disk),
     )
     made = await bring_in(session, body, sources, arguments.duration(waiting.timeout, "timeout"), wait=waiting.wait)
+    output.outcome(session, [made], _imported)
+
+
+@app.command
+async def create(
+    name: Annotated[str, Parameter(help="Name of the new image, unique in its project.")],
+    /,
+    *,
+    from_checkpoint: Annotated[
+        str, Parameter(help="Checkpoint whose root disk it gets: machine/checkpoint, or an id.")
+    ],
+    kernel_args: KernelArgs = "",
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    public: Public = False,
+    label: Labels = (),
+    waiting: Waiting = Waiting(wait=True, timeout="1h"),  # noqa: B008  # frozen
+    session: Here,
+) -> None:
+    """Make an image of a machine's root disk as a checkpoint keeps it. Machines from it are others, not the same."""
+    body = ImageCreate(
+        name=arguments.new_name(name),
+        checkpoint=from_checkpoint,
+        project=session.project,
+        labels=arguments.labels(label),
+        visibility=Visibility.PUBLIC if public else Visibility.PRIVATE,
+        kernel_args=kernel_args,
+        defaults=_defaults(cpus, memory, disk),
+    )
+    made = await bring_in(session, body, [], arguments.duration(waiting.timeout, "timeout"), wait=waiting.wait)
     output.outcome(session, [made], _imported)
 
 
@@ -159,12 +191,19 @@ def facts(image: ImageOut) -> list[tuple[str, str]]:
         ("hint", image.hint),
         ("visibility", image.visibility.value),
         ("artifacts", "\n".join(artifacts)),
+        ("made from", f"{image.captured.vm_name}/{image.captured.checkpoint_name}" if image.captured else ""),
         ("kernel args", image.kernel_args),
         ("defaults", ", ".join(f"{key} {text}" for key, text in wanted.items() if text)),
         ("machines", str(image.vms)),
         ("created", moment(image.created_at)),
         ("changed", moment(image.updated_at)),
     ]
+
+
+def _defaults(cpus: int | None, memory: str | None, disk: str | None) -> ImageDefaults:
+    return ImageDefaults(
+        cpus=arguments.cpus(cpus), memory_bytes=arguments.memory(memory), disk_bytes=arguments.disk(disk)
+    )
 
 
 def _size(image: ImageOut) -> str:

@@ -30,6 +30,7 @@ from nacre.control.gateway.server import Gateway, GatewaySettings, certificate_h
 from nacre.control.reconcilers.drains import DrainReconciler
 from nacre.control.reconcilers.failover import Failover
 from nacre.control.reconcilers.housekeeping import Housekeeper
+from nacre.control.reconcilers.image_exports import NodeDisks
 from nacre.control.reconcilers.images import ImageReconciler
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.reconcilers.moves import MoveReconciler
@@ -164,7 +165,7 @@ async def _assemble(settings: Settings, db: Database, stopping: asyncio.Event) -
         gateway=gateway,
         background=(
             ("notifications", lambda: notifications.follow(db)),
-            ("images", ImageReconciler(db, depot).run),
+            ("images", ImageReconciler(db, depot, nodes=NodeDisks(db=db, streams=gateway.streams)).run),
             *((loop.name, loop.run) for loop in loops),
         ),
         claim=await ensure_claim(db, settings.claim_path),

@@ -1,6 +1,7 @@
-"""Who a machine is, and how one that is made from a checkpoint of another becomes somebody else.
+"""Who a machine is, and how one whose disk was another machine's becomes somebody else.
 
-Called where machines are made and where the medium for their cloud-inits is written. Pure. The rules:
+That is one made from a checkpoint, or from an image of one. Called where machines are made and where the medium
+for their cloud-inits is written. Pure. The rules:
 
 * **Id, name, MACs.** A new machine has an id and a name of its own. MACs that its origin was given are not taken over:
   they are derived from the new id, as is the UUID that firmware and hypervisors show.
@@ -38,7 +39,7 @@ cloud-init-per instance nacre-machine-id sh -c '
 
 
 def renewed(given: CloudInit, checkpoint: CheckpointId, random_seed: str) -> CloudInit:
-    """Return what the cloud-init of a machine made from a checkpoint is given. `random_seed` is base64."""
+    """Return what the cloud-init of a machine is given whose disk is of a checkpoint. `random_seed` is base64."""
     return msgspec.structs.replace(given, identity=checkpoint, random_seed=random_seed)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.errors import InvalidInputError
-from nacre.model.ids import ImageId
+from nacre.model.ids import CheckpointId, ImageId, VmId
 
 MAX_ARTIFACT_BYTES = 1 << 40
 
@@ -88,6 +88,19 @@ class ImageDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Memory of a machine that asks for none."""
     disk_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] | None = None
     """Root disk of a machine that asks for none."""
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """The checkpoint of a machine that an image's disk is of. Both may be gone by now."""
+
+    vm: VmId
+    """The machine."""
+    vm_name: str
+    """Its name when the image was made."""
+    checkpoint: CheckpointId
+    """The checkpoint."""
+    checkpoint_name: str
+    """Its name when the image was made."""
 
 
 class ImageManifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -205,6 +205,7 @@ class StreamKind(StrEnum):
     EXEC = "exec"  # both ways, frames as in `model.commands`
     DISPLAY = "display"  # both ways, RFB
     METRICS = "metrics"  # to the agent a `MetricsQuery`, then to control a `MetricSeries` or points without end
+    EXPORT = "export"  # to the agent a `DiskWanted`, then to control `DiskStatus`es and the bytes of a disk
 
 
 SINCE_EVER = frozenset({StreamKind.CONSOLE, StreamKind.CONSOLE_LOG})

@@ -6,11 +6,11 @@
    what of it is in force in `RunInfo.config`, and what hypervisors offer in `HypervisorInfo.offer`. Pools (also those
    in Ceph clusters, with keys), volumes and which of them machines have, which an older agent does not see: it starts
    machines without their volumes, which are shown as needing a restart. How volumes are kept, which every agent sees
-   that sees volumes. Streams of commands, screens and metrics, which
-   are asked only of agents whose facts name them. Checkpoints of machines, which are asked only of agents that say what
-   their hypervisors can do. What guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an
-   older agent does not see. And orders and arrivals of machines that move while they run, with where their volumes are,
-   only to and from nodes that advertise the ability `live-moves`.
+   that sees volumes. Streams of commands, screens, metrics and of disks that become images, which are asked only of
+   agents whose facts name them. Checkpoints of machines, which are asked only of agents that say what their hypervisors
+   can do. What guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an older agent does not
+   see. And orders and arrivals of machines that move while they run, with where their volumes are, only to and from
+   nodes that advertise the ability `live-moves`.
 """
 
 from nacre.errors import UnsupportedError

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.ids import ImageId
-from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Progress, Role, Sha256, Visibility
+from nacre.model.images import Artifact, Capture, Format, ImageDefaults, ImageState, Progress, Role, Sha256, Visibility
 from nacre.schema.common import Body, Out, ProjectRef
 
 
@@ -33,8 +33,11 @@ class ImageCreate(Body, frozen=True, kw_only=True):
 
     name: str
     """Unique in its project."""
-    artifacts: Annotated[tuple[ArtifactSource, ...], msgspec.Meta(min_length=1, max_length=3)]
-    """The files that it is made of."""
+    artifacts: Annotated[tuple[ArtifactSource, ...], msgspec.Meta(max_length=3)] = ()
+    """The files that it is made of; none with a checkpoint."""
+    checkpoint: str | None = None
+    """Instead of files: a checkpoint of a machine of the project, by id or as machine/checkpoint. The disk is the
+    machine's root disk as it was then; kernel, initrd and kernel arguments are those of the machine's image."""
     project: str = "default"
     """Name or id of the project that it belongs to."""
     labels: dict[str, str] = {}
@@ -44,7 +47,8 @@ class ImageCreate(Body, frozen=True, kw_only=True):
     kernel_args: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     """The kernel command line."""
     defaults: ImageDefaults = ImageDefaults()
-    """What a machine gets that asks for nothing else."""
+    """What a machine gets that asks for nothing else. With a checkpoint, what is left out is as the machine's image
+    has it."""
 
 
 class ImageUpdate(Body, frozen=True, kw_only=True):
@@ -81,6 +85,9 @@ class ImageOut(Out, frozen=True, kw_only=True):
     """The kernel command line."""
     defaults: ImageDefaults
     """What a machine gets that asks for nothing else."""
+    captured: Capture | None
+    """The checkpoint that the disk is of, whose machines get an identity of their own; null for an image of files, and
+    for a public one, because others need not know of the project's machines."""
     error_code: str
     """Stable name of what went wrong; empty if nothing did."""
     error: str

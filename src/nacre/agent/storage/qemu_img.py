@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.model.convergence import FailureClass
@@ -12,8 +13,15 @@ COPY_S = 6 * 3600.0
 """For what goes through all of a disk."""
 
 
-async def run(program: str, *words: str, limit_s: float = CHANGE_S) -> bytes:
-    """Run it with these words and return what it printed. Raises DriverError; nothing of it runs on, come what may."""
+_BOUND = ("setpriv", "--pdeathsig", "KILL")
+"""Has the kernel end a program with the one that began it. Linux only."""
+
+
+async def run(program: str, *words: str, limit_s: float = CHANGE_S, bound: bool = False) -> bytes:
+    """Run it with these words and return what it printed. Raises DriverError; nothing of it runs on, come what may.
+
+    `bound` is for what nobody goes on with: it ends also when this agent is killed, where the system can do that.
+    """
     found = shutil.which(program)
     if found is None:
         raise DriverError(
@@ -22,7 +30,9 @@ async def run(program: str, *words: str, limit_s: float = CHANGE_S) -> bytes:
             hint="install it (Debian, Ubuntu: apt-get install qemu-utils; macOS: brew install qemu)",
             failure_class=FailureClass.BLOCKED,
         )
+    before = _BOUND if bound and sys.platform == "linux" and shutil.which(_BOUND[0]) else ()
     process = await asyncio.create_subprocess_exec(
+        *before,
         found,
         *words,
         stdin=asyncio.subprocess.DEVNULL,

@@ -16,11 +16,11 @@ from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.disks import facts_of, format_of, suffix_of
 from nacre.agent.storage.folders import NEW
 from nacre.agent.storage.layers import Manifest
-from nacre.agent.storage.volumes import DirectoryVolumes
+from nacre.agent.storage.volumes import DirectoryVolumes, kept_of
 from nacre.lib.files import sync_folder
 from nacre.lib.threads import in_thread
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import VmId, VolumeId
+from nacre.model.ids import SnapshotId, VmId, VolumeId
 from nacre.model.volumes import DiskFormat
 
 ROOT = "root"
@@ -53,6 +53,18 @@ class RootDisks(DirectoryVolumes):
                 hint="move the image cache back to where it was, or delete the machine and create it again",
                 failure_class=FailureClass.BLOCKED,
             )
+
+    async def share(self, vm: VmId, snapshot: SnapshotId, place: Path) -> Path:
+        """Give what a snapshot is made of a second home in an empty folder, and return its top there.
+
+        It stays as it is for as long as it has that home, whatever becomes of the disk: layers with two are not merged.
+        """
+        return await in_thread(self._share, disk_of(vm), snapshot, place)
+
+    def _share(self, disk: VolumeId, snapshot: SnapshotId, place: Path) -> Path:
+        top = kept_of(self._manifest(disk), snapshot).layer
+        layers.link(self._folder(disk), place, self._chain(disk, top))
+        return place / top
 
     def _layered(self, vm: VmId) -> bool:
         folder = self._folder(disk_of(vm))

@@ -102,7 +102,7 @@ class DirectoryVolumes(VolumeFolders):
         manifest = await in_thread(self._manifest, of.volume)
         form = of.form or manifest.form
         if of.snapshot is not None:
-            bottom = _kept(manifest, of.snapshot).layer
+            bottom = kept_of(manifest, of.snapshot).layer
         elif manifest.form is DiskFormat.RAW:
             bottom = manifest.active
         else:
@@ -146,7 +146,7 @@ class DirectoryVolumes(VolumeFolders):
         manifest = await in_thread(self._manifest, volume)
         if nonce is not None and manifest.restore_nonce >= nonce:
             return
-        name, folder, below = self._name(manifest.form), self._folder(volume), _kept(manifest, snapshot).layer
+        name, folder, below = self._name(manifest.form), self._folder(volume), kept_of(manifest, snapshot).layer
         if manifest.form is DiskFormat.RAW:
             await self._lay(folder, name, lambda partial: self._files.copy(folder / below, partial, DiskFormat.RAW))
         else:
@@ -323,7 +323,8 @@ def _switched(manifest: Manifest, switching: Switching, kept: Kept) -> Manifest:
     return _with(manifest, active=switching.layer, snapshots=snapshots, switching=None)
 
 
-def _kept(manifest: Manifest, snapshot: SnapshotId) -> Kept:
+def kept_of(manifest: Manifest, snapshot: SnapshotId) -> Kept:
+    """Return a snapshot of a volume. Raises DriverError if it has none of that name."""
     found = manifest.snapshot(snapshot)
     if found is None:
         raise DriverError(

@@ -99,6 +99,11 @@ class Host:
         """The folder of what machines left behind that have moved away."""
         return self.directory / "copies"
 
+    @property
+    def exports(self) -> Path:
+        """The folder of copies of disks that are on their way to the control plane."""
+        return self.directory / "exports"
+
     def console_log(self, vm: VmId) -> Path:
         """What the machine's console has printed."""
         return self.place(vm) / "console.log"

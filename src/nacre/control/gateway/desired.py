@@ -59,7 +59,10 @@ async def load_all(rd: Read, among: Collection[NodeId], sealer: Sealer | None = 
     storage = await volume_intents.load(rd, among, [row.id for row in shown], sealer, coming=coming)
     manifests = await images.manifests(rd, {row.image for row in shown} | storage.images())
     kept = await checkpoint_intents.load(rd, [row for some in rows.values() for row in some])
-    seeded = [row.id for row in shown if row.spec.cloud_init is not None or row.source is not None]
+    captured = await images.captured(rd, {row.image for row in shown})
+    seeded = [
+        row.id for row in shown if row.spec.cloud_init is not None or row.source is not None or row.image in captured
+    ]
     seeds = await vm_seeds.opened(rd, seeded, sealer)
     return {
         node: build(

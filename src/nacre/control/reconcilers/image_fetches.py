@@ -1,14 +1,16 @@
-"""Brings one artifact from a URL or a path on this host into the depot. Called by the reconciler under a claim.
+"""Brings one artifact into the depot, from where it is. Called by the reconciler under a claim.
 
-A fetch goes on where it broke off if the server can say that the file is still the same.
+A fetch from a URL goes on where it broke off if the server can say that the file is still the same. Everything else, a
+path on this host, another image or the disk of a machine on its node, is read anew.
 """
 
 import asyncio
 import os
 from dataclasses import dataclass, field
 
+from nacre.control.reconcilers.image_exports import NodeDisks
 from nacre.control.services import image_facts
-from nacre.control.services.image_files import ImageDepot, PartFile, too_large
+from nacre.control.services.image_files import ImageDepot, PartFile, open_artifact, too_large
 from nacre.control.services.image_finishing import finish
 from nacre.control.store.db import Database
 from nacre.control.store.images import Origin, Part
@@ -23,17 +25,23 @@ _RECORD_S = 1.0
 _COPY = 8 * MIB
 
 
-async def bring(db: Database, depot: ImageDepot, fetcher: Fetcher, image: ImageId, part: Part, claim: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """How artifacts are got at."""
+
+    fetcher: Fetcher
+    nodes: NodeDisks | None = None
+    """None where no node can be asked."""
+
+
+async def bring(db: Database, depot: ImageDepot, sources: Sources, image: ImageId, part: Part, claim: str) -> None:
     """Fetch, verify and finish an artifact. Raises NacreError; `retryable` says whether to try again."""
     file = await in_thread(depot.open_part, image, part.role)
     try:
         have = min(file.size, part.received_bytes) if part.validator else 0
         arrival = _Arrival(db, image, part, claim, file)
         try:
-            if part.origin is Origin.URL:
-                await fetcher.fetch(part.location, arrival, Resume(offset=have, validator=part.validator))
-            else:
-                await _copy(depot, part, arrival)
+            await _fetch(depot, sources, part, arrival, Resume(offset=have, validator=part.validator))
         finally:
             await arrival.record()  # also what came before it broke off
         try:
@@ -50,9 +58,26 @@ async def bring(db: Database, depot: ImageDepot, fetcher: Fetcher, image: ImageI
         await in_thread(file.close)
 
 
-async def _copy(depot: ImageDepot, part: Part, arrival: "_Arrival") -> None:
-    """Copy a registered file. Always from the start: it may have changed."""
-    source = await in_thread(depot.open_registered, part.location)
+async def _fetch(depot: ImageDepot, sources: Sources, part: Part, arrival: "_Arrival", resume: Resume) -> None:
+    match part.origin:
+        case Origin.URL:
+            await sources.fetcher.fetch(part.location, arrival, resume)
+        case Origin.CHECKPOINT:
+            if sources.nodes is None:
+                raise UnavailableError("no_gateway", "no node can be asked here", hint="it is tried again elsewhere")
+            await sources.nodes.fetch(part.location, arrival, arrival.gathering, max_bytes=depot.max_bytes)
+        case Origin.IMAGE:
+            source = await in_thread(open_artifact, depot.path(ImageId(part.location), part.role))
+            await _copy(depot, source, arrival)
+        case Origin.PATH:
+            source = await in_thread(depot.open_registered, part.location)
+            await _copy(depot, source, arrival)
+        case Origin.UPLOAD:
+            raise AssertionError("uploads come by themselves")
+
+
+async def _copy(depot: ImageDepot, source: int, arrival: "_Arrival") -> None:
+    """Copy an open file, and close it. Always from the start: it may have changed."""
     try:
         total = os.fstat(source).st_size
         if total > depot.max_bytes:
@@ -102,6 +127,11 @@ class _Arrival:
         late = asyncio.get_running_loop().time() - self.recorded_at >= _RECORD_S
         if late or self.file.size - self.recorded >= _RECORD_BYTES:
             await self._record()
+
+    async def gathering(self, gathered: int) -> None:
+        """A node is making a copy, and has come so far with it."""
+        async with self.db.write() as tx:
+            await image_facts.gathering(tx, self.image, self.part.role, gathered, claim=self.claim)
 
     async def record(self) -> None:
         """Write down all that has come. What does not fit on the disk is not kept."""

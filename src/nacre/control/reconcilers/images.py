@@ -14,7 +14,8 @@ from functools import partial
 import structlog
 
 from nacre.control.reconcilers.image_conversions import Converter
-from nacre.control.reconcilers.image_fetches import bring
+from nacre.control.reconcilers.image_exports import NodeDisks
+from nacre.control.reconcilers.image_fetches import Sources, bring
 from nacre.control.reconcilers.image_sweeps import sweep
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.services import image_facts
@@ -49,6 +50,7 @@ class ImageReconciler:
         depot: ImageDepot,
         *,
         fetcher: Fetcher | None = None,
+        nodes: NodeDisks | None = None,
         converter: Converter | None = None,
         at_once: int = 4,
         claim_s: float = CLAIM_S,
@@ -56,7 +58,7 @@ class ImageReconciler:
     ) -> None:
         self._db = db
         self._depot = depot
-        self._fetcher = fetcher or Fetcher(guard=depot.guard)
+        self._sources = Sources(fetcher=fetcher or Fetcher(guard=depot.guard), nodes=nodes)
         self._converter = converter or Converter()
         self._at_once = at_once
         self._claim_for = timedelta(seconds=claim_s)
@@ -167,7 +169,7 @@ class ImageReconciler:
     async def _import(self, row: ImageRow, claim: str) -> None:
         for part in row.parts:
             if part.stage is Stage.RECEIVING and part.origin is not Origin.UPLOAD:
-                await bring(self._db, self._depot, self._fetcher, row.id, part, claim)
+                await bring(self._db, self._depot, self._sources, row.id, part, claim)
         async with self._db.read() as rd:
             now = await store.get(rd, row.id)
         for part in now.parts if now is not None else ():

@@ -10,7 +10,7 @@ from typing import Any
 
 from nacre.control.services import events, operations, volume_changes
 from nacre.control.store import checkpoints as store
-from nacre.control.store import vms, volumes
+from nacre.control.store import images, vms, volumes
 from nacre.control.store.checkpoints import CheckpointRow
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.vms import VmRow
@@ -70,15 +70,17 @@ async def allow_deletion(tx: Tx, row: VmRow) -> None:
         raise ConflictError(
             "vm_being_cloned",
             f"{waiting} is still to be made from a checkpoint of {row.name}",
-            hint="start it, so that it is made, or delete it first",
+            hint="wait until it is made, which a machine is when it is started, or delete it first",
         )
 
 
 async def unmade_from(rd: Read, kept: Sequence[CheckpointRow]) -> str:
-    """Name a machine or volume that is still to be made from one of these checkpoints; empty if there is none."""
+    """Name what is still to be made from one of these checkpoints: machine, volume or image; empty if there is none."""
     if not kept:
         return ""
     ids = {one.id for one in kept}
+    for image in await images.coming_from(rd, ids):
+        return f"image {image.name}"
     for vm in await vms.unmade(rd):
         if vm.source is not None and vm.source.checkpoint in ids:
             return f"machine {vm.name}"

@@ -146,7 +146,7 @@ async def delete(tx: Tx, caller: Caller, ref: str, checkpoint: str, *, project: 
         raise ConflictError(
             "checkpoint_in_use",
             f"checkpoint {kept.name} of machine {row.name} is still needed: {needed}",
-            hint="wait until that is done; a machine that was never started is made when it is",
+            hint="wait until that is done, or delete what is made; a machine that was never started is made when it is",
         )
     await store.save(tx, replace(kept, desired=Wish.ABSENT, generation=row.generation + 1))
     return await vms.accept(tx, caller, row, row, "checkpoint_delete", {"checkpoint": kept.id})

@@ -17,6 +17,7 @@ from nacre.control.store.images import ImageRow, Origin, Part, Stage
 from nacre.control.wake import IMAGES
 from nacre.errors import ConflictError, NacreError, TimeoutExpiredError
 from nacre.model.events import SYSTEM
+from nacre.model.exports import BUSY
 from nacre.model.ids import ImageId
 from nacre.model.images import MOVES, Artifact, Format, ImageState, Role
 from nacre.model.units import format_size
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 _INCOMING = frozenset({ImageState.UPLOADING, ImageState.FETCHING})
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 120.0
+_TURN_S = 5.0
 MAX_ATTEMPTS = 12
 """Tries in a row without a byte of progress, half an hour in all, before a fetch is given up."""
 
@@ -65,6 +67,12 @@ async def arrived(
         row = replace(row, attempts=0, error_code="", error="", hint="")
     await store.save(tx, replace(row, updated_at=tx.now()))
     await operations.progress(tx, row.id, _fraction(row), f"{role}: {format_size(received)}")
+
+
+async def gathering(tx: Tx, image: ImageId, role: Role, gathered: int, *, claim: str) -> None:
+    """Record how far a node is that makes a copy of a disk, before any of it arrives."""
+    row, _ = await _incoming(tx, image, role, claim)
+    await operations.progress(tx, row.id, None, f"{role}: the node copies it, {format_size(gathered)}")
 
 
 async def rejected(tx: Tx, image: ImageId, role: Role, error: NacreError) -> None:
@@ -137,13 +145,18 @@ async def abandoned(tx: Tx, image: ImageId, since: datetime) -> None:
 
 
 async def later(tx: Tx, image: ImageId, error: NacreError, *, claim: str) -> datetime | None:
-    """Record a passing trouble, and return when the next try is due; None if this was the last."""
+    """Record a passing trouble, and return when the next try is due; None if this was the last.
+
+    To wait for one's turn at a node is no try.
+    """
     row = await _importing(tx, image, claim)
-    attempts = row.attempts + 1
+    waits = error.code == BUSY
+    attempts = row.attempts + (0 if waits else 1)
     if attempts >= MAX_ATTEMPTS:
         await failed(tx, image, error, claim=claim)
         return None
-    at = tx.now() + timedelta(seconds=min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (attempts - 1)))
+    delay_s = _TURN_S if waits else min(_LAST_RETRY_S, _FIRST_RETRY_S * 2 ** (attempts - 1))
+    at = tx.now() + timedelta(seconds=delay_s)
     row = replace(row, attempts=attempts, work_at=at, claim=None, updated_at=tx.now())
     await store.save(tx, replace(row, error_code=error.code, error=error.message, hint=error.hint))
     await operations.progress(tx, row.id, _fraction(row), f"{error.message}; tried again at {at:%H:%M:%S} UTC")

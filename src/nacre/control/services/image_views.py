@@ -6,7 +6,7 @@ from nacre.control.services.preconditions import etag_of
 from nacre.control.store import vms
 from nacre.control.store.db import Read
 from nacre.control.store.images import ImageView, Part
-from nacre.model.images import Progress
+from nacre.model.images import Progress, Visibility
 from nacre.schema.common import ProjectRef
 from nacre.schema.images import ImageOut
 
@@ -26,6 +26,7 @@ async def shown(rd: Read, rows: Sequence[ImageView]) -> list[ImageOut]:
             progress=tuple(_progress(part) for part in row.parts),
             kernel_args=row.kernel_args,
             defaults=row.defaults,
+            captured=row.captured if row.visibility is Visibility.PRIVATE else None,
             error_code=row.error_code,
             error=row.error,
             hint=row.hint,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
-from nacre.control.services import events, operations, projects
+from nacre.control.services import events, image_captures, operations, projects
+from nacre.control.services.image_captures import Content
 from nacre.control.services.image_files import ImageDepot
 from nacre.control.services.image_lookup import find, missing, resolve
 from nacre.control.services.image_sources import part_of
@@ -20,13 +21,13 @@ from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.store import images as store
 from nacre.control.store import vms
 from nacre.control.store.db import Read, Tx
-from nacre.control.store.images import ImageRow, Origin
+from nacre.control.store.images import ImageRow, Origin, Part
 from nacre.control.store.listing import ListQuery
 from nacre.control.store.operations import OperationRow
 from nacre.control.wake import IMAGES
 from nacre.errors import ConflictError, InvalidInputError, NacreError
 from nacre.model.ids import ImageId
-from nacre.model.images import MOVES, ImageManifest, ImageState, Role, Visibility, check_roles
+from nacre.model.images import MOVES, Capture, ImageManifest, ImageState, Role, Visibility, check_roles
 from nacre.model.metadata import check_labels, check_name
 from nacre.schema.common import Accepted, Page
 from nacre.schema.images import ImageCreate, ImageOut, ImageUpdate
@@ -35,12 +36,16 @@ _SHOWN_USERS = 5
 
 
 async def create(tx: Tx, caller: Caller, body: ImageCreate, *, depot: ImageDepot) -> Accepted[ImageOut]:
-    """Take in a description. What has a URL or path is fetched by the reconciler, the rest waits for its upload."""
+    """Take in a description. The reconciler fetches what is somewhere already, the rest waits for its upload."""
     project = await projects.require(tx, caller, body.project)
     if body.visibility is Visibility.PUBLIC:
         policy.require(caller, PLATFORM)
-    check_roles([source.role for source in body.artifacts])
-    parts = tuple(part_of(source, depot, f"artifacts[{index}]") for index, source in enumerate(body.artifacts))
+    if body.checkpoint is None:
+        content = _content_of_files(body, depot)
+    else:
+        content = await image_captures.content_of(tx, caller, body, project.id)
+    parts = content.parts
+    _check_kernel_args(body.kernel_args, parts)
     uploads = any(part.origin is Origin.UPLOAD for part in parts)
     now = tx.now()
     row = ImageRow(
@@ -50,8 +55,9 @@ async def create(tx: Tx, caller: Caller, body: ImageCreate, *, depot: ImageDepot
         labels=check_labels(body.labels),
         visibility=body.visibility,
         state=ImageState.UPLOADING if uploads else ImageState.FETCHING,
-        kernel_args=_check_kernel_args(body),
-        defaults=body.defaults,
+        kernel_args=content.kernel_args,
+        defaults=content.defaults,
+        captured=content.captured,
         parts=parts,
         error_code="",
         error="",
@@ -66,8 +72,9 @@ async def create(tx: Tx, caller: Caller, body: ImageCreate, *, depot: ImageDepot
         updated_at=now,
     )
     await store.add(tx, row, taken=await _taken(tx, row))
-    _tell(tx, caller, row, "created")
-    return await _accepted(tx, caller, row, "image.import", cancellable=True)
+    _tell(tx, caller, row, "created", captured=row.captured)
+    kind = "image.import" if row.captured is None else "image.capture"
+    return await _accepted(tx, caller, row, kind, cancellable=True)
 
 
 async def show(rd: Read, caller: Caller, ref: str, *, project: str | None = None) -> ImageOut:
@@ -139,6 +146,11 @@ async def manifests(rd: Read, ids: Collection[str]) -> dict[ImageId, ImageManife
         for row in await store.many(rd, ids)
         if row.state is ImageState.READY
     }
+
+
+async def captured(rd: Read, ids: Collection[str]) -> set[ImageId]:
+    """Return those of these images whose disk was a machine's: machines from it have a seed, so as to be others."""
+    return await store.captured(rd, ids)
 
 
 async def artifact_path(rd: Read, depot: ImageDepot, image: str, role: Role) -> Path | None:
@@ -215,22 +227,27 @@ def _refuse_deleting(row: ImageRow) -> None:
         )
 
 
-def _check_kernel_args(body: ImageCreate) -> str:
-    if any(ord(char) < 32 or ord(char) == 127 for char in body.kernel_args):
+def _content_of_files(body: ImageCreate, depot: ImageDepot) -> Content:
+    check_roles([source.role for source in body.artifacts])
+    parts = tuple(part_of(source, depot, f"artifacts[{index}]") for index, source in enumerate(body.artifacts))
+    return Content(parts=parts, kernel_args=body.kernel_args, defaults=body.defaults)
+
+
+def _check_kernel_args(given: str, parts: tuple[Part, ...]) -> None:
+    if any(ord(char) < 32 or ord(char) == 127 for char in given):
         raise InvalidInputError(
             "invalid_kernel_args",
             "kernel arguments hold control characters",
             hint="write one line",
             field="kernel_args",
         )
-    if body.kernel_args and all(source.role is not Role.KERNEL for source in body.artifacts):
+    if given and all(part.role is not Role.KERNEL for part in parts):
         raise InvalidInputError(
             "kernel_args_without_kernel",
             "kernel arguments need a kernel",
             hint="give a kernel too, or leave the arguments to the boot loader on the disk",
             field="kernel_args",
         )
-    return body.kernel_args
 
 
 async def _accepted(
@@ -252,7 +269,10 @@ async def _accepted(
     return Accepted(resource=out, generation=row.generation, operation=operations.out(operation))
 
 
-def _tell(tx: Tx, caller: Caller, row: ImageRow, verb: str, words: str = "") -> None:
+def _tell(
+    tx: Tx, caller: Caller, row: ImageRow, verb: str, words: str = "", *, captured: Capture | None = None
+) -> None:
+    origin = f" from checkpoint {captured.checkpoint_name} of machine {captured.vm_name}" if captured else ""
     events.emit(
         tx,
         type=f"image.{verb}",
@@ -261,14 +281,16 @@ def _tell(tx: Tx, caller: Caller, row: ImageRow, verb: str, words: str = "") -> 
         object_id=row.id,
         object_name=row.name,
         project=row.project,
-        message=f"{caller.actor.name} {words or verb} image {row.name}",
+        message=f"{caller.actor.name} {words or verb} image {row.name}{origin}",
         request_id=caller.request_id,
+        details={"vm": captured.vm, "checkpoint": captured.checkpoint} if captured else None,
     )
 
 
 __all__ = [
     "artifact_path",
     "cancel",
+    "captured",
     "create",
     "delete",
     "find",

@@ -1,50 +1,13 @@
-"""The way to a running machine: which node it is on, and whether that node can be asked. Used before streams open."""
-
-from dataclasses import dataclass
+"""The way to a running machine that a caller names: which node it is on, and whether that can be asked."""
 
 from nacre.control.auth.principals import Caller
 from nacre.control.services import vms
-from nacre.control.store import nodes
+from nacre.control.services.vm_ways import Placed, way
 from nacre.control.store.db import Read
-from nacre.control.store.vms import VmRow
-from nacre.errors import ConflictError, UnavailableError, UnsupportedError
-from nacre.model.ids import NodeId
-from nacre.model.nodes import LOST
 
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """A machine and where it is."""
-
-    vm: VmRow
-    node: NodeId
+__all__ = ["Placed", "placed"]
 
 
 async def placed(rd: Read, caller: Caller, ref: str, *, kind: str, project: str | None = None) -> Placed:
-    """Return a machine to whose node a stream of this kind can be opened.
-
-    Raises ConflictError for one without a node, UnavailableError if its node is out of reach, and UnsupportedError if
-    the node's agent is too old.
-    """
-    row = await vms.resolve(rd, caller, ref, project)
-    if row.node is None:
-        raise ConflictError(
-            "vm_not_placed",
-            f"{row.name} is on no node yet",
-            hint="start it, and look at its conditions if it stays pending",
-        )
-    node = await nodes.get(rd, row.node)
-    if node is None or node.state in LOST:
-        name = row.node if node is None else node.name
-        raise UnavailableError(
-            "node_away",
-            f"{name}, the node of {row.name}, is out of reach",
-            hint=f"look at it with `nacre node show {name}`; what it has measured is shown when it is back",
-        )
-    if node.facts is None or kind not in node.facts.streams:
-        raise UnsupportedError(
-            "agent_too_old",
-            f"the agent of {node.name} cannot do this",
-            hint="update nacre-agent on the node; simulated nodes cannot",
-        )
-    return Placed(vm=row, node=row.node)
+    """Return a machine to whose node a stream of this kind can be opened. Raises NotFoundError, and what `way` does."""
+    return await way(rd, await vms.resolve(rd, caller, ref, project), kind)

@@ -20,6 +20,7 @@ from nacre.control.services import (
     vm_sources,
     vm_views,
 )
+from nacre.control.services.checkpoint_clones import Source
 from nacre.control.services.vm_intents import unplaced
 from nacre.control.services.vm_sources import Asked
 from nacre.control.store import vms as store
@@ -31,7 +32,7 @@ from nacre.control.wake import VMS
 from nacre.errors import ConflictError, InvalidInputError
 from nacre.model import identity
 from nacre.model.guests import CloudInit
-from nacre.model.ids import InstanceTypeId, TemplateId, VmId
+from nacre.model.ids import CheckpointId, InstanceTypeId, TemplateId, VmId
 from nacre.model.images import Role
 from nacre.model.metadata import check_labels
 from nacre.model.templates import Origins
@@ -56,15 +57,17 @@ async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | Non
     spec = check_spec(spec_of(asked.config, image))
     spec = msgspec.structs.replace(spec, cloud_init=vm_seeds.ref_of(given, sealer))
     await capabilities.admit(tx, caller, spec, [artifact.role for artifact in image.artifacts])
+    other = _somebody_else(image, source)
     made: list[Accepted[VmOut]] = []
     for name in names:
         await vm_ports.check_free(tx, caller, spec.publish)
         row = await _insert(tx, name, asked, project, image, spec, labels)
         if source is not None:
             row = await checkpoint_clones.bring_volumes(tx, caller, row, source)
+        if other is not None:
             seed = base64.b64encode(secrets.token_bytes(_SEED_BYTES)).decode()
-            given = identity.renewed(given, source.kept.id, seed)
-        if spec.cloud_init is not None or source is not None:
+            given = identity.renewed(given, other, seed)
+        if spec.cloud_init is not None or other is not None:
             await vm_seeds.keep(tx, row.id, given, sealer)
         if spec.publish:
             await vm_ports.hold(tx, row)
@@ -72,6 +75,13 @@ async def create(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | Non
     tx.wake(VMS)
     first, *more = made
     return AcceptedBatch(resource=first.resource, generation=first.generation, operation=first.operation, more=more)
+
+
+def _somebody_else(image: ImageRow, source: Source | None) -> CheckpointId | None:
+    """Return the checkpoint of another machine that the disk of this one comes from, if it does. Pure."""
+    if source is not None:
+        return source.kept.id
+    return None if image.captured is None else image.captured.checkpoint
 
 
 async def _accept(tx: Tx, caller: Caller, row: VmRow) -> Accepted[VmOut]:

@@ -36,7 +36,7 @@ from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Labels, Model, Timestamp
 from nacre.errors import NacreError
 from nacre.model.ids import ImageId, ProjectId
-from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
+from nacre.model.images import Artifact, Capture, Format, ImageDefaults, ImageState, Role, Visibility
 
 
 class Origin(StrEnum):
@@ -45,6 +45,8 @@ class Origin(StrEnum):
     UPLOAD = "upload"
     URL = "url"
     PATH = "path"
+    IMAGE = "image"  # another image has it
+    CHECKPOINT = "checkpoint"  # the root disk of a machine, on its node
 
 
 class Stage(StrEnum):
@@ -92,6 +94,7 @@ images = Table(
     Column("state", Choice(ImageState), nullable=False),
     Column("kernel_args", Text, nullable=False),
     Column("defaults", Model[ImageDefaults](ImageDefaults), nullable=False),
+    Column("captured", Model(Capture)),
     Column("parts", Model[tuple[Part, ...]](tuple[Part, ...]), nullable=False),
     Column("error_code", Text, nullable=False),
     Column("error", Text, nullable=False),
@@ -129,6 +132,8 @@ class ImageRow:
     state: ImageState
     kernel_args: str
     defaults: ImageDefaults
+    captured: Capture | None = None
+    """The checkpoint that its disk is of, if it is of one."""
     parts: tuple[Part, ...]
     error_code: str
     error: str
@@ -182,6 +187,19 @@ async def many(rd: Read, ids: Collection[str]) -> list[ImageRow]:
     """Return those of these images that exist."""
     rows = (await rd.connection.execute(select(images).where(images.c.id.in_(list(ids))))).all()
     return [load(ImageRow, row) for row in rows]
+
+
+async def captured(rd: Read, ids: Collection[str]) -> set[ImageId]:
+    """Return those of these images whose disk was a machine's."""
+    query = select(images.c.id).where(images.c.id.in_(list(ids)), images.c.captured.is_not(None))
+    return {ImageId(image) for image in (await rd.connection.execute(query)).scalars()}
+
+
+async def coming_from(rd: Read, checkpoints: Collection[str]) -> list[ImageRow]:
+    """Return the images that are still being made from one of these checkpoints."""
+    query = select(images).where(images.c.state == ImageState.FETCHING, images.c.captured.is_not(None))
+    rows = [load(ImageRow, row) for row in await rd.connection.execute(query.order_by(images.c.id))]
+    return [row for row in rows if row.captured is not None and row.captured.checkpoint in checkpoints]
 
 
 async def named(rd: Read, name: str, projects: Collection[str] | None, *, public: bool = True) -> list[ImageRow]:
