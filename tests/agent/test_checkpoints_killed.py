@@ -20,8 +20,8 @@ from nacre.model.vms import VmIntent
 from nacre.model.volumes import Wish
 from support.intents import newer, vm_intent
 from support.kept import SIZE, check_tidy, disks, parts, root_path
-from support.node import Node
 from support.killing import ORIGIN, WANTED, each_kill, prepared, wanted, with_checkpoint
+from support.node import Node
 from support.volumes import content
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(590)]

@@ -11,8 +11,8 @@ import pytest
 from nacre.model.vms import VmIntent
 from support.exporting import exported, exports, left, letter
 from support.kept import check_tidy, disks, parts
-from support.node import Node
 from support.killing import WANTED, each_kill, with_checkpoint
+from support.node import Node
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(590)]
 
