@@ -68,15 +68,8 @@ def cloud() -> Iterator[Platform]:
 
 def process_of(cloud: Platform, vm: str) -> Path:
     """Where the kernel tells of the process of a machine."""
-    found = [
-        path.parent
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if (words := path.read_bytes().split(b"\0"))
-        and vm.encode() in b" ".join(words)
-        and any(word.startswith(b"--api-sock") for word in words)
-    ]
-    (one,) = [path for path in found if b"guard.py" not in (path / "cmdline").read_bytes()]
-    return one
+    record = json.loads((cloud.root / "agent-0/records" / f"{vm}.json").read_text())
+    return Path("/proc") / str(record["run"]["handle"]["pid"])
 
 
 @pytest.mark.parametrize("ha", ["none", "restart"])
@@ -152,6 +145,7 @@ def written(cloud: Platform, volume: str) -> Path:
 
 def test_firecracker_has_raw_disks_that_grow_and_are_kept_and_cloned(cloud: Platform) -> None:
     before = snapshot_of(cloud)
+    (cloud.root / "trace").write_text("")  # what others have asked of Cloud Hypervisor is held to other words
     body = {**MACHINE, "name": "disky", "image": "system", "hypervisor": "firecracker", "disk_bytes": 16 * MIB}
     vm = done(cloud.post("/v1/vms", body, wait=WAIT))
     root = cloud.root / "agent-0/vms" / vm["id"] / "root.raw"
