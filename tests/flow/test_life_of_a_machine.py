@@ -73,7 +73,14 @@ def ready(cloud: Platform, vm: str) -> None:
 def said(cloud: Platform, command: str, *, vm: str = "web", stdin: str = "") -> str:
     """What a command prints in a guest. It must succeed."""
     body = {"command": ["sh", "-ec", command], "stdin": stdin, "timeout_s": 120}
-    ended = cloud.post(f"/v1/vms/{vm}/exec", body)
+    # A guest that takes in a CPU under emulation may be busy with that for longer than its agent is waited for.
+    answer = eventually(
+        lambda: (found := cloud.request("POST", f"/v1/vms/{vm}/exec", json=body)).status_code != 503 and found,
+        timeout=200,
+        what="the guest's agent",
+    )
+    ended = answer.json()
+    assert answer.status_code < 300, ended
     assert ended["exit_code"] == 0, ended
     return str(ended["stdout"]).strip()
 
