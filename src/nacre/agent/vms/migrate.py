@@ -24,7 +24,7 @@ from nacre.agent.hypervisors.abilities import (
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.records import Sending
-from nacre.agent.vms import confining
+from nacre.agent.vms import confining, rootdisk
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.errors import NacreError
@@ -74,7 +74,7 @@ async def send(machine: Machine, guest: Guest, order: Outgoing, lines: Lines, ho
             failure_class=FailureClass.BLOCKED,
         )
     socket = host.run_place(machine.id) / SOCKET
-    sizes = await host.storage.sizes(host.place(machine.id))
+    sizes = await rootdisk.sizes(machine.id, host)
     run = machine.record.run
     began = run.info.config if run is not None else None
     offer = Offer(

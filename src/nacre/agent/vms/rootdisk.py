@@ -1,6 +1,6 @@
 """The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
 
-Called by `start`, which holds the machine's lock.
+Called by `start`, which holds the machine's lock, and by `migrate`, which asks what there is.
 """
 
 from nacre.agent.hypervisors.errors import DriverError
@@ -13,6 +13,7 @@ from nacre.agent.vms.host import Host
 from nacre.lib.threads import in_thread
 from nacre.model.checkpoints import CheckpointSource, snapshot_of
 from nacre.model.convergence import FailureClass
+from nacre.model.ids import VmId
 from nacre.model.images import Role
 from nacre.model.vms import VmIntent
 
@@ -36,6 +37,14 @@ async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskF
         if intent.spec.disk_bytes is not None:
             await host.roots.grow(disk, intent.spec.disk_bytes, None)
         return (await host.roots.disk(disk),)
+
+
+async def sizes(vm: VmId, host: Host) -> dict[str, int]:
+    """Return how large the guest sees the disks that lie in its machine's folder. Raises DriverError."""
+    layered = await host.roots.look(disk_of(vm))
+    if layered is not None:
+        return {ROOT: layered.size_bytes}
+    return await host.storage.sizes(host.place(vm))
 
 
 def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:

@@ -23,6 +23,7 @@ from nacre.agent.hypervisors.abilities import (
 from nacre.agent.hypervisors.base import GuestState
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Arrival, DiskFile
+from nacre.agent.hypervisors.qemu.layering import written
 from nacre.agent.hypervisors.qemu.live import LiveGuest
 from nacre.lib import processes
 from nacre.model.convergence import FailureClass
@@ -309,6 +310,32 @@ async def test_a_guest_moves_with_the_content_of_its_disks(lab):
         return not (await couple.other._talk.execute("query-block-exports"))
 
     await until(closed)
+
+
+@pytest.mark.parametrize("merging", [False, True])
+async def test_a_guest_moves_with_all_layers_of_a_disk(lab, merging):
+    launch = lab.tiny()
+    root = disk(launch, "root")
+    couple = await Couple(lab, replace(launch, disks=(root,))).begin()
+    for number, name in enumerate(("second", "third")):
+        await couple.shell.run(f"echo {number} >/data/{number}; sync")
+        layer = replace(root, path=root.path.with_name(f"{name}.qcow2"))
+        below = root.path.name if name == "second" else "second.qcow2"
+        words = ["create", "-q", "-f", "qcow2", "-u", "-b", below, "-F", "qcow2", str(layer.path), "16M"]
+        subprocess.run(["qemu-img", *words], check=True)
+        await couple.guest.switch_disk("root", layer)
+    await couple.shell.run("echo 2 >/data/2; sync")
+    if merging:  # slowly, so that it is under way when the machine goes
+        above = await written(couple.guest._talk, "root")
+        await couple.guest._talk.execute(
+            "block-stream", {"device": above.node_name, "job-id": "merge-root", "speed": 1}
+        )
+    await couple.open(copied=("root",))
+    await couple.guest.migrate(couple.socket, MigrationTerms(disks=("root",)))
+    shell = await couple.moved()
+    await shell.run("echo 3 >/proc/sys/vm/drop_caches")
+    assert await shell.run("cat /data/0 /data/1 /data/2") == "0\n1\n2"
+    assert await couple.guest._talk.execute("query-jobs") == []
 
 
 async def test_a_move_that_is_cancelled_leaves_the_guest_here_and_it_can_move_later(lab):

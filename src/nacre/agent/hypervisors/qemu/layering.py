@@ -1,8 +1,8 @@
 """Which file a disk of a running guest is written to: another one from now on, and merging what lies below.
 
-Called by `live`, which lets one change happen at a time, and by `hotplug` and `limiting`, which ask what there is.
-A disk begins as one block node that has its name; every switch puts one on top, named after its file, until it is
-unplugged. https://www.qemu.org/docs/master/interop/live-block-operations.html
+Called by `live`, which lets one change happen at a time, and by `hotplug`, `limiting` and `moving`, which ask what
+there is. A disk begins as one block node that has its name; every switch puts one on top, named after its file, until
+it is unplugged. https://www.qemu.org/docs/master/interop/live-block-operations.html
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from nacre.agent.hypervisors.qemu.talk import Talk
 
 _LOOK_S = 0.05
 _FORMAT = "qcow2"
+_MERGE = "merge-"
 
 
 async def written(talk: Talk, disk: str) -> Node | None:
@@ -52,7 +53,7 @@ async def merge(talk: Talk, layer: Path) -> None:
     above = await _above(talk, layer)
     if above is None:
         return  # nothing here reads it
-    job = f"merge-{_digest(layer)}"
+    job = f"{_MERGE}{_digest(layer)}"
     if job not in await _jobs(talk):
         needless = next(one for one in (await talk.nodes()).values() if _is(one, layer))
         below = needless.backing_file
@@ -69,6 +70,14 @@ async def merge(talk: Talk, layer: Path) -> None:
             "two layers of a disk could not be merged while the machine runs",
             hint="is the node's storage full? It is tried again",
         )
+
+
+async def leave(talk: Talk) -> None:
+    """Stop merging, of all disks: what is not merged yet is still needed. Returns when no layer is being merged."""
+    while merging := [job for job in await _jobs(talk) if job.startswith(_MERGE)]:
+        for job in merging:
+            await talk.attempt("block-job-cancel", {"device": job})
+        await asyncio.sleep(_LOOK_S)
 
 
 async def clear(talk: Talk, disk: str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nacre.agent.hypervisors.abilities import MigrationProgress, MigrationState, MigrationTerms, disks_socket
 from nacre.agent.hypervisors.errors import DriverError
-from nacre.agent.hypervisors.qemu import answers
+from nacre.agent.hypervisors.qemu import answers, layering
 from nacre.agent.hypervisors.qemu.command_line.places import node_of
 from nacre.agent.hypervisors.qemu.command_line.refusal import refused
 from nacre.agent.hypervisors.qemu.states import without_places
@@ -81,6 +81,7 @@ async def begin(talk: Talk, socket: Path, terms: MigrationTerms) -> None:
     rate = terms.bandwidth_bytes or _FAST
     await talk.execute("migrate-set-parameters", {"downtime-limit": terms.downtime_ms, "max-bandwidth": rate})
     if terms.disks:
+        await layering.leave(talk)  # QEMU does not mirror a disk whose layers it merges
         present = {job.id for job in await _jobs(talk)}
         for disk in terms.disks:
             if _JOB + disk not in present:
@@ -164,11 +165,14 @@ async def _jobs(talk: Talk) -> list[answers.Job]:
 
 
 async def _mirror(talk: Talk, disk: str, socket: Path, rate: int) -> None:
+    here = await layering.written(talk, disk)
+    if here is None:
+        raise refused("disk_unknown", f"the running machine has no disk {disk}", "move it by a restart")
     remote = node_of(disk, _REMOTE)
     if remote not in await talk.nodes():
         server = {"type": "unix", "path": str(socket)}
         await talk.execute("blockdev-add", {"driver": "nbd", "node-name": remote, "server": server, "export": disk})
-    arguments = {"job-id": _JOB + disk, "device": node_of(disk), "target": remote, "sync": "full", "speed": rate}
+    arguments = {"job-id": _JOB + disk, "device": here.node_name, "target": remote, "sync": "full", "speed": rate}
     await talk.execute("blockdev-mirror", {**arguments, "auto-dismiss": False})
 
 
