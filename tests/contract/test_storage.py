@@ -6,6 +6,7 @@ if Ceph is installed.
 
 import asyncio
 import os
+import shutil
 
 import pytest
 
@@ -52,11 +53,12 @@ def pool(request, tmp_path):
         yield made
         made.wipe()
         return
-    root = tmp_path / "pool"
+    place = tmp_path
     if request.param == "reflink":
-        root = request.getfixturevalue("reflinks") / tmp_path.name
-    root.mkdir()
-    yield FolderPool(root)
+        place = request.getfixturevalue("reflinks") / tmp_path.name
+    (place / "pool").mkdir(parents=True)
+    yield FolderPool(place / "pool")
+    shutil.rmtree(place)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 
 from nacre.control.auth.sealing import SealedError, Sealer
 from nacre.control.gateway import desired, observed
-from nacre.control.services import pools, volume_plugs, volume_snapshots, volumes
+from nacre.control.services import pools, vms, volume_plugs, volume_snapshots, volumes
 from nacre.control.services.listing import ListQuery
+from nacre.control.store import vms as vm_store
 from nacre.errors import ConflictError, ExhaustedError, InvalidInputError, NotFoundError, UnavailableError
 from nacre.model.ceph import CephAccess
 from nacre.model.ids import SnapshotId, VolumeId
@@ -24,6 +25,7 @@ from nacre.model.volumes import (
     Wish,
 )
 from nacre.protocol.messages import Observed
+from nacre.schema.vms import VmUpdate
 from nacre.schema.volumes import (
     CephBody,
     CephOut,
@@ -255,6 +257,19 @@ async def test_a_volume_grows_and_does_not_shrink(attached):
     assert (await attached.show()).actual_size_bytes == 2 * GIB
     assert await refusal(InvalidInputError, grow(GIB)) == "volume_shrink"
     assert await refusal(ExhaustedError, grow(10_000 * GIB)) == "pool_full"
+
+
+async def test_a_machine_with_volumes_grows_its_own_disk_and_reserves_both(attached):
+    async def sized(size):
+        await attached.ask("vm:update", vms.update, "web", VmUpdate(disk_bytes=size))
+        async with attached.db.read() as rd:
+            row = await vm_store.named(rd, attached.cloud.project, "web")
+        return row.reserved_disk_bytes
+
+    volume = (await attached.show()).size_bytes
+    for size in (4 * GIB, 6 * GIB):
+        assert await sized(size) == size + volume
+    assert await refusal(InvalidInputError, sized(5 * GIB)) == "disk_shrinks"
 
 
 async def test_a_snapshot_expires_unless_it_is_protected(attached):

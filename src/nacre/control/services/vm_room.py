@@ -30,18 +30,25 @@ _GROWTH = {"not_enough_memory": "memory_bytes", "not_enough_cpus": "cpus", "not_
 def reserve(row: VmRow) -> VmRow:
     """Return the row reserving what it is configured for or still has, whichever is larger. Pure."""
     run = row.run if row.run is not None and row.run.exited_at is None else None
+    root = row.reserved_disk_bytes - volume_bytes(row)
     return replace(
         row,
         reserved_cpus=max(row.spec.cpus, run.cpus if run is not None else 0),
         reserved_memory_bytes=max(row.spec.memory_bytes, run.memory_bytes if run is not None else 0),
-        reserved_disk_bytes=max(row.spec.disk_bytes or 0, row.reserved_disk_bytes),
+        reserved_disk_bytes=max(row.spec.disk_bytes or 0, root) + volume_bytes(row),
     )
+
+
+def volume_bytes(row: VmRow) -> int:
+    """Return what a machine's volumes take of the disk that its node shares with machines. Pure."""
+    return row.tie.disk_bytes if row.tie is not None else 0
 
 
 def check_disk_grows(row: VmRow, disk_bytes: int | None) -> None:
     """Raise InvalidInputError for a root disk that would become smaller than it is."""
-    if disk_bytes is not None and disk_bytes < row.reserved_disk_bytes:
-        has, asked = format_size(row.reserved_disk_bytes), format_size(disk_bytes)
+    root = row.reserved_disk_bytes - volume_bytes(row)
+    if disk_bytes is not None and disk_bytes < root:
+        has, asked = format_size(root), format_size(disk_bytes)
         raise InvalidInputError(
             "disk_shrinks",
             f"the disk of {row.name} has {has} and cannot become smaller ({asked})",

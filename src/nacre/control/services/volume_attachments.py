@@ -12,7 +12,7 @@ import msgspec
 from nacre.control.scheduler.placement import fits
 from nacre.control.services import checkpoint_facts, volume_changes
 from nacre.control.services.pools import check_room
-from nacre.control.services.vm_room import policy, request_of, rooms
+from nacre.control.services.vm_room import policy, request_of, rooms, volume_bytes
 from nacre.control.store import checkpoints, nodes, pools, snapshots
 from nacre.control.store import vms as vm_store
 from nacre.control.store import volumes as store
@@ -33,7 +33,7 @@ async def tied(tx: Tx, row: VmRow) -> VmRow:
     attachments = (await store.attached(tx, [row.id])).get(row.id, [])
     held = {one.id: one for one in await store.many(tx, [one.volume for one in attachments])}
     taken = sum(one.size_bytes for one in held.values() if one.pool == LOCAL_POOL)
-    row = replace(row, reserved_disk_bytes=row.reserved_disk_bytes - _taken(row) + taken)
+    row = replace(row, reserved_disk_bytes=row.reserved_disk_bytes - volume_bytes(row) + taken)
     # What is still to be made from a checkpoint goes where that is, whatever is attached to it.
     home = row.tie if row.source is not None and row.run is None and row.node is None else None
     if not attachments:
@@ -217,8 +217,3 @@ def _reached(volume: VolumeRow, pool: PoolRow) -> set[NodeId] | None:
     if volume.node is not None and not pool.shared:
         return {volume.node}
     return set(pool.nodes) if pool.nodes else None
-
-
-def _taken(row: VmRow) -> int:
-    """Return how much of what a machine reserves of a disk is for its volumes."""
-    return 0 if row.tie is None else row.tie.disk_bytes
