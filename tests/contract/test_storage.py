@@ -393,10 +393,15 @@ ACTS = {
     "merge": lambda pool: pool.opened().merge(ONE, None),
     "delete": lambda pool: pool.opened().delete(ONE),
 }
-WITHIN_FOLDERS = {DiskFormat.QCOW2: set(ACTS), DiskFormat.RAW: set(ACTS) - {"merge"}}
-"""Acts of either format in a folder. Raw volumes have nothing to merge."""
 WITH_STEPS = ("create", "clone", "restore", "delete")
 """Acts that take a cluster more than one command that changes something. All others are one command of its own."""
+NOTHING_TO_MERGE = {"raw", "raw reflink"}
+KILLED = [
+    (kind, name)
+    for kind in KINDS
+    for name in (WITH_STEPS if kind == "ceph" else ACTS)
+    if name != "merge" or kind not in NOTHING_TO_MERGE
+]
 
 
 def _look(pool) -> tuple[object, ...]:
@@ -447,13 +452,9 @@ async def _tidied(pool) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", list(ACTS))
+@pytest.mark.parametrize(("pool", "name"), KILLED, indirect=["pool"])
 def test_who_is_killed_at_any_step_leaves_old_or_new_and_nothing_else(pool, name):
     act = ACTS[name]
-    if isinstance(pool, CephPool) and name not in WITH_STEPS:
-        pytest.skip("nothing between two changes")
-    if isinstance(pool, FolderPool) and name not in WITHIN_FOLDERS[pool.form]:
-        pytest.skip("nothing to be done")
     pool = pool.again(_prepared)
     before = _look(pool)
     number, killed = 1, True
