@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from nacre.agent.volumes.writing import GuestWriter
-from nacre.model.checkpoints import CheckpointSource, Consistency, Restoration
+from nacre.model.checkpoints import CheckpointSource, Restoration
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.vms import Desired, Phase
 from nacre.model.volumes import Wish

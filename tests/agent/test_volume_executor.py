@@ -1,14 +1,18 @@
 """Volumes of a node, from an intent to what lies in the pool and what is told. Real files, no hypervisor."""
 
+from contextlib import asynccontextmanager
+
 import msgspec
 import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.images.cache import ImageCache
 from nacre.agent.storage.layers import MANIFEST, Switching, read, write
+from nacre.agent.storage.volumes import DirectoryVolumes
 from nacre.agent.volume_executor import VolumeExecutor
 from nacre.agent.volumes.pools import Pools
 from nacre.lib.clock import SystemClock
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ProjectId, SnapshotId, VolumeId
 from nacre.model.volumes import (
@@ -52,11 +56,19 @@ class Users:
     def __init__(self):
         self.error: DriverError | None = None
         self.ready: list[VolumeId] = []
+        self.still: list[VolumeId] = []
+        self.consistency = Consistency.CRASH
 
     def user_of(self, volume):
         del volume
         if self.error is not None:
             raise self.error
+
+    @asynccontextmanager
+    async def held_still(self, volume):
+        self.still.append(volume)
+        yield self.consistency
+        self.still.remove(volume)
 
     def volume_ready(self, volume):
         self.ready.append(volume)
@@ -126,6 +138,36 @@ async def test_a_volume_goes_through_its_life(bench):
     bench.executor.want(NodeIntent(volumes=(changed(id=TWO, source=source),)))
     await until(lambda: bench.forgotten == [ONE])
     assert [path.stem for path in (bench.root / "volume-records").iterdir()] == [TWO]
+
+
+async def test_a_snapshot_says_in_which_state_the_volume_was(bench, monkeypatch):
+    await bench.want(DATA)
+    taken = DirectoryVolumes.snapshot
+
+    async def watched(self, volume, snapshot, writer):
+        assert bench.users.still == [volume]
+        await taken(self, volume, snapshot, writer)
+
+    monkeypatch.setattr(DirectoryVolumes, "snapshot", watched)
+    bench.users.consistency = Consistency.FILESYSTEM
+    first = SnapshotIntent(id=KEPT, desired=Wish.PRESENT)
+    await bench.want(changed(generation=2, snapshots=(first,)))
+    bench.users.consistency = Consistency.CRASH
+    second = SnapshotIntent(id=SnapshotId("snap-00000000000000000000000002"), desired=Wish.PRESENT)
+    both = changed(generation=3, snapshots=(first, second))
+    await bench.want(both)
+    expected = {KEPT: Consistency.FILESYSTEM, second.id: Consistency.CRASH}
+    assert {one.id: one.consistency for one in bench.told[ONE].snapshots} == expected
+    await bench.executor.close()
+    bench.told.clear()
+    bench.executor = bench.another()
+    await bench.executor.begin()
+    await bench.want(both)
+    assert {one.id: one.consistency for one in bench.told[ONE].snapshots} == expected
+    await bench.want(changed(generation=4, snapshots=(second,)))
+    third = SnapshotIntent(id=SnapshotId("snap-00000000000000000000000003"), desired=Wish.PRESENT)
+    await bench.want(changed(generation=5, snapshots=(second, third)))
+    assert bench.executor._volumes[ONE].record.consistency.keys() == {second.id, third.id}, "what is gone is forgotten"
 
 
 async def test_a_volume_is_kept_in_its_format_and_so_are_its_clones(bench):

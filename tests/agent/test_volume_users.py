@@ -1,23 +1,30 @@
 """Who has a volume open: nobody, a guest, or nobody knows. While its machine is between two nodes, nobody knows."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
 import pytest
 
+from nacre.agent.guest.qga import GuestAgent
+from nacre.agent.guest.watch import GuestWatch
 from nacre.agent.hypervisors.base import Guest
+from nacre.agent.hypervisors.doors import Door
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.records import Arriving, Record, RecordStore, Run, Sending
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.presence import Presence
-from nacre.agent.volume_users import MOVING, user_of
+from nacre.agent.volume_users import MOVING, held_still, user_of
 from nacre.lib.clock import ManualClock
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import RunId, StreamId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo
 from nacre.model.volumes import VolumeAttachment
+from support.guest_agent import FakeAgent, serving
 from support.intents import vm_intent
 
 DATA, OTHER = VolumeId("vol-1"), VolumeId("vol-2")
@@ -92,6 +99,42 @@ def test_between_two_nodes_nobody_knows_whatever_has_become_of_the_process(machi
     machine.presence = presence
     assert refusal(machine).code == MOVING
     assert user_of([machine], OTHER) is None
+
+
+async def stillness(machine: Machine, volume: VolumeId = DATA) -> Consistency:
+    async with held_still([machine], volume) as found:
+        return found
+
+
+@pytest.mark.anyio
+async def test_the_guest_that_has_it_open_holds_its_file_systems_still(machine, tmp_path):
+    fake = FakeAgent()
+    async with serving(fake, tmp_path / "ga") as socket:
+        agent = GuestAgent(Door(socket, os.getpid()))
+        machine.inside = cast("GuestWatch", SimpleNamespace(agent=agent, answering=True))
+        async with held_still([machine], DATA) as found:
+            assert found is Consistency.FILESYSTEM
+            assert fake.frozen
+        assert not fake.frozen
+        asked = len(fake.asked)
+        assert await stillness(machine, OTHER) is Consistency.FILESYSTEM, "nobody has that open"
+        assert len(fake.asked) == asked
+        fake.offered = ("guest-sync-delimited",)
+        assert await stillness(machine) is Consistency.CRASH, "this one cannot"
+        machine.inside.answering = False
+        assert await stillness(machine) is Consistency.CRASH
+        agent.close()
+
+
+@pytest.mark.anyio
+async def test_without_a_guest_it_is_as_the_machine_left_it(machine):
+    machine.inside = None
+    assert await stillness(machine) is Consistency.CRASH
+    ended(machine)
+    assert await stillness(machine) is Consistency.CRASH, "it crashed"
+    info = msgspec.structs.replace(INFO, exited_at=NOW, exit_reason=ExitReason.GUEST_SHUTDOWN)
+    machine.note(run=Run(info=info, hypervisor="fake", handle={}))
+    assert await stillness(machine) is Consistency.FILESYSTEM
 
 
 def test_a_guest_that_does_not_answer_may_have_it_open(machine):

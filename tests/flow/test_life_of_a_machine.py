@@ -158,6 +158,7 @@ def a_volume_comes_is_kept_and_put_back(cloud: Platform) -> None:
     eventually(lambda: written() > 3, what="numbers on the volume")
     early = written()
     done(cloud.post("/v1/volumes/data/snapshots", {"name": "early"}, wait=WAIT))
+    assert cloud.get("/v1/volumes/data/snapshots/early")["consistency"] == "filesystem", "its agent held it still"
     late = written()
     eventually(lambda: written() > late, what="a guest that writes on")
     said(cloud, "rm /data/go; echo after >/data/word; sync")

@@ -18,9 +18,9 @@ from nacre.model.checkpoints import (
     CheckpointIntent,
     CheckpointObserved,
     CheckpointSource,
-    Consistency,
     Restoration,
 )
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.copies import CopyObserved, CopyRef, RetiredVm
 from nacre.model.guests import CloudInit, GuestAddress, GuestFilesystem, GuestInfo, SeedRef

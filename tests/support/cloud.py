@@ -24,7 +24,8 @@ from nacre.control.store.nodes import NodeRow
 from nacre.control.store.placements import Written
 from nacre.control.store.projects import ProjectRow
 from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
-from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, Consistency
+from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved
+from nacre.model.consistency import Consistency
 from nacre.model.ids import ImageId, NodeId, ProjectId, RunId, VmId, make_id
 from nacre.model.images import Artifact, Format, ImageDefaults, ImageState, Role, Visibility
 from nacre.model.nodes import Capacity, HypervisorInfo, NodeFacts, NodeState

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from nacre.model.ceph import CephAccess
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.hardware import DiskOptions, RateLimits, TokenBucket
 from nacre.model.ids import CheckpointId, ImageId, PoolId, ProjectId, SnapshotId, VolumeId
@@ -76,7 +77,7 @@ VOLUME_SEEN = VolumeObserved(
     size_bytes=1 << 30,
     used_bytes=4096,
     restore_nonce=2,
-    snapshots=(SnapshotObserved(id=KEPT, size_bytes=1 << 29, taken_at=AT),),
+    snapshots=(SnapshotObserved(id=KEPT, size_bytes=1 << 29, taken_at=AT, consistency=Consistency.FILESYSTEM),),
     failure=Failure(
         failure_class=FailureClass.WAITING,
         code="volume_in_use",

@@ -6,6 +6,7 @@ facts. Losing the control plane changes nothing here.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import structlog
 
@@ -31,11 +32,12 @@ from nacre.agent.vms.presence import Presence
 from nacre.agent.vms.retire import clear, retire
 from nacre.agent.vms.start import start
 from nacre.agent.vms.stop import stop
-from nacre.agent.volume_users import lend, release_waiting, user_of
+from nacre.agent.volume_users import held_still, lend, release_waiting, user_of
 from nacre.errors import NacreError
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
 from nacre.model.arrivals import VmArrival
+from nacre.model.consistency import Consistency
 from nacre.model.copies import CopyObserved, CopyRef
 from nacre.model.ids import ImageId, VmId, VolumeId
 from nacre.model.vms import VmIntent, VmObserved
@@ -165,6 +167,10 @@ class Executor:
     async def lend(self, volume: VolumeId, disk: DiskFile) -> None:
         """Let the process that has a volume open use another file of it. Raises OSError."""
         await lend(self._machines.values(), volume, disk, self._host)
+
+    def held_still(self, volume: VolumeId) -> AbstractAsyncContextManager[Consistency]:
+        """See `volume_executor.Users`."""
+        return held_still(self._machines.values(), volume)
 
     def volume_ready(self, volume: VolumeId) -> None:
         """A machine may have waited for this volume."""

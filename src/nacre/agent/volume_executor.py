@@ -5,6 +5,7 @@ changed through the guest, which the executor of machines knows.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
 
@@ -26,8 +27,9 @@ from nacre.errors import NacreError
 from nacre.lib.clock import Clock
 from nacre.lib.lanes import Lanes
 from nacre.lib.threads import in_thread
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import ImageId, VolumeId
+from nacre.model.ids import ImageId, SnapshotId, VolumeId
 from nacre.model.images import Role
 from nacre.model.volumes import DiskFormat, PoolObserved, SourceKind, VolumeIntent, VolumeObserved
 from nacre.protocol.messages import NodeIntent
@@ -44,6 +46,10 @@ class Users(Protocol):
 
     async def lend(self, volume: VolumeId, disk: DiskFile) -> None:
         """Let the process that has a volume open use another file of it. Raises OSError."""
+        ...
+
+    def held_still(self, volume: VolumeId) -> AbstractAsyncContextManager[Consistency]:
+        """Have the file systems in a volume at rest meanwhile, if that can be had, and say whether they are."""
         ...
 
     def volume_ready(self, volume: VolumeId) -> None:
@@ -245,16 +251,25 @@ class VolumeExecutor:
                         raise in_use("be put back to a snapshot")
                     await store.restore(volume, restore.snapshot, restore.nonce)
                     log.info("volume.restored", volume=volume, snapshot=restore.snapshot)
+                case planner.Take(snapshot=snapshot):
+                    await self._take(held, snapshot, store)
                 case _:
                     await self._change(volume, store, step)
+
+    async def _take(self, held: Volume, snapshot: SnapshotId, store: VolumeStore) -> None:
+        """Take a snapshot. That its file systems were at rest is on record only once it has been taken so."""
+        volume, writer = held.record.id, self._writer(held.record.id)
+        async with self._users.held_still(volume) as consistency:
+            await store.snapshot(volume, snapshot, writer)
+        kept = {one.id for one in held.record.intent.snapshots}
+        before = {one: said for one, said in held.record.consistency.items() if one in kept}
+        await self._note(held, consistency=before | {snapshot: consistency})
+        log.info("volume.snapshot_taken", volume=volume, snapshot=snapshot, live=writer is not None, of=consistency)
 
     async def _change(self, volume: VolumeId, store: VolumeStore, step: Step) -> None:
         """Do what works on a volume that is in use as well."""
         writer = self._writer(volume)
         match step:
-            case planner.Take(snapshot=snapshot):
-                await store.snapshot(volume, snapshot, writer)
-                log.info("volume.snapshot_taken", volume=volume, snapshot=snapshot, live=writer is not None)
             case planner.Drop(snapshot=snapshot):
                 await store.drop(volume, snapshot)
                 log.info("volume.snapshot_dropped", volume=volume, snapshot=snapshot)

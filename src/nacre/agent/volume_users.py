@@ -1,6 +1,7 @@
 """Which machine has a volume open, as the records and guests of machines say. Used by the executor."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.errors import DriverError
@@ -10,7 +11,9 @@ from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import open_volumes
 from nacre.agent.vms.presence import Presence
+from nacre.agent.vms.stillness import at_rest, hold_still
 from nacre.agent.volumes.pools import NOT_READY
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import VmId, VolumeId
 
@@ -30,6 +33,22 @@ def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
         if begun and machine.presence is Presence.UNKNOWN and _may_open(machine, volume):
             raise _uncertain()
     return None
+
+
+@asynccontextmanager
+async def held_still(machines: Iterable[Machine], volume: VolumeId) -> AsyncGenerator[Consistency]:
+    """Have the file systems in a volume at rest for as long as the block lasts, and say whether they are.
+
+    The guest that has the volume open holds all of its file systems still if its agent answers. One that was switched
+    off has left them as it was when it ended.
+    """
+    for machine in machines:
+        if volume in open_volumes(machine):
+            async with AsyncExitStack() as stack:
+                yield await hold_still(machine, stack)
+            return
+    owner = next((one for one in machines if one.record.intent is not None and _may_open(one, volume)), None)
+    yield Consistency.FILESYSTEM if owner is None else at_rest(owner)
 
 
 def is_between(machine: Machine) -> bool:

@@ -290,6 +290,7 @@ SNAPSHOTS: list[Column[SnapshotOut]] = [
     Column("PHASE", lambda one: one.phase.value),
     Column("SIZE", lambda one: format_size(one.size_bytes)),
     Column("TAKEN", lambda one: moment(one.taken_at)),
+    Column("CONSISTENCY", lambda one: one.consistency.value if one.consistency else "-"),
     Column("EXPIRES", lambda one: moment(one.expires_at) or "-"),
     Column("PROTECTED", lambda one: "yes" if one.protected else "no"),
 ]

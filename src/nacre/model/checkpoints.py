@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure
 from nacre.model.ids import PREFIXES, CheckpointId, SnapshotId, VmId, VolumeId
 from nacre.model.volumes import Wish
@@ -19,14 +20,6 @@ MAX_CHECKPOINTS = 32
 
 WORD = "checkpoint "
 """What the words for a checkpoint begin with, where a volume could be meant as well: no name has a space in it."""
-
-
-class Consistency(StrEnum):
-    """What a guest finds that starts from the disks of a checkpoint."""
-
-    CRASH = "crash"  # as after a power cut
-    FILESYSTEM = "filesystem"  # file systems were at rest: the machine was off, or its guest held them still
-    MEMORY = "memory"  # it does not start but goes on: memory and devices are there as well
 
 
 class CheckpointPhase(StrEnum):

@@ -11,6 +11,7 @@ import msgspec
 
 from nacre.errors import InvalidInputError
 from nacre.model.ceph import CephAccess
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import CheckpointId, ImageId, NodeId, PoolId, ProjectId, SnapshotId, VolumeId
@@ -231,6 +232,8 @@ class SnapshotObserved(msgspec.Struct, frozen=True, kw_only=True):
     id: SnapshotId
     size_bytes: int
     taken_at: datetime
+    consistency: Consistency = Consistency.CRASH
+    """Never `memory`."""
 
 
 class VolumeObserved(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import msgspec
 
-from nacre.model.checkpoints import CheckpointPhase, Consistency
+from nacre.model.checkpoints import CheckpointPhase
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure
 from nacre.model.ids import CheckpointId
 from nacre.schema.common import Body, Out, VmRef

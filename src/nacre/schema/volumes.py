@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from nacre.model.ceph import MAX_MONITORS
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Conditions
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import ImageId, PoolId, SnapshotId, VolumeId
@@ -288,6 +289,9 @@ class SnapshotOut(Out, frozen=True, kw_only=True):
     """Of the volume when it was taken."""
     taken_at: datetime | None
     """When it was taken; null while it is not yet."""
+    consistency: Consistency | None
+    """In which state it is: `filesystem` if nobody wrote to the volume, or the guest held its file systems still;
+    else `crash`, as after a power cut. Null while it has not been taken, or if that was before this was known."""
     expires_at: datetime | None
     """When it is deleted by itself; null for never."""
     protected: bool

@@ -36,9 +36,23 @@ async def agent(fake: FakeAgent, tmp_path: Path, anyio_backend: str) -> AsyncGen
 async def test_it_is_frozen_in_the_block_and_thawed_behind_it(fake: FakeAgent, agent: GuestAgent) -> None:
     async with frozen(agent, VM):
         assert fake.frozen
-        assert agent.holding
+        assert agent.still.locked()
     assert not fake.frozen
-    assert not agent.holding
+    assert not agent.still.locked()
+
+
+async def test_who_comes_second_waits_and_does_not_thaw_what_another_holds(fake: FakeAgent, agent: GuestAgent) -> None:
+    async def second() -> None:
+        async with frozen(agent, VM):
+            assert fake.frozen
+
+    async with frozen(agent, VM):
+        waiting = asyncio.create_task(second())
+        await asyncio.sleep(0.05)
+        assert fake.frozen
+        assert fake.commands.count("guest-fsfreeze-freeze") == 1
+    await waiting
+    assert not fake.frozen
 
 
 async def test_it_is_thawed_when_the_block_fails(fake: FakeAgent, agent: GuestAgent) -> None:

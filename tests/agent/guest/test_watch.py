@@ -87,7 +87,7 @@ async def test_one_that_an_earlier_agent_of_ours_left_frozen_is_thawed(watched: 
 
 async def test_one_that_is_held_on_purpose_is_left_alone(watched: Watched, tmp_path: Path) -> None:
     fake = FakeAgent(frozen=True)
-    watched.watch.agent.holding = True
+    await watched.watch.agent.still.acquire()
     async with serving(fake, tmp_path / "ga"):
         await until(lambda: fake.commands.count("guest-fsfreeze-status") > 3)
         assert fake.frozen

@@ -6,7 +6,8 @@ import pytest
 from nacre.agent.failures import FENCED
 from nacre.agent.simulation.machines import Machines, Physics
 from nacre.lib.clock import SystemClock
-from nacre.model.checkpoints import CheckpointIntent, Consistency, Restoration
+from nacre.model.checkpoints import CheckpointIntent, Restoration
+from nacre.model.consistency import Consistency
 from nacre.model.copies import RetiredVm
 from nacre.model.ids import CheckpointId, VmId
 from nacre.model.vms import Desired, ExitReason, HaPolicy, Phase, VmIntent, VmObserved

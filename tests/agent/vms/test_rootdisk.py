@@ -12,7 +12,8 @@ from nacre.agent.storage.reflink import can_reflink
 from nacre.agent.storage.roots import disk_of
 from nacre.agent.vms import rootdisk
 from nacre.model.capabilities import Capability, Offer
-from nacre.model.checkpoints import CheckpointSource, Consistency, Restoration
+from nacre.model.checkpoints import CheckpointSource, Restoration
+from nacre.model.consistency import Consistency
 from nacre.model.vms import Desired, Phase
 from nacre.model.volumes import DiskFormat
 from support.filesystems import with_reflinks

@@ -16,7 +16,8 @@ from nacre.control.store import vm_seeds
 from nacre.control.store import vms as vm_store
 from nacre.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
 from nacre.model.capabilities import Capability
-from nacre.model.checkpoints import CheckpointPhase, Consistency
+from nacre.model.checkpoints import CheckpointPhase
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.moves import LeaveReason
 from nacre.model.nodes import NodeState

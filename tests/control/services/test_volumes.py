@@ -20,6 +20,7 @@ from nacre.errors import (
 )
 from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
 from nacre.model.ceph import CephAccess
+from nacre.model.consistency import Consistency
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.nodes import HypervisorInfo, NodeFacts
@@ -30,6 +31,7 @@ from nacre.model.volumes import (
     PoolKind,
     PoolObserved,
     SnapshotObserved,
+    SnapshotPhase,
     VolumeIntent,
     VolumeObserved,
     VolumePhase,
@@ -103,7 +105,9 @@ class Store:
     def done(self, intent: VolumeIntent, **changes):
         now = self.db.clock.now()
         kept = tuple(
-            SnapshotObserved(id=SnapshotId(one.id), size_bytes=intent.size_bytes, taken_at=now)
+            SnapshotObserved(
+                id=SnapshotId(one.id), size_bytes=intent.size_bytes, taken_at=now, consistency=Consistency.FILESYSTEM
+            )
             for one in intent.snapshots
             if one.desired is Wish.PRESENT
         )
@@ -281,6 +285,18 @@ async def test_a_machine_with_volumes_grows_its_own_disk_and_reserves_both(attac
     for size in (4 * GIB, 6 * GIB):
         assert await sized(size) == size + volume
     assert await refusal(InvalidInputError, sized(5 * GIB)) == "disk_shrinks"
+
+
+async def test_a_snapshot_says_in_which_state_it_is_once_it_is_taken(attached):
+    async def shown():
+        async with attached.db.read() as rd:
+            (one,) = (await volume_snapshots.list_(rd, by("volume:view"), "data", ListQuery())).items
+            return one.phase, one.consistency
+
+    await attached.snapshot()
+    assert await shown() == (SnapshotPhase.CREATING, None)
+    await attached.sync()
+    assert await shown() == (SnapshotPhase.READY, Consistency.FILESYSTEM)
 
 
 async def test_a_snapshot_expires_unless_it_is_protected(attached):

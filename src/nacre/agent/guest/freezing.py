@@ -23,30 +23,29 @@ log = structlog.get_logger()
 async def frozen(agent: GuestAgent, vm: VmId, *, longest_s: float = LONGEST_S) -> AsyncGenerator[None]:
     """Keep the guest's file systems frozen for as long as the block lasts, `longest_s` seconds at most.
 
-    Raises NacreError if they cannot be frozen, TimeoutExpiredError if the block takes too long. However it ends,
-    even by cancellation, they are thawed before this returns, or it is logged that they could not be.
+    Who comes while somebody else has them frozen waits. Raises NacreError if they cannot be frozen,
+    TimeoutExpiredError if the block takes too long. However it ends, even by cancellation, they are thawed before this
+    returns, or it is logged that they could not be.
     """
-    agent.holding = True
-    try:
-        await agent.ask("guest-fsfreeze-freeze", timeout=FREEZE_S)
-        async with asyncio.timeout(longest_s):
-            yield
-    except TimeoutError as error:
-        raise TimeoutExpiredError(
-            "frozen_too_long",
-            f"the guest's file systems were frozen for {longest_s:g} seconds and were let go",
-            hint="try again; what was to be done meanwhile is not consistent",
-        ) from error
-    finally:
-        # Also after a freeze that failed: one that came too late to be answered has frozen all the same.
-        thawing = asyncio.create_task(thaw(agent, vm))
+    async with agent.still:
         try:
-            await asyncio.shield(thawing)
-        except asyncio.CancelledError:
-            await thawing
-            raise
+            await agent.ask("guest-fsfreeze-freeze", timeout=FREEZE_S)
+            async with asyncio.timeout(longest_s):
+                yield
+        except TimeoutError as error:
+            raise TimeoutExpiredError(
+                "frozen_too_long",
+                f"the guest's file systems were frozen for {longest_s:g} seconds and were let go",
+                hint="try again; what was to be done meanwhile is not consistent",
+            ) from error
         finally:
-            agent.holding = False
+            # Also after a freeze that failed: one that came too late to be answered has frozen all the same.
+            thawing = asyncio.create_task(thaw(agent, vm))
+            try:
+                await asyncio.shield(thawing)
+            except asyncio.CancelledError:
+                await thawing
+                raise
 
 
 async def thaw(agent: GuestAgent, vm: VmId) -> bool:

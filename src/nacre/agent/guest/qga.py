@@ -30,8 +30,8 @@ class GuestAgent:
     """The agent of one guest. Commands go one after the other; each opens the channel if it is not open."""
 
     def __init__(self, door: Door) -> None:
-        self.holding = False
-        """Whether somebody here keeps the guest's file systems frozen."""
+        self.still = asyncio.Lock()
+        """Held by who keeps the guest's file systems frozen: one at a time, or one would thaw what another holds."""
         self._door = door
         self._busy = asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None

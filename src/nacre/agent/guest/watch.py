@@ -71,7 +71,7 @@ class GuestWatch:
         self._missed = 0
         if seen.frozen:
             await self._found_frozen()
-        elif not self.agent.holding:
+        elif not self.agent.still.locked():
             self._seen(seen)
 
     def _seen(self, seen: Look) -> None:
@@ -90,7 +90,7 @@ class GuestWatch:
 
     async def _found_frozen(self) -> None:
         """Thaw what nobody here holds still: an agent of ours ended while it did."""
-        if not self.agent.holding:
+        if not self.agent.still.locked():
             log.warning("guest.found_frozen", vm=self._vm, next="thawed")
             await thaw(self.agent, self._vm)
 

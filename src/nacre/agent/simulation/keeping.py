@@ -5,7 +5,8 @@ from datetime import datetime
 
 from nacre.agent.checkpoint_planner import NOTHING_HELD, Held
 from nacre.agent.planner import Delete, DropCheckpoint, PutBack, TakeCheckpoint
-from nacre.model.checkpoints import CheckpointObserved, Consistency
+from nacre.model.checkpoints import CheckpointObserved
+from nacre.model.consistency import Consistency
 from nacre.model.ids import CheckpointId
 from nacre.model.vms import VmIntent
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from nacre.model.consistency import Consistency
 from nacre.model.volumes import (
     LOCAL_POOL,
     CloneCost,
@@ -43,7 +44,7 @@ def _made(one: VolumeIntent, now: datetime) -> VolumeObserved:
         size_bytes=0 if gone else one.size_bytes,
         restore_nonce=one.restore.nonce if one.restore is not None else 0,
         snapshots=tuple(
-            SnapshotObserved(id=kept.id, size_bytes=one.size_bytes, taken_at=now)
+            SnapshotObserved(id=kept.id, size_bytes=one.size_bytes, taken_at=now, consistency=Consistency.FILESYSTEM)
             for kept in one.snapshots
             if kept.desired is Wish.PRESENT and not gone
         ),

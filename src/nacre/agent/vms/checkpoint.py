@@ -16,7 +16,6 @@ from pathlib import Path
 import structlog
 
 from nacre.agent.failures import failure_of
-from nacre.agent.guest.freezing import frozen
 from nacre.agent.guest.seed import FILE_NAME
 from nacre.agent.hypervisors.abilities import CanCheckpoint
 from nacre.agent.hypervisors.base import Guest
@@ -29,16 +28,15 @@ from nacre.agent.vms.kept import Kept
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import open_volumes
 from nacre.agent.vms.presence import Presence
+from nacre.agent.vms.stillness import at_rest, hold_still
 from nacre.agent.volumes.pools import not_ready
 from nacre.agent.volumes.writing import GuestWriter
 from nacre.errors import NacreError
 from nacre.lib.threads import in_thread
-from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, Consistency, snapshot_of
+from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved, snapshot_of
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import CheckpointId, VolumeId
-from nacre.model.vms import ExitReason
-
-_CLEAN = frozenset({ExitReason.STOPPED, ExitReason.GUEST_SHUTDOWN})
 
 log = structlog.get_logger()
 
@@ -113,7 +111,7 @@ async def _take(machine: Machine, wanted: CheckpointIntent, draft: Path, host: H
     if guest is None:
         if wanted.memory:
             raise _no_memory("the machine is off", "start it first")
-        consistency = _at_rest(machine)
+        consistency = at_rest(machine)
         for part in parts:
             await part.store.snapshot(part.disk, snapshot_of(wanted.id), None)
     else:
@@ -147,7 +145,7 @@ async def _live(
         if wanted.memory:
             consistency = Consistency.MEMORY
         else:
-            consistency = await _hold_still(machine, stack)
+            consistency = await hold_still(machine, stack)
         if wanted.memory or len(parts) > 1:
             await stack.enter_async_context(_standing(machine, guest))
         for part in parts:
@@ -158,19 +156,6 @@ async def _live(
             await confining.lend_folder(machine, state, host)
             await guest.save(state)
         return consistency
-
-
-async def _hold_still(machine: Machine, stack: AsyncExitStack) -> Consistency:
-    """Have the guest's file systems at rest if its agent answers, and say what is in the disks then."""
-    inside = machine.inside
-    if inside is None or not inside.answering or machine.presence is not Presence.RUNNING:
-        return Consistency.CRASH
-    try:
-        await stack.enter_async_context(frozen(inside.agent, machine.id))
-    except NacreError as error:
-        log.warning("vm.not_frozen", vm=machine.id, code=error.code, next="the checkpoint is as after a power cut")
-        return Consistency.CRASH
-    return Consistency.FILESYSTEM
 
 
 @asynccontextmanager
@@ -241,12 +226,6 @@ async def _clear(parts: Sequence[Part], checkpoint: CheckpointId) -> None:
 async def _size(part: Part) -> int:
     state = await part.store.look(part.disk)
     return 0 if state is None else state.size_bytes
-
-
-def _at_rest(machine: Machine) -> Consistency:
-    run = machine.record.run
-    clean = run is None or run.info.exit_reason in _CLEAN
-    return Consistency.FILESYSTEM if clean and machine.record.waking is None else Consistency.CRASH
 
 
 def _used(folder: Path) -> int:

@@ -6,7 +6,8 @@ import msgspec
 import structlog
 
 from nacre.lib.files import sync_folder, write_atomically
-from nacre.model.ids import ImageId, VolumeId
+from nacre.model.consistency import Consistency
+from nacre.model.ids import ImageId, SnapshotId, VolumeId
 from nacre.model.volumes import VolumeIntent
 
 log = structlog.get_logger()
@@ -22,6 +23,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The newest that was accepted."""
     made: bool = False
     """It has been there: if it is not any more, that is a loss, and not to be made good by a blank one."""
+    consistency: dict[SnapshotId, Consistency] = {}
+    """Of its snapshots. One that is missing was taken by an agent that ended just then: `crash` is true of all."""
     base: ImageId | None = None
     """The image under its lowest layer, which the node must keep."""
     deleted: bool = False

@@ -11,6 +11,7 @@ from nacre.agent.volumes.records import VolumeRecord
 from nacre.errors import NacreError
 from nacre.lib.backoff import Backoff
 from nacre.lib.clock import Clock
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure, FailureClass
 from nacre.model.volumes import SnapshotObserved, VolumeObserved, VolumePhase, Wish
 
@@ -66,8 +67,13 @@ class Volume:
             size_bytes=state.size_bytes,
             used_bytes=state.used_bytes,
             restore_nonce=state.restore_nonce,
-            snapshots=(*state.snapshots, *self._in_the_way()),
+            snapshots=(*map(self._told_apart, state.snapshots), *self._in_the_way()),
         )
+
+    def _told_apart(self, snapshot: SnapshotObserved) -> SnapshotObserved:
+        """Return a snapshot that a driver found, with what is on record of it."""
+        consistency = self.record.consistency.get(snapshot.id, Consistency.CRASH)
+        return msgspec.structs.replace(snapshot, consistency=consistency)
 
     def _in_the_way(self) -> tuple[SnapshotObserved, ...]:
         """Return the snapshot that will be there and is not wanted: nobody may believe yet that there is none."""

@@ -85,7 +85,8 @@ async def _snapshots(tx: Tx, actor: Actor, row: VolumeRow, seen: VolumeObserved)
         elif found is None:
             settled = False
         elif kept.taken_at is None:
-            await snapshots.save(tx, replace(kept, taken_at=found.taken_at, size_bytes=found.size_bytes))
+            taken = replace(kept, taken_at=found.taken_at, size_bytes=found.size_bytes, consistency=found.consistency)
+            await snapshots.save(tx, taken)
             said = f"snapshot {kept.name} of volume {row.name} was taken"
             volume_changes.tell(tx, row, "volume.snapshot_taken", said, actor=actor, details={"snapshot": kept.id})
     return settled

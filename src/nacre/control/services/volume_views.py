@@ -77,6 +77,7 @@ def snapshot_out(row: SnapshotRow, volume: VolumeRow) -> SnapshotOut:
         phase=phase,
         size_bytes=row.size_bytes,
         taken_at=row.taken_at,
+        consistency=row.consistency,
         expires_at=row.expires_at,
         protected=row.protected,
         created_by=row.created_by,

@@ -28,7 +28,7 @@ from nacre.control.store.members import is_one_of
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Model, Timestamp
 from nacre.errors import NacreError
-from nacre.model.checkpoints import Consistency
+from nacre.model.consistency import Consistency
 from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import CheckpointId, VmId, VolumeId

@@ -27,6 +27,7 @@ from nacre.control.store.members import is_one_of
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
 from nacre.errors import NacreError
+from nacre.model.consistency import Consistency
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.volumes import Wish
 
@@ -40,6 +41,7 @@ snapshots = Table(
     Column("after", Integer, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("taken_at", Timestamp),
+    Column("consistency", Choice(Consistency)),
     Column("expires_at", Timestamp),
     Column("protected", Boolean, nullable=False),
     Column("created_by", Text, nullable=False),
@@ -61,6 +63,8 @@ class SnapshotRow:
     size_bytes: int = 0
     taken_at: datetime | None = None
     """None until a node has taken it."""
+    consistency: Consistency | None = None
+    """None until it is taken, and of those that were before this was known."""
     expires_at: datetime | None = None
     protected: bool = False
     created_by: str
