@@ -1,7 +1,7 @@
 """Struck at any step of a live move: the guest goes on, once, where it was or where it went, and nothing is left.
 
-Real agents, lines and QEMU. Before the n-th effect of one of both agents it is killed, or a user takes the move back.
-`NACRE_EVERY_STEP` has every n tried; without it every fifth is.
+Real agents, lines and QEMU. Before the n-th effect of one of both agents it is killed, or its hypervisor is, or a user
+takes the move back. `NACRE_EVERY_STEP` has every n tried; without it every fifth is.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from nacre.model.ids import NodeId
 from nacre.model.moves import MoveState
 from support.handover import A, B
 from support.pair import Pair, enrolled, pair
+from support.struck import pids_under
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
 
@@ -71,6 +72,22 @@ def test_a_move_that_is_taken_back_at_any_step(identities: Path, victim: NodeId)
             two.run(two.settled, f"the move has ended, taken back when {victim} was at {number}: {two.struck}")
             assert two.control.move.state in {MoveState.DONE, MoveState.ABORTED}, two.control.move
             two.counts_on()
+        if not struck:
+            assert number > 5, two.control.log
+            return
+
+
+@pytest.mark.parametrize("victim", [A, B])
+def test_a_hypervisor_that_is_killed_at_any_step_of_a_move(identities: Path, victim: NodeId) -> None:
+    for number in steps(4 if victim == A else 0):
+        with pair(identities) as two:
+            moved(two, victim, number, killed=False)
+            two.run(lambda: two.struck or two.settled(), "it is struck")  # it is called at once
+            struck, there = bool(two.struck), pids_under(two.root / victim)
+            for pid in there if struck else ():
+                os.kill(pid, 9)
+            two.run(two.settled, f"the move has ended, the process killed when {victim} was at {number}: {two.struck}")
+            two.counts_on(starts=2 if struck and there else 1)
         if not struck:
             assert number > 5, two.control.log
             return

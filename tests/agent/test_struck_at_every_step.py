@@ -2,8 +2,8 @@
 
 Real QEMU, and a guest that finds out by itself whether its disks are as it left them. Its agent is killed before its
 n-th effect on the disk or order to QEMU, for every n; the next one still wants the same, or does not any more. Or it is
-not killed but told at that moment that nothing of it is wanted. With `NACRE_EVERY_STEP` n is
-every number; without it every fourth, another one first for each.
+not killed but told at that moment that nothing of it is wanted. Or the guest's process is what is killed. With
+`NACRE_EVERY_STEP` n is every number; without it every fourth, another one first for each.
 """
 
 import itertools
@@ -11,14 +11,17 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from nacre.agent.storage.layers import read
-from nacre.model.checkpoints import Restoration
+from nacre.model.checkpoints import CheckpointSource, Restoration
 from nacre.model.units import MIB
-from nacre.model.volumes import SourceKind, VolumeSource, Wish
+from nacre.model.vms import Desired
+from nacre.model.volumes import SourceKind, VolumeAttachment, VolumeSource, Wish
 from nacre.protocol.messages import NodeIntent
 from support import counter
+from support.intents import newer, vm_intent
 from support.struck import (
     COPY,
     DATA,
@@ -27,7 +30,9 @@ from support.struck import (
     checkpoint,
     counting,
     kept_layer,
+    prints,
     snapshot,
+    ticks,
     volume_intent,
 )
 
@@ -183,7 +188,7 @@ def both_flat(bench: Bench) -> bool:
     return flat(bench) and len(bench.layers(bench.root_folder)) <= 2
 
 
-# Restores
+# Restores, and machines made from checkpoints
 
 
 def with_checkpoint(bench: Bench) -> None:
@@ -209,6 +214,29 @@ def only_disks(bench: Bench) -> None:
     assert counter.newest(bench.root_folder / bench.layers(bench.root_folder)[1]) > 0
 
 
+def derive(bench: Bench) -> None:
+    (one,) = bench.vms[bench.origin].checkpoints
+    name_of(bench, new=True)
+    origin = bench.vms[bench.origin]
+    bench.volumes[COPY] = volume_intent(COPY)
+    twin = vm_intent(spec=origin.spec, force_stop=True, volumes=(VolumeAttachment(volume=COPY),))
+    source = CheckpointSource(vm=origin.id, checkpoint=one.id)
+    bench.vms[twin.id] = msgspec.structs.replace(twin, image=origin.image, source=source)
+
+
+def underive(bench: Bench) -> None:
+    for vm, intent in bench.vms.items():
+        if vm != bench.origin:
+            bench.vms[vm] = newer(intent, Desired.ABSENT, volumes=())
+    unclone(bench)
+
+
+def derived(bench: Bench) -> None:
+    (twin,) = [vm for vm in bench.vms if vm != bench.origin]
+    bench.surely(lambda: ticks(bench.printed(twin)) > 2, "the twin counts")
+    assert prints(bench.printed(twin)) == (1, False)
+
+
 ACTS = {
     "snapshot": Act(take, untake, taken, flat),
     "drop and merge": Act(drop, drop, before=another, back=flat),
@@ -221,6 +249,7 @@ ACTS = {
     "checkpoint with memory": Act(keep_memory, unkeep, kept, both_flat),
     "restore with memory": Act(restore, unrespec, before=with_checkpoint, survives=False),
     "restore disks": Act(restore_disks, unrespec, only_disks, before=with_checkpoint, survives=False),
+    "machine from a checkpoint": Act(derive, underive, derived, before=with_checkpoint),
 }
 
 
@@ -257,7 +286,7 @@ def test_who_is_killed_at_any_step_leaves_old_or_new_and_the_guest_as_it_was(nod
             return
 
 
-@pytest.mark.parametrize("name", ["snapshot", "drop and merge", "clone"])
+@pytest.mark.parametrize("name", list(ACTS))
 def test_what_is_not_wanted_any_more_at_any_step_is_old_or_new(node: Bench, name: str) -> None:
     act, life = ACTS[name], identity(node)
     for number in steps(name, 1):
@@ -276,6 +305,27 @@ def test_what_is_not_wanted_any_more_at_any_step_is_old_or_new(node: Bench, name
         assert identity(node) == life or not act.survives, when
         if not struck:
             assert number > 3, "nothing was ever withdrawn"
+            return
+
+
+@pytest.mark.parametrize("name", list(ACTS))
+def test_a_guest_whose_process_is_killed_at_any_step_starts_again_from_old_or_new(node: Bench, name: str) -> None:
+    act = ACTS[name]
+    for number in steps(name, 2):
+        prepared(node, act)
+        act.ask(node)
+        node.agent.start(number, killed=False)
+        node.want()
+        when = f"{name}, the process killed before {number}"
+        node.surely(lambda: node.agent.struck or node.settled(), when)
+        struck = node.agent.struck
+        if struck:
+            os.kill(node.pid(), 9)
+        node.surely(lambda: node.pid(missing=0), f"{when}: {struck}: it runs again")
+        node.surely(node.settled, f"{when}: {struck}")
+        undone(node, act, f"{when}: {struck}")
+        if not struck:
+            assert number > 3, "nothing was ever killed"
             return
 
 
