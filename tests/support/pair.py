@@ -1,5 +1,7 @@
 """Two agents with real QEMU and real lines between them, and a machine that moves while it runs and counts.
 
+It counts on a disk of its own, which is copied, and on a volume in a folder that both nodes reach.
+
 Whose turn it is and what the nodes are told is decided as by the control plane, by the world of `handover`, of which
 only the agents and what is between them are real.
 """
@@ -30,39 +32,57 @@ from nacre.control.store.migrations import prepare_schema
 from nacre.control.wake import Wakes
 from nacre.lib import processes
 from nacre.lib.clock import SystemClock
-from nacre.model.ids import NodeId
+from nacre.model.arrivals import ArrivingVolume
+from nacre.model.ids import NodeId, PoolId
+from nacre.model.images import ImageManifest
 from nacre.model.migrations import Outgoing
 from nacre.model.moves import MOVE_ENDS
 from nacre.model.units import MIB
 from nacre.model.vms import Desired, Phase, VmIntent, VmObserved, VmSpec
+from nacre.model.volumes import PoolIntent, PoolKind, Tie
 from nacre.protocol.messages import NodeIntent
 from support import counter
 from support.database import opened
-from support.handover import NOW, VM, A, B, World
+from support.handover import NOW, VM, VOLUME, A, B, World
 from support.intents import IMAGE
 from support.station import Agent
 from support.struck import image, pids_under, prints, ticks
 
+SHARED = PoolId("pool-00000000000000000000000001")
+HOMES = (ArrivingVolume(id=VOLUME, pool=SHARED, name="data"),)
 PATIENCE_S = 90.0
 
 
 class Control(World):
     """The control plane, which tells real agents what to do."""
 
+    _manifest: ImageManifest | None = None
+    _pools: tuple[PoolIntent, ...] = ()
+
     def prepare(self, spec: VmSpec, pair: "Pair") -> None:
         """Have a machine that runs on A."""
-        self.vm = replace(self.vm, spec=spec, phase=Phase.PENDING, run=None, observed_generation=0)
+        tie = Tie(volumes=(VOLUME,))
+        self.vm = replace(self.vm, spec=spec, phase=Phase.PENDING, run=None, observed_generation=0, tie=tie)
         self._manifest = pair.manifest
+        folder = str(pair.root / "shared")
+        self._pools = (PoolIntent(id=SHARED, name="shared", kind=PoolKind.DIRECTORY, path=folder, shared=True),)
 
     def _intent(self, **changes: object) -> VmIntent:
-        manifest = getattr(self, "_manifest", None)
-        return super()._intent(**({} if manifest is None else {"image": manifest}) | changes)
+        return super()._intent(**({} if self._manifest is None else {"image": self._manifest}) | changes)
 
     def told(self, node: NodeId) -> NodeIntent:
         """What a node would be told now, with the addresses that the other one has said."""
         intent = super().told(node)
         vms = tuple(self._addressed(vm) for vm in intent.vms)
-        return msgspec.structs.replace(intent, vms=vms, images=(IMAGE,), teardown_allowed=True)
+        return msgspec.structs.replace(
+            intent,
+            vms=vms,
+            arrivals=tuple(msgspec.structs.replace(one, volumes=HOMES) for one in intent.arrivals),
+            images=(IMAGE,),
+            pools=self._pools,
+            volumes=tuple(msgspec.structs.replace(one, pool=SHARED) for one in intent.volumes),
+            teardown_allowed=True,
+        )
 
     def _addressed(self, vm: VmIntent) -> VmIntent:
         if vm.outgoing is None:
@@ -86,12 +106,14 @@ class Pair:
         self.sent: dict[NodeId, NodeIntent] = {}
         self.seen: dict[NodeId, VmObserved] = {}
         self.struck = ""
+        (self.root / "shared").mkdir(mode=0o711)
         for node in (A, B):
             place = self.root / node
             place.mkdir(mode=0o711)
-            self.manifest = image(place, 1)
+            self.manifest = image(place, 2)
             identity = self.identities / node
-            self.agents[node] = Agent(place, "qemu", partial(_wires, identity), bare=True)
+            roots = (str(self.root / "shared"),)
+            self.agents[node] = Agent(place, "qemu", partial(_wires, identity), bare=True, pool_roots=roots)
         spec = VmSpec(
             image=IMAGE, hypervisor="qemu", memory_bytes=64 * MIB, disk_bytes=counter.SIZE, nics=(), stop_timeout_s=0
         )

@@ -187,6 +187,7 @@ class Agent:
     driver: str = "fake"
     wires: Wires | None = None
     bare: bool = False
+    pool_roots: tuple[str, ...] = ()
     vms: dict[VmId, VmObserved] = field(default_factory=dict[VmId, VmObserved])
     volumes: dict[VolumeId, VolumeObserved] = field(default_factory=dict[VolumeId, VolumeObserved])
     forgotten: set[str] = field(default_factory=set[str])
@@ -312,6 +313,7 @@ class Agent:
     ) -> None:
         driver = registry.load(self.driver, self.root / "state")
         wires = (Nobody(), Nobody()) if self.wires is None else self.wires()
-        await _serve(
-            Station(root=self.root, driver=driver, tell=tell, wires=wires, bare=self.bare), wire, strike, instead
+        station = Station(
+            root=self.root, driver=driver, tell=tell, wires=wires, bare=self.bare, pool_roots=self.pool_roots
         )
+        await _serve(station, wire, strike, instead)
