@@ -207,6 +207,14 @@ async def test_what_was_there_and_is_gone_is_never_made_anew(bench):
     await until(lambda: bench.told[ONE].failure is None)
 
 
+async def test_what_another_node_has_had_is_not_made_blank_where_it_is_not_seen(bench):
+    """Such as where the folder of a shared pool is there, but nothing is mounted on it."""
+    bench.executor.want(NodeIntent(volumes=(changed(made=True),)))
+    await until(lambda: bench.stuck(DATA))
+    assert bench.told[ONE].failure.code == "volume_missing"
+    assert not (bench.root / "volumes" / ONE).exists()
+
+
 async def test_while_nobody_knows_who_has_it_open_nothing_is_done_to_a_volume(bench):
     await bench.want(DATA)
     bench.users.error = DriverError("unknown", "who?", hint="wait", failure_class=FailureClass.WAITING)

@@ -53,6 +53,8 @@ BACK = Restore(nonce=1, snapshot=KEPT)
         (known(state=None, made=False), planner.Make()),
         (known(made=False), planner.Found()),
         (known(state=None), planner.Lost()),
+        (known(wanted(made=True), state=None, made=False), planner.Lost()),
+        (known(wanted(made=True), made=False), planner.Found()),
         (known(), planner.NOTHING),
         (known(state=replace(STATE, unfinished=True)), planner.Finish()),
         (known(wanted(snapshots=PRESENT)), planner.Take(KEPT)),

@@ -69,6 +69,7 @@ VOLUME_INTENT = VolumeIntent(
     snapshots=(SnapshotIntent(id=KEPT, desired=Wish.ABSENT, after=1),),
     restore=Restore(nonce=2, snapshot=KEPT),
     checkpoints=(CHECKPOINT,),
+    made=True,
 )
 VOLUME_SEEN = VolumeObserved(
     id=VOLUME,

@@ -155,7 +155,7 @@ def _toward(intent: VolumeIntent, known: Known) -> Step:
         return NOTHING if known.deleted else Delete()
     state = known.state
     if state is None:
-        return Lost() if known.made else Make()
+        return Lost() if known.made or intent.made else Make()
     if not known.made:
         return Found()
     if state.unfinished:

@@ -184,6 +184,8 @@ class VolumeIntent(msgspec.Struct, frozen=True, kw_only=True):
     restore: Restore | None = None
     checkpoints: tuple[CheckpointId, ...] = ()
     """Of machines, that it is part of. What it keeps for any other goes."""
+    made: bool = False
+    """A node has had it: who does not find it must not make a blank one in its place."""
 
 
 class VolumeAttachment(msgspec.Struct, frozen=True, kw_only=True):

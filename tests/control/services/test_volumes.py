@@ -287,6 +287,15 @@ async def test_a_machine_with_volumes_grows_its_own_disk_and_reserves_both(attac
     assert await refusal(InvalidInputError, sized(5 * GIB)) == "disk_shrinks"
 
 
+async def test_nodes_are_told_that_a_volume_has_been_there_once_it_has(attached):
+    copy = (await attached.ask("volume:create", volumes.clone, "data", VolumeClone(name="copy"))).resource.id
+    assert not (await attached.intents())[copy].made
+    await attached.sync()
+    assert (await attached.intents())[copy].made
+    await attached.sync(size_bytes=0, phase=VolumePhase.CREATING)  # as one says that does not find it
+    assert (await attached.intents())[copy].made
+
+
 async def test_a_snapshot_says_in_which_state_it_is_once_it_is_taken(attached):
     async def shown():
         async with attached.db.read() as rd:

@@ -138,4 +138,5 @@ def _volume(row: VolumeRow, storage: Storage, manifests: Mapping[ImageId, ImageM
         snapshots=tuple(SnapshotIntent(id=one.id, desired=one.desired, after=one.after) for one in kept),
         restore=restore,
         checkpoints=tuple(storage.checkpoints.get(row.id, ())),
+        made=row.made,
     )

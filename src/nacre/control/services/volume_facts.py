@@ -38,6 +38,7 @@ async def _follow(tx: Tx, actor: Actor, before: VolumeRow, seen: VolumeObserved)
         generation=generation,
         observed_generation=seen.generation,
         phase=seen.phase,
+        made=before.made or seen.phase is VolumePhase.READY,
         seen_size_bytes=seen.size_bytes,
         used_bytes=seen.used_bytes,
         applied_restore_nonce=seen.restore_nonce,

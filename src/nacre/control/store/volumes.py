@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     delete,
+    false,
     func,
     insert,
     select,
@@ -62,6 +63,7 @@ volumes = Table(
     Column("restore_snapshot", Text),
     Column("observed_generation", BigInteger, nullable=False),
     Column("phase", Choice(VolumePhase), nullable=False),
+    Column("made", Boolean, nullable=False, server_default=false()),
     Column("seen_size_bytes", BigInteger, nullable=False),
     Column("used_bytes", BigInteger, nullable=False),
     Column("applied_restore_nonce", Integer, nullable=False),
@@ -110,6 +112,8 @@ class VolumeRow:
     restore_snapshot: SnapshotId | None = None
     observed_generation: int = 0
     phase: VolumePhase = VolumePhase.PENDING
+    made: bool = False
+    """A node has had it. From then on one that does not find it makes no blank one in its place."""
     seen_size_bytes: int = 0
     used_bytes: int = 0
     applied_restore_nonce: int = 0
