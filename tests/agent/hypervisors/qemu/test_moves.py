@@ -312,6 +312,11 @@ async def test_a_guest_moves_with_the_content_of_its_disks(lab):
         return not (await couple.other._talk.execute("query-block-exports"))
 
     await until(closed)
+    await couple.other.detach_disk("extra", 20)
+    left = await shell.run("ls -d /sys/class/net/eth* /sys/block/vd*")
+    assert left.split() == ["/sys/block/vda", "/sys/class/net/eth0"], "that, and nothing else"
+    await couple.other.attach_disk(couple.there.disks[1])
+    await shell.until("cat /proc/partitions", "vdb")
 
 
 @pytest.mark.parametrize("merging", [False, True])

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nacre.agent.hypervisors.launch import Launch, UserNic
@@ -99,6 +100,13 @@ def test_a_guest_that_goes_on_finds_everything_where_it_was() -> None:
     launch = replace(LAUNCH, **changes, disks=VARIANTS["boots-from-disk"](Path("/data"))["disks"], cpu=CPU_MAX)
     launch = replace(launch, cpus=3, memory_bytes=2 * GIB)  # as it was asked to be by now
     check("goes-on", build(launch, shape=GOES_ON, incoming=True))
+
+
+def test_a_guest_that_goes_on_has_as_many_ports_as_it_had() -> None:
+    """With all of them taken it is started with none to spare: QEMU would number them otherwise than the guest."""
+    taken = {disk.id: number for number, disk in enumerate(LAUNCH.disks)} | {"nic0": 15}
+    words = build(LAUNCH, shape=msgspec.structs.replace(GOES_ON, places=taken))
+    assert sum(word.startswith("pcie-root-port,") for word in words) == GOES_ON.ports
 
 
 def test_every_golden_file_has_a_test() -> None:

@@ -94,11 +94,16 @@ def first_free(taken: Iterable[int]) -> int:
 
 
 def ports(launch: Launch, taken: Mapping[str, int], shape: Shape | None) -> list[str]:
-    """Return the words of the ports: for every device there is, and some to spare."""
+    """Return the words of the ports: for every device there is, and some to spare.
+
+    A guest that goes on has exactly those that it had: QEMU numbers what can be unplugged by counting all ports, so with
+    one more, what the guest knows as one device would be another (`acpi_set_pci_info`, hw/acpi/pcihp.c).
+    """
     if launch.machine is not MachineType.Q35:
         return []
-    # Not more than that: firmware and kernel look at each, which is slow without hardware acceleration.
-    count = max(max(taken.values(), default=-1) + 1 + SPARE, shape.ports if shape else 0)
+    needed = max(taken.values(), default=-1) + 1
+    # Not more to spare than that: firmware and kernel look at each, which is slow without hardware acceleration.
+    count = max(needed, shape.ports) if shape is not None else needed + SPARE
     return [word for number in range(count) for word in _port(number)]
 
 
