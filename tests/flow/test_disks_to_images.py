@@ -75,7 +75,7 @@ async def test_a_disk_becomes_an_image_while_its_machine_runs_on(sqlite_database
         task.cancel()
         await asyncio.wait([task])
     stored = depot.path(row.id, Role.DISK)
-    assert content(stored)[0] == "g"
+    assert content(stored, "qcow2")[0] == "g"
     assert row.artifacts[0].virtual_size_bytes == SIZE
     assert row.artifacts[0].sha256 == made.sha256(stored.read_bytes())
     assert node.newest(vm.id).run == first.run

@@ -44,11 +44,14 @@ def fill(path: Path, text: str, offset: int = 0) -> None:
     subprocess.run(["qemu-io", "-f", form_of(path), "-c", command, str(path)], check=True, capture_output=True)
 
 
-def content(path: Path) -> str:
-    """The first bytes of the first six blocks of 64 KiB of a disk, in letters; less if it is shorter."""
+def content(path: Path, form: str = "") -> str:
+    """The first bytes of the first six blocks of 64 KiB of a disk, in letters; less if it is shorter.
+
+    `form` is for files whose names do not tell their format.
+    """
     words = ["-c", "read -v 0 1", "-c", "read -v 65536 1", "-c", "read -v 131072 1"]
     words += ["-c", "read -v 196608 1", "-c", "read -v 262144 1", "-c", "read -v 327680 1"]
-    command = ["qemu-io", "-U", "-r", "-f", form_of(path), *words, str(path)]
+    command = ["qemu-io", "-U", "-r", "-f", form or form_of(path), *words, str(path)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "".join(chr(int(found, 16)) for found in re.findall(r"^[0-9a-f]{8}:\s+([0-9a-f]{2})", said, re.MULTILINE))
 

@@ -300,12 +300,16 @@ async def test_a_snapshot_says_in_which_state_it_is_once_it_is_taken(attached):
     async def shown():
         async with attached.db.read() as rd:
             (one,) = (await volume_snapshots.list_(rd, by("volume:view"), "data", ListQuery())).items
+            assert one == await volume_snapshots.show(rd, by("volume:view"), "data", "early")
             return one.phase, one.consistency
 
     await attached.snapshot()
     assert await shown() == (SnapshotPhase.CREATING, None)
     await attached.sync()
     assert await shown() == (SnapshotPhase.READY, Consistency.FILESYSTEM)
+    async with attached.db.read() as rd:
+        asked = volume_snapshots.show(rd, by("volume:view"), "data", "nothing")
+        assert await refusal(NotFoundError, asked) == "snapshot_not_found"
 
 
 async def test_a_snapshot_expires_unless_it_is_protected(attached):

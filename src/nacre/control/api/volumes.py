@@ -169,6 +169,16 @@ async def list_snapshots(
     )
 
 
+@get("/v1/volumes/{volume:str}/snapshots/{snapshot:str}", opt={"action": "volume:view"})
+async def show_snapshot(
+    call: TheCall, volume: FromPath[str], snapshot: FromPath[str], params: NamedDependency[InProject]
+) -> Response[SnapshotOut]:
+    """Show a snapshot of a volume."""
+    return await call.read(
+        lambda rd, caller: volume_snapshots.show(rd, caller, volume, snapshot, project=params.project)
+    )
+
+
 @patch("/v1/volumes/{volume:str}/snapshots/{snapshot:str}", opt={"action": "volume:protect"})
 async def update_snapshot(
     call: TheCall,
@@ -207,6 +217,7 @@ ROUTES = (
     restore_volume,
     create_snapshot,
     list_snapshots,
+    show_snapshot,
     update_snapshot,
     delete_snapshot,
 )

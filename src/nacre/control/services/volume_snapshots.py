@@ -80,6 +80,12 @@ async def list_(rd: Read, caller: Caller, ref: str, query: ListQuery, project: s
     return Page(items=[volume_views.snapshot_out(one, row) for one in rows], next=following)
 
 
+async def show(rd: Read, caller: Caller, ref: str, snapshot: str, project: str | None = None) -> SnapshotOut:
+    """Return one snapshot. Raises NotFoundError."""
+    row = await resolve(rd, caller, ref, project)
+    return volume_views.snapshot_out(await _of(rd, row, snapshot, going=True), row)
+
+
 async def update(
     tx: Tx, caller: Caller, ref: str, snapshot: str, body: SnapshotUpdate, *, project: str | None = None
 ) -> SnapshotOut:
@@ -172,8 +178,9 @@ async def expire(tx: Tx) -> int:
     return count
 
 
-async def _of(tx: Tx, row: VolumeRow, ref: str) -> SnapshotRow:
-    kept = await store.get(tx, row.id, ref)
-    if kept is None or kept.desired is Wish.ABSENT:
+async def _of(rd: Read, row: VolumeRow, ref: str, *, going: bool = False) -> SnapshotRow:
+    """Find a snapshot; one that is being deleted only if `going`."""
+    kept = await store.get(rd, row.id, ref)
+    if kept is None or (kept.desired is Wish.ABSENT and not going):
         raise no_snapshot(row, ref)
     return kept

@@ -209,6 +209,8 @@ async def _drop_mirrors(talk: Talk) -> None:
                 break
             await talk.attempt("block-job-cancel", {"device": job.id, "force": True})
             await asyncio.sleep(_LOOK_S)
+    while await _jobs(talk):  # noqa: ASYNC110  # one that was dismissed is there until the last request to it has ended
+        await asyncio.sleep(_LOOK_S)
     for name in await talk.nodes():
         if name.endswith(f"-{_REMOTE}"):
             await talk.attempt("blockdev-del", {"node-name": name})

@@ -96,8 +96,8 @@ def first_free(taken: Iterable[int]) -> int:
 def ports(launch: Launch, taken: Mapping[str, int], shape: Shape | None) -> list[str]:
     """Return the words of the ports: for every device there is, and some to spare.
 
-    A guest that goes on has exactly those that it had: QEMU numbers what can be unplugged by counting all ports, so with
-    one more, what the guest knows as one device would be another (`acpi_set_pci_info`, hw/acpi/pcihp.c).
+    A guest that goes on has exactly those that it had: QEMU numbers what can be unplugged by counting all ports, so
+    with one more, what the guest knows as one device would be another (`acpi_set_pci_info`, hw/acpi/pcihp.c).
     """
     if launch.machine is not MachineType.Q35:
         return []
