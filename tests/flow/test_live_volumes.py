@@ -121,11 +121,15 @@ def ended(cloud: Fleet, move: Any) -> Any:
 
 
 def copying(cloud: Fleet, move: Any) -> None:
-    eventually(
-        lambda: (live := now(cloud, move)["live"]) and live["transferred_bytes"] > 0,
-        timeout=PATIENCE_S,
-        what="some of it has been copied",
-    )
+    try:
+        eventually(
+            lambda: (live := now(cloud, move)["live"]) and live["transferred_bytes"] > 0,
+            timeout=PATIENCE_S,
+            what="some of it has been copied",
+        )
+    except AssertionError as error:
+        told = [one["message"] for one in cloud.everything("/v1/events")][-20:]
+        raise AssertionError(f"{error}\n{now(cloud, move)}\n{told}") from error
 
 
 def test_a_guest_writes_on_while_it_goes_there_and_back_and_a_snapshot_waits_for_that(cloud: Fleet) -> None:
