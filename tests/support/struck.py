@@ -49,6 +49,8 @@ class Bench:
     volumes: dict[VolumeId, VolumeIntent] = field(default_factory=dict[VolumeId, VolumeIntent])
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     driver: str = "qemu"
+    failed_will_do: bool = False
+    """Whether a checkpoint that failed, and is on record as that, is settled: it is not tried again."""
 
     def __post_init__(self) -> None:
         self.agent = Agent(self.root, self.driver)
@@ -112,7 +114,7 @@ class Bench:
         if seen is None or seen.generation != wanted.generation or seen.failure is not None:
             return False
         phase = {Desired.RUNNING: Phase.RUNNING, Desired.STOPPED: Phase.STOPPED, Desired.ABSENT: Phase.ABSENT}
-        there = {one.id for one in seen.checkpoints if one.failure is None}
+        there = {one.id for one in seen.checkpoints if one.failure is None or self.failed_will_do}
         kept = all((one.id in there) is (one.desired is Wish.PRESENT) for one in wanted.checkpoints)
         restored = wanted.restore is None or seen.restore_nonce >= wanted.restore.nonce
         return seen.phase is phase[wanted.desired] and kept and restored

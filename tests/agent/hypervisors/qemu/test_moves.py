@@ -25,6 +25,7 @@ from nacre.agent.hypervisors.abilities import (
 from nacre.agent.hypervisors.base import GuestState
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import Arrival, DiskFile
+from nacre.agent.hypervisors.qemu import checkpoints
 from nacre.agent.hypervisors.qemu.layering import written
 from nacre.agent.hypervisors.qemu.live import LiveGuest
 from nacre.lib import processes
@@ -33,6 +34,7 @@ from nacre.model.hardware import CpuOptions, MemoryOptions
 from nacre.model.ids import RunId
 from nacre.model.units import GIB, MIB
 from support.machines import Watch
+from support.struck import pids_under
 from support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
@@ -230,6 +232,29 @@ async def test_a_checkpoint_that_is_damaged_is_refused_and_leaves_no_process(lab
     assert error.failure_class is FailureClass.PERMANENT
     assert str(lab.root) not in error.message
     assert list(launch.run_directory.iterdir()) == []
+
+
+async def test_a_process_that_is_killed_while_it_reads_a_checkpoint_says_nothing_of_that(lab, monkeypatch):
+    launch = lab.launch()
+    guest = lab.keep(await lab.driver.start(launch))
+    folder = launch.directory / "checkpoint"
+    folder.mkdir()
+    await guest.pause()
+    await guest.save(folder)
+    await guest.kill()
+    load = checkpoints.load
+
+    async def struck(talk, directory):
+        (pid,) = pids_under(launch.run_directory)
+        os.kill(pid, 9)
+        await load(talk, directory)
+
+    monkeypatch.setattr(checkpoints, "load", struck)
+    error = await refusal(lab.driver.restore(launch, folder))
+    assert (error.code, error.failure_class) == ("hypervisor_killed", FailureClass.TRANSIENT)
+    monkeypatch.undo()
+    guest = lab.keep(await lab.driver.restore(launch, folder))
+    assert await guest.state() is GuestState.PAUSED
 
 
 async def test_a_guest_saved_under_another_accelerator_is_not_started(lab):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -321,6 +322,8 @@ async def _while_alive(step: Awaitable[None], process: processes.Process, hyperv
         raise silent() from error
     except DriverError as error:
         if error.code == "hypervisor_silent" and await process.wait(_LAST_S):
+            if process.exit_status == -signal.SIGKILL:
+                raise states.killed_early() from error
             raise checkpoints.unusable(states.last_words(_since(hypervisor_log, begin)) or "QEMU ended") from error
         raise
 

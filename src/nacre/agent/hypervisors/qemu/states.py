@@ -90,6 +90,15 @@ def start_failure(text: str, status: int | None) -> DriverError:
     return DriverError("hypervisor_start_failed", f"QEMU ended before it answered: {words}", hint=_LOG_HINT)
 
 
+def killed_early() -> DriverError:
+    """Return the error for a process that somebody killed before the guest went on in it: what it read is sound."""
+    return DriverError(
+        "hypervisor_killed",
+        "QEMU was killed before the machine went on in it",
+        hint="it is tried again; has the node run out of memory?",
+    )
+
+
 _KNOWN = (
     (
         re.compile(
