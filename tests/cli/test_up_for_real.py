@@ -163,4 +163,10 @@ def test_settings_that_cannot_be_used_end_it_with_the_reason(place: Place) -> No
     place.environment["NACRE_AGENT_LOG_LEVEL"] = "shouting"
     said = place.up(code=exits.ERROR)
     assert "shouting" in said
+    assert "nacre-agent will not come up" in said
+    assert "control.listening" not in said  # nothing of those that are well
+    assert place.processes([]) == set()
+    said = place.up("--detach", code=exits.ERROR)
+    assert said.count("nacre-agent will not come up") == 1, "only of this start"
+    assert "shouting" in said
     assert place.processes([]) == set()

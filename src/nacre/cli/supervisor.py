@@ -56,6 +56,8 @@ class Supervisor:
         self._released = asyncio.Event()
         self.hopeless = asyncio.Event()
         """Set when a program failed again and again before the platform was ready."""
+        self.failing: set[str] = set()
+        """The names of such programs."""
 
     def stop(self) -> None:
         """Begin to stop. May be called by a signal handler, and more than once."""
@@ -104,6 +106,7 @@ class Supervisor:
                 pause = FIRST_PAUSE_S
             self._say(f"nacre-{program.name} ended ({_status(status)}); starting it again in {pause:g} s")
             if program.starts >= GIVE_UP_AFTER and not self._running.ready:
+                self.failing.add(program.name)
                 self.hopeless.set()
             await self._pause(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
@@ -182,11 +185,11 @@ def programs(data: DataDir) -> list[Program]:
     ]
 
 
-def last_lines(log: Path, count: int = 8) -> str:
-    """Return the end of a log."""
+def last_lines(log: Path, count: int = 8, *, after: int = 0) -> str:
+    """Return the end of a log, of what was written past the offset `after`."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
+            file.seek(max(after, log.stat().st_size - 8192))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-count:])
     except OSError:
         return ""

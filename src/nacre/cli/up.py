@@ -160,11 +160,12 @@ async def _greet(root: DataDir, url: str, supervisor: Supervisor, joined: _Watch
         hopeless.cancel()
         await asyncio.gather(coming, hopeless, return_exceptions=True)
     supervisor.stop()
-    for name in ("control", "agent"):
+    failing = sorted(supervisor.failing) or ["control"]  # nobody ended, so it is the API that does not answer
+    for name in failing:
         note(f"--- {root.log(name)}\n{last_lines(root.log(name))}")
     raise NacreError(
         "not_ready",
-        "the programs do not come up",
+        f"{' and '.join(f'nacre-{name}' for name in failing)} will not come up",
         hint="the reason is in the last lines above, or further up in the logs",
     )
 
@@ -211,6 +212,7 @@ async def _in_background(root: DataDir, api: Address, agents: Address | None) ->
         return
     argv = [sys.executable, "-m", "nacre.cli.main", "up", "--data", str(root.root)]
     argv += ["--listen", str(api), *(["--gateway", str(agents)] if agents else [])]
+    before = root.own_log.stat().st_size if root.own_log.exists() else 0
     with processes.spawn(argv, output=root.own_log) as process:
         try:
             async with asyncio.timeout(READY_S):
@@ -219,10 +221,9 @@ async def _in_background(root: DataDir, api: Address, agents: Address | None) ->
                     if found is not None and found.supervisor.pid == process.pid and found.ready:
                         break
                     if await process.wait(LOOK_S):
+                        note(last_lines(root.own_log, 20, after=before))
                         raise NacreError(
-                            "not_started",
-                            f"nacre up ended at once: {last_lines(root.own_log, 3)}",
-                            hint=f"the whole story is in {root.own_log}",
+                            "not_started", "nacre up ended at once", hint=f"the reason is above and in {root.own_log}"
                         )
         except TimeoutError as error:
             raise TimeoutExpiredError(
