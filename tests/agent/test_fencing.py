@@ -18,6 +18,7 @@ from nacre.model.copies import CopyRef, RetiredVm
 from nacre.model.vms import Desired, ExitReason, HaPolicy, VmIntent
 from support.agents import AgentProgram, agent, wait_for
 from support.intents import newer, vm_intent
+from support.thorough import seeds
 from support.wallclock import WallClock
 
 pytestmark = pytest.mark.skipif(bool(guarding.obstacle()), reason=guarding.obstacle() or "guards work here")
@@ -190,7 +191,7 @@ def test_a_host_that_stops_its_service_of_the_agent_does_not_stop_guards(program
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", seeds(2))
 def test_whatever_is_killed_while_machines_are_let_go_of_each_becomes_one_copy_and_nothing_is_left(program, seed):
     chance = random.Random(seed)
     vms = [safe(), safe(kernel_args="fake.deaf"), safe(kernel_args="fake.crash=0.3"), vm_intent(fence=1)]

@@ -19,6 +19,7 @@ from nacre.model.vms import Desired, VmIntent
 from support.agents import AgentProgram, agent, wait_for
 from support.intents import newer, vm_intent
 from support.platform import free_port
+from support.thorough import seeds
 
 ROUNDS = 25
 
@@ -58,7 +59,7 @@ def groups_of(vms: list[VmId]) -> list[str]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", seeds(2))
 def test_killed_at_any_moment_it_adopts_or_starts_afresh_and_never_doubles_or_leaks(seed: int):
     chance = random.Random(seed)
     kinds = ["", "", "", "fake.deaf", "fake.crash=0.4", "fake.boot=0.1"]

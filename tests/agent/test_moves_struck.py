@@ -16,10 +16,11 @@ from nacre.model.moves import MoveState
 from support.handover import A, B
 from support.pair import Pair, enrolled, pair
 from support.struck import pids_under
+from support.thorough import EVERY_STEP
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(1200)]
 
-FIRSTS, STRIDE = (1, 1) if os.environ.get("NACRE_EVERY_STEP") else (5, 15)
+FIRSTS, STRIDE = (1, 1) if EVERY_STEP else (5, 15)
 MOST = 400
 
 

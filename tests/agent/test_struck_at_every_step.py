@@ -3,7 +3,7 @@
 Real QEMU, and a guest that finds out by itself whether its disks are as it left them. Its agent is killed before its
 n-th effect on the disk or order to QEMU, for every n; the next one still wants the same, or does not any more. Or it is
 not killed but told at that moment that nothing of it is wanted. Or the guest's process is what is killed. With
-`NACRE_EVERY_STEP` n is every number; without it one of the first three, another for each, and every twelfth from it.
+`NACRE_EVERY_STEP` n is every number; without it one of the first three, another for each, and every eighteenth from it.
 """
 
 import itertools
@@ -35,11 +35,12 @@ from support.struck import (
     ticks,
     volume_intent,
 )
+from support.thorough import EVERY_STEP
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]
 
 
-FIRSTS, STRIDE = (1, 1) if os.environ.get("NACRE_EVERY_STEP") else (3, 12)
+FIRSTS, STRIDE = (1, 1) if EVERY_STEP else (3, 18)
 
 
 def nothing(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from nacre.model.units import MIB
 from nacre.model.volumes import LOCAL_POOL, CloneCost, DiskFormat, FormatCapabilities
 from support import ceph
 from support.filesystems import with_reflinks
+from support.thorough import EVERY_STEP
 from support.volume_pools import CephPool, FolderPool
 from support.volumes import strike_at
 from support.waiting import until
@@ -454,12 +455,12 @@ async def _tidied(pool) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("pool", "name"), KILLED, indirect=["pool"])
 def test_who_is_killed_at_any_step_leaves_old_or_new_and_nothing_else(pool, name):
-    """In a cluster, where each try takes seconds, every fourth step is tried; `NACRE_EVERY_STEP` has all."""
+    """In a cluster, where each try takes seconds, every eighth step is tried; `NACRE_EVERY_STEP` has all."""
     act = ACTS[name]
     pool = pool.again(_prepared)
     before = _look(pool)
-    stride = 4 if isinstance(pool, CephPool) and not os.environ.get("NACRE_EVERY_STEP") else 1
-    number = first = 1 + list(ACTS).index(name) % stride
+    stride = 8 if isinstance(pool, CephPool) and not EVERY_STEP else 1
+    number = first = 1 + list(ACTS).index(name) % min(stride, 4)
     killed = True
     while killed:
         if number > first:

@@ -2,12 +2,11 @@
 
 Every transaction of it is counted, on the way to its commit and just after that: at each the program dies once. What
 comes back knows only what is in the database; who got no answer asks again. In the end all is as without the death.
-With `NACRE_EVERY_STEP` that is every moment; without it every third, another one first for each.
+With `NACRE_EVERY_STEP` that is every moment; without it every fourth, another one first for each.
 """
 
 import contextlib
 import itertools
-import os
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,11 +38,12 @@ from nacre.schema.vms import VmCreate, VmUpdate
 from nacre.schema.volumes import SnapshotCreate, VolumeAttach, VolumeClone, VolumeCreate, VolumeRestore, VolumeUpdate
 from support.cloud import SEALER, Agent, Cloud, able, by, cloud, make_image
 from support.database import Templates, opened
+from support.thorough import EVERY_STEP
 
 pytestmark = pytest.mark.anyio
 
 ROUNDS = 12
-STRIDE = 1 if os.environ.get("NACRE_EVERY_STEP") else 3
+STRIDE = 1 if EVERY_STEP else 4
 MOST, MOST_OF_MOVES = 14, 40
 """At later moments only what goes on anyway is committed."""
 CAN = (Capability.DISK_SNAPSHOT, Capability.CHECKPOINT, Capability.CPU_ADD, Capability.DISK_RESIZE, Capability.DISK_ADD)

@@ -201,8 +201,12 @@ def it_grows(cloud: Platform) -> None:
     change = {"cpus": 2, "memory_bytes": 384 * MIB, "disk_bytes": (DISK_MIB + 128) * MIB}
     changed = cloud.request("PATCH", "/v1/vms/web", json=change, params={"wait": WAIT})
     assert done(changed.json())["restart_required"] == []
-    found = eventually(lambda: (now := said(cloud, ONLINE).split())[0] == "2" and now, what="the second CPU")
-    assert int(found[1]) - memory == 128 << 10
+
+    def more() -> bool:
+        now = [int(one) for one in said(cloud, ONLINE).split()]
+        return now[0] == 2 and now[1] - memory >= 120 << 10  # KiB, of which the kernel keeps some for itself
+
+    eventually(more, what="the second CPU and the memory")
     changed = cloud.request("PATCH", "/v1/volumes/data", json={"size_bytes": 64 * MIB}, params={"wait": WAIT})
     done(changed.json())
     for folder, least in (("/", DISK_MIB + 64), ("/data", 48)):

@@ -16,6 +16,7 @@ import pytest
 from support import netns
 from support.multihost import PATIENCE_S, Fleet, fleet
 from support.platform import eventually
+from support.thorough import seeds
 from support.witness import doubles
 
 pytestmark = [
@@ -210,7 +211,7 @@ def test_a_drain_moves_machines_while_they_run_and_stops_those_for_which_that_is
     cloud.post("/v1/nodes/n1/uncordon")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_whatever_happens_at_whatever_moment_it_runs_once_and_is_the_same(cloud: Fleet, seed: int) -> None:
     chance = random.Random(seed)
     name = f"chaos-{seed}"

@@ -18,6 +18,7 @@ from support import diary, netns
 from support.console import Console
 from support.multihost import PATIENCE_S, Fleet, fleet
 from support.platform import eventually
+from support.thorough import seeds
 from support.witness import doubles
 
 pytestmark = [
@@ -192,7 +193,7 @@ def test_a_volume_that_lies_on_its_node_keeps_its_machine_there_and_that_is_said
     assert "no other node reaches its volume own" in problem["detail"]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_whatever_happens_at_whatever_moment_nothing_that_was_written_is_lost(cloud: Fleet, seed: int) -> None:
     chance = random.Random(seed)
     writer = Writer(cloud, f"chaos-{seed}")
