@@ -1,6 +1,6 @@
 """Which machine has a volume open, as the records and guests of machines say. Used by the executor."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from nacre.agent.hypervisors.base import Guest
@@ -36,7 +36,7 @@ def user_of(machines: Iterable[Machine], volume: VolumeId) -> Guest | None:
 
 
 @asynccontextmanager
-async def held_still(machines: Iterable[Machine], volume: VolumeId) -> AsyncGenerator[Consistency]:
+async def held_still(machines: Collection[Machine], volume: VolumeId) -> AsyncGenerator[Consistency]:
     """Have the file systems in a volume at rest for as long as the block lasts, and say whether they are.
 
     The guest that has the volume open holds all of its file systems still if its agent answers. One that was switched

@@ -48,7 +48,8 @@ async def test_who_comes_second_waits_and_does_not_thaw_what_another_holds(fake:
 
     async with frozen(agent, VM):
         waiting = asyncio.create_task(second())
-        await asyncio.sleep(0.05)
+        for _ in range(2):  # had it asked, that would have come between
+            await agent.ask("guest-ping")
         assert fake.frozen
         assert fake.commands.count("guest-fsfreeze-freeze") == 1
     await waiting
