@@ -1,6 +1,7 @@
 """What one agent's hypervisor sends comes out of another's: both sides of a stream over real TLS, and who is let in."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
@@ -151,6 +152,39 @@ async def test_when_the_target_does_not_expect_it_any_more_everything_ends(two: 
         await until(line.lost.is_set)
         assert await reader.read() == b""
         memory.close()
+
+
+async def test_who_waits_for_an_answer_hears_that_the_line_is_closed(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Listener, "_carry", never)
+    order = await two.order()
+    async with two.dial().open(order, OFFER, two.here.socket):
+        connection = await asyncio.open_unix_connection(disks_socket(two.here.socket))
+        await waiting.wait()
+    await ended(*connection)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_has_just_connected_hears_that_the_line_is_closed(two: Two, turns: int) -> None:
+    order = await two.order()
+    async with two.dial().open(order, OFFER, two.here.socket):
+        connection = await asyncio.open_unix_connection(disks_socket(two.here.socket))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await ended(*connection)
+
+
+async def ended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Wait until the other end closes a connection, whichever way."""
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
 
 
 async def test_when_the_source_goes_everything_ends_there(two: Two) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,7 @@ from nacre.agent.migration import frames, trust
 from nacre.agent.migration.relay import Ends, relay
 from nacre.errors import NacreError, UnavailableError
 from nacre.lib.configuration import split_address
-from nacre.model.ids import StreamId
+from nacre.lib.unix_server import UnixServer
 from nacre.model.migrations import Offer, Outgoing
 from nacre.protocol.migration import Channel, Open, Opened
 
@@ -30,30 +31,22 @@ log = structlog.get_logger()
 
 
 class Line:
-    """An open way to the target. `lost` is set when the target is gone; `flowing` counts what is still on its way."""
+    """An open way to the target. `lost` is set when the target is gone."""
 
-    def __init__(self, stream: StreamId) -> None:
-        self.stream = stream
+    def __init__(self) -> None:
         self.lost = asyncio.Event()
-        self._flows: set[asyncio.Task[None]] = set()
+        self.servers: list[UnixServer] = []
 
     async def drained(self, timeout: float) -> None:
         """Return when everything that the hypervisor has sent has gone on, or after `timeout` seconds."""
-        if self._flows:
-            await asyncio.wait(set(self._flows), timeout=timeout)
-
-    def begin(self, flow: asyncio.Task[None]) -> None:
-        """Remember what flows."""
-        self._flows.add(flow)
-        flow.add_done_callback(self._flows.discard)
+        await asyncio.gather(*(server.served(timeout) for server in self.servers))
 
     async def close(self) -> None:
-        """End what still flows."""
-        flows = set(self._flows)
-        for flow in flows:
-            flow.cancel()
-        if flows:
-            await asyncio.wait(flows)
+        """End what still flows, for good."""
+        for server in self.servers:
+            server.close()
+        for server in self.servers:
+            await server.wait_closed()
 
 
 class Dial:
@@ -69,38 +62,29 @@ class Dial:
         Raises NacreError if the target cannot be reached or does not take the machine.
         """
         hold = await self._channel(order, Channel.HOLD, offer)
-        line = Line(order.stream)
+        line = Line()
         watch = asyncio.create_task(_watch(hold, line))
-        servers: list[asyncio.Server] = []
         try:
             for channel, path in ((Channel.MEMORY, socket), (Channel.DISKS, disks_socket(socket))):
                 path.unlink(missing_ok=True)
-                servers.append(await self._listen(order, channel, path, line))
+                carry = partial(self._carry, order, channel)
+                line.servers.append(UnixServer(path, carry, limit=frames.WRITE_LIMIT))
             yield line
         finally:
-            for server in servers:
-                server.close()
             await line.close()
             watch.cancel()
             await asyncio.wait({watch})
             await frames.close(hold[1])
-            for path in (socket, disks_socket(socket)):
-                path.unlink(missing_ok=True)
 
-    async def _listen(self, order: Outgoing, channel: Channel, path: Path, line: Line) -> asyncio.Server:
-        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            line.begin(task)
-            try:
-                far = await self._channel(order, channel)
-            except NacreError as error:
-                log.warning("migration.channel_failed", stream=order.stream, channel=channel, message=error.message)
-                await frames.close(writer)
-                return
+    async def _carry(
+        self, order: Outgoing, channel: Channel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            far = await self._channel(order, channel)
+        except NacreError as error:
+            log.warning("migration.channel_failed", stream=order.stream, channel=channel, message=error.message)
+        else:
             await relay((reader, writer), far)
-
-        return await asyncio.start_unix_server(accepted, path, limit=frames.WRITE_LIMIT)
 
     async def _channel(self, order: Outgoing, channel: Channel, offer: Offer | None = None) -> Ends:
         reader, writer = await self._dial(order)

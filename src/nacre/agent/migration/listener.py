@@ -185,7 +185,11 @@ class Listener:
             return
         path = expected.socket if channel is Channel.MEMORY else disks_socket(expected.socket)
         near = await asyncio.open_unix_connection(path, limit=frames.WRITE_LIMIT)
-        await frames.send(ends[1], Opened(ok=True))
+        try:
+            await frames.send(ends[1], Opened(ok=True))
+        except BaseException:
+            near[1].transport.abort()
+            raise
         await relay(near, ends)
 
 

@@ -59,8 +59,8 @@ class Writer(Protocol):
         """Have the guest go on with `layer`, an empty one on top of what it writes now."""
         ...
 
-    async def merge(self, layer: Path) -> None:
-        """Have the layer on top of `layer` take it in, so that it is not needed any more."""
+    async def merge(self, layer: Path, taker: Path) -> None:
+        """Have `taker`, the layer on top of `layer`, take it in, so that it is not needed any more."""
         ...
 
     async def grow(self, size_bytes: int) -> None:
@@ -81,7 +81,7 @@ class VolumeState:
     coming: SnapshotId | None = None
     """The snapshot that there will be once that is finished."""
     mergeable: bool = False
-    """There are layers that nobody needs."""
+    """There are layers that nobody needs, or files that somebody left who was killed: `VolumeStore.merge` sees to it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ class VolumeFolders:
             restore_nonce=manifest.restore_nonce,
             unfinished=manifest.switching is not None,
             coming=None if manifest.switching is None else manifest.switching.snapshot,
-            mergeable=layers.to_merge(manifest, known) is not None,
+            mergeable=layers.to_merge(manifest, known) is not None or bool(layers.left_over(folder, known)),
         )
 
     def _manifest(self, volume: VolumeId) -> Manifest:

@@ -8,7 +8,7 @@ be reached from it is rubbish, whoever was killed when.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from nacre.model.volumes import DiskFormat
 
 MANIFEST = "volume.json"
 PARTIAL = ".partial"
+_NFS = ".nfs"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,10 +166,20 @@ def to_merge(manifest: Manifest, layers: dict[str, Layer]) -> tuple[str, str] | 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
     """Remove what cannot be reached from the manifest, drafts of it included."""
-    useful = {*tree(folder, manifest), MANIFEST}
-    for path in folder.iterdir():
-        if path.name not in useful:
-            path.unlink()
+    for path in left_over(folder, tree(folder, manifest)):
+        path.unlink()
+
+
+def left_over(folder: Path, layers: Collection[str]) -> list[Path]:
+    """Return the files in a volume's folder that are none of its layers: who was interrupted has left them.
+
+    Not those of NFS itself, which stand for a file that is deleted and open, and go when it is closed.
+    """
+    return [
+        path
+        for path in folder.iterdir()
+        if path.name not in layers and path.name != MANIFEST and not path.name.startswith(_NFS)
+    ]
 
 
 def link(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -167,13 +167,13 @@ class DirectoryVolumes(VolumeFolders):
         known = await in_thread(layers.tree, folder, manifest)
         found = layers.to_merge(manifest, known)
         if found is None:
-            await in_thread(layers.sweep, folder, manifest)  # who was interrupted may have left what it had merged
+            await in_thread(layers.sweep, folder, manifest)
             return
         needless, taker = found
         below = known[needless].below
         assert below is not None
         if writer is not None:
-            await writer.merge(folder / needless)
+            await writer.merge(folder / needless, folder / taker)
         else:
             # What a guest sees of the taker is the same at every moment of this, so it may be killed at any.
             await self._files.rebase(folder / taker, below)

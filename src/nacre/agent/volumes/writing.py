@@ -27,11 +27,11 @@ class GuestWriter:
         await self._lend(layer)
         await self._guest.switch_disk(self._volume, layer)
 
-    async def merge(self, layer: Path) -> None:
-        """Have the guest take a layer in."""
+    async def merge(self, layer: Path, taker: Path) -> None:
+        """Have the guest take a layer in. Both may have been shared when its hypervisor began, and only be read."""
         if not isinstance(self._guest, CanSnapshotDisks):
             raise _stop_first("have its layers merged")
-        await self._lend(DiskFile(id=self._volume, path=layer, format="qcow2"))
+        await self._lend(DiskFile(id=self._volume, path=taker, format="qcow2"))
         await self._guest.merge_disk(self._volume, layer)
 
     async def grow(self, size_bytes: int) -> None:

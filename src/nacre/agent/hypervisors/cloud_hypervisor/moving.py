@@ -18,6 +18,7 @@ from nacre.agent.hypervisors.cloud_hypervisor import paths, sizes
 from nacre.agent.hypervisors.cloud_hypervisor.api import Api
 from nacre.agent.hypervisors.cloud_hypervisor.devices import Fields
 from nacre.agent.hypervisors.cloud_hypervisor.refusals import unsupported
+from nacre.lib.unix_server import UnixServer
 
 RECEIVE_S = 7 * 86400.0
 """The answer to `vm.receive-migration` comes when the machine has arrived, however long that takes."""
@@ -40,27 +41,18 @@ class Line:
         self.total = 0
         """What the machine has of memory."""
         self.cancelled = False
-        self._server: asyncio.Server | None = None
+        self._server: UnixServer | None = None
         self._target = target
         self._bandwidth = bandwidth
         self._free_at = 0.0
-        self._lines: set[asyncio.Task[None]] = set()
         self._forward: set[asyncio.Task[None]] = set()
-        self._senders: list[asyncio.StreamWriter] = []
 
-    async def open(self, run_directory: Path) -> None:
+    def open(self, run_directory: Path) -> None:
         """Listen for the sender. Raises OSError."""
         path = run_directory / paths.MIGRATION_SOCKET
         path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self.accept, path)
+        self._server = UnixServer(path, self._pass_on)
         _let_in(path)
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on one connection."""
-        task = asyncio.create_task(self._pass_on(reader, writer))
-        self._lines.add(task)
-        task.add_done_callback(self._lines.discard)
-        self._senders.append(writer)
 
     def cancel(self) -> None:
         """Pass on nothing more to the receiver. What it has to say about that which it has still comes back."""
@@ -72,11 +64,7 @@ class Line:
         """Cut everything off."""
         if self._server is not None:
             self._server.close()
-        tasks = tuple(self._lines)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(_hang_up(writer) for writer in self._senders))  # one may not have been begun with
+            await self._server.wait_closed()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -142,7 +130,7 @@ async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerm
         )
     line = Line(target, terms.bandwidth_bytes)
     line.total = (await sizes.sizes(api)).memory_bytes
-    await line.open(run_directory)
+    line.open(run_directory)
     body: Fields = {
         "destination_url": f"unix:{paths.MIGRATION_SOCKET}",
         "downtime_ms": terms.downtime_ms,

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import socket
 import struct
 from pathlib import Path
 
 from nacre.agent.hypervisors.firecracker.places import Places
 from nacre.lib.threads import in_thread
+from nacre.lib.unix_server import UnixServer
 
 _CHUNK = 65536
 _WRITE_S = 2.0
@@ -30,9 +30,8 @@ class Console:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._server: asyncio.Server | None = None
+        self._server: UnixServer | None = None
         self._clients: set[asyncio.StreamWriter] = set()
-        self._reading: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._inotify: int | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -40,14 +39,11 @@ class Console:
         self._told = b""
         """The last of what was told, to find it again when the log is cut."""
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Begin to listen. Raises OSError."""
         path = self._places.console_socket
         path.unlink(missing_ok=True)
-        served = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        os.fchmod(served.fileno(), 0o600)  # before it has a name: by that, somebody else's file could be meant
-        served.bind(str(path))
-        self._server = await asyncio.start_unix_server(self._serve, sock=served)
+        self._server = UnixServer(path, self._serve, mode=0o600)
         self._inotify = _watching(self._places.console_log)
         if self._inotify is not None:
             asyncio.get_running_loop().add_reader(self._inotify, self._modified, self._inotify)
@@ -59,15 +55,11 @@ class Console:
             return
         self._server.close()
         self._server = None
-        self._places.console_socket.unlink(missing_ok=True)
         if self._inotify is not None:
             asyncio.get_running_loop().remove_reader(self._inotify)
             os.close(self._inotify)
-        for task in (self._telling, *self._reading):
-            if task is not None:
-                task.cancel()
-        for client in self._clients:
-            client.close()
+        if self._telling is not None:
+            self._telling.cancel()
         self._clients.clear()
 
     def _modified(self, inotify: int) -> None:
@@ -110,9 +102,6 @@ class Console:
             self._told = file.read(_MARK)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._reading.add(task)
         try:
             if not self._clients:
                 self._begin()
@@ -123,9 +112,7 @@ class Console:
         except OSError:
             pass  # it has left, or there is no log
         finally:
-            self._reading.discard(task)
             self._clients.discard(writer)
-            writer.close()
 
     async def _type(self, data: bytes) -> None:
         """Send what was typed. What the guest does not read in time is lost, as on a real line."""

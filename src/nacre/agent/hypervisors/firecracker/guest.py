@@ -53,7 +53,7 @@ class FirecrackerGuest(Devices):
 
     async def open(self) -> None:
         """Begin to serve its console and to keep its files in bounds. Raises OSError."""
-        await self._console.open()
+        self._console.open()
         self._tidying = asyncio.create_task(self._tidy(), name=f"tidy {self._handle.pid}")
 
     @property

@@ -165,18 +165,22 @@ class LiveGuest:
 
     async def cancel_migration(self) -> None:
         """Stop sending, unless the guest runs elsewhere already."""
-        if self._moving is not None:
-            self._moving.cancel()
-            await asyncio.gather(self._moving, return_exceptions=True)
+        await self._leave_moving()
         await moving.cancel(self._talk)
 
     async def take_back(self) -> None:
         """Go on here although all of it was sent."""
+        await self._leave_moving()
         await moving.take_back(self._talk)
 
     async def take_over(self) -> None:
         """Have the disks for itself, which it has left to its sender so far."""
         await arriving.take_over(self._talk, self._launch.run_directory)
+
+    async def _leave_moving(self) -> None:
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
 
     async def _find_nic(self, nic: str) -> Nic:
         """Return a NIC, also of a guest that was adopted without a record of it. Raises DriverError."""
