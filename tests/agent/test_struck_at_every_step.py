@@ -318,6 +318,7 @@ def test_a_guest_whose_process_is_killed_at_any_step_starts_again_from_old_or_ne
     act = ACTS[name]
     node.failed_will_do = True
     for number in steps(name, 2):
+        node.change()  # as a user does; otherwise it is started again later each time
         prepared(node, act)
         act.ask(node)
         node.agent.start(number, killed=False)

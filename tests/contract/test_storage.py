@@ -165,6 +165,20 @@ async def test_chains_stay_short_when_snapshots_go(pool, store):
     pool.check_tidy()
 
 
+@pytest.mark.parametrize("pool", FOLDERS, indirect=True)
+async def test_what_a_merge_left_that_nobody_finished_is_swept(pool, store):
+    await blank(pool, store)
+    await pool.fill(ONE, "a")
+    (pool.root / ONE / "00000000000000000000.qcow2").write_bytes(b"merged")  # as when QEMU is killed with its answer
+    (pool.root / ONE / ".nfs0001").write_bytes(b"deleted, and open")
+    assert (await store.look(ONE)).mergeable
+    await store.merge(ONE, None)
+    assert not (await store.look(ONE)).mergeable
+    (pool.root / ONE / ".nfs0001").unlink()
+    assert await holds(pool, "a")
+    pool.check_tidy()
+
+
 @pytest.mark.parametrize("full", [False, True])
 async def test_a_clone_is_a_volume_of_its_own(pool, store, full):
     await blank(pool, store)

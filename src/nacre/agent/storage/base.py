@@ -81,7 +81,7 @@ class VolumeState:
     coming: SnapshotId | None = None
     """The snapshot that there will be once that is finished."""
     mergeable: bool = False
-    """There are layers that nobody needs, or files that somebody left who was killed: `VolumeStore.merge` sees to it."""
+    """There are layers that nobody needs, or files that somebody who was killed has left: for `VolumeStore.merge`."""
 
 
 @dataclass(frozen=True, kw_only=True)
