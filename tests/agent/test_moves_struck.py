@@ -87,7 +87,8 @@ def test_a_hypervisor_that_is_killed_at_any_step_of_a_move(identities: Path, vic
             struck, there = bool(two.struck), pids_under(two.root / victim)
             for pid in there if struck else ():
                 os.kill(pid, 9)
-            two.run(two.settled, f"the move has ended, the process killed when {victim} was at {number}: {two.struck}")
+            what = f"the move has ended, the process killed when {victim} was at {number}: {two.struck}"
+            two.run(lambda two=two: two.settled() and pids_under(two.root), what)  # that it was killed is heard later
             two.counts_on(starts=2 if struck and there else 1)
         if not struck:
             assert number > FIRSTS, two.control.log

@@ -80,6 +80,23 @@ async def test_an_end_that_was_reckoned_with_is_an_answer(reach, program):
     assert await commands.rbd(reach, "info", "x", allow=(errno.ENOENT,)) == b"{}\n"
 
 
+async def test_a_question_is_asked_again_if_the_program_crashes_and_an_order_is_not(reach, program, tmp_path):
+    program(f"mkdir {tmp_path}/crashed && kill -SEGV $$; echo '{{}}'")
+    assert await commands.question(reach, "du", "x") == b"{}\n"
+    (tmp_path / "crashed").rmdir()
+    error = await refusal(commands.rbd(reach, "rm", "x"))
+    assert (error.code, error.failure_class) == ("storage_program_crashed", FailureClass.TRANSIENT)
+    assert error.message == "rbd rm was ended on the node by SIGSEGV"
+    program("kill -SEGV $$")
+    assert (await refusal(commands.question(reach, "du", "x"))).code == "storage_program_crashed"
+
+
+async def test_a_question_that_is_refused_is_not_asked_again(reach, program, tmp_path):
+    program(f"echo x >> {tmp_path}/asked; exit 5")
+    assert (await refusal(commands.question(reach, "du", "x"))).code == "storage_failed"
+    assert (tmp_path / "asked").read_text() == "x\n"
+
+
 async def test_who_takes_too_long_is_ended_and_nothing_is_concluded(reach, program, tmp_path):
     program(f"echo $$ > {tmp_path}/pid; exec sleep 1000")
     error = await refusal(commands.rbd(reach, "ls", limit_s=0.5))

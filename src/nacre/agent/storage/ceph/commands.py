@@ -7,7 +7,10 @@ import asyncio
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Collection
+
+import structlog
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import BaseDisk
@@ -16,16 +19,30 @@ from nacre.agent.storage.headers import FORMATS
 from nacre.agent.storage.qemu_img import CHANGE_S, COPY_S
 from nacre.model.convergence import FailureClass
 
-__all__ = ["CHANGE_S", "COPY_S", "fill", "rbd", "usage"]
+__all__ = ["CHANGE_S", "COPY_S", "fill", "question", "rbd", "usage"]
 
 _SECRET = "key"  # noqa: S105  # what qemu-img calls it
 _SILENT = frozenset({errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTUNREACH, errno.ECONNREFUSED})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CRASHED = "storage_program_crashed"
+
+log = structlog.get_logger()
 
 
 async def rbd(reach: Reach, *words: str, allow: Collection[int] = (), limit_s: float = CHANGE_S) -> bytes | None:
     """Run it on the pool and return what it printed, None if it ended with a number of `allow`. Raises DriverError."""
     return await _run("rbd", (*words, "--pool", reach.pool, *_access(reach)), allow=allow, limit_s=limit_s)
+
+
+async def question(reach: Reach, *words: str, allow: Collection[int] = ()) -> bytes | None:
+    """As `rbd`, for what changes nothing: asked once more if the program crashed, as Ceph's do now and then."""
+    try:
+        return await rbd(reach, *words, allow=allow)
+    except DriverError as error:
+        if error.code != _CRASHED:
+            raise
+        log.warning("ceph.crashed", question=words[0], message=error.message, next="it is asked again")
+    return await rbd(reach, *words, allow=allow)
 
 
 async def usage(reach: Reach) -> bytes:
@@ -132,6 +149,12 @@ def _failure(program: str, verb: str, status: int, text: str) -> DriverError:
             "somebody has the volume open",
             hint="who was killed counts as having it open for half a minute; it is tried again by itself",
             failure_class=FailureClass.WAITING,
+        )
+    if status < 0:
+        return DriverError(
+            _CRASHED,
+            f"{program} {verb} was ended on the node by {signal.Signals(-status).name}",
+            hint="has the node memory left? Programs of Ceph crash now and then; it is tried again by itself",
         )
     said = errno.errorcode.get(status, str(status))
     return DriverError(

@@ -285,7 +285,8 @@ class CephVolumes:
 
     async def _ask(self, *words: str, type: type[T]) -> T | None:  # noqa: A002  # as msgspec calls it
         """Return what a question about an image is answered with; None if there is no such image."""
-        said = await self._run(*words, *_JSON, allow=(errno.ENOENT,))
+        await self._prepare()
+        said = await commands.question(self._reach, *words, *_JSON, allow=(errno.ENOENT,))
         return None if said is None else msgspec.json.decode(said, type=type)
 
     async def _run(self, *words: str, allow: tuple[int, ...] = (), limit_s: float = commands.CHANGE_S) -> bytes | None:
