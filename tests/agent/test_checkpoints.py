@@ -156,10 +156,10 @@ async def test_who_is_interrupted_while_layers_are_merged_goes_on_with_that(node
     began, may_end = asyncio.Event(), asyncio.Event()
     merge = GuestWriter.merge
 
-    async def slow(writer, layer):
+    async def slow(writer, layer, taker):
         began.set()
         await may_end.wait()
-        await merge(writer, layer)
+        await merge(writer, layer, taker)
 
     monkeypatch.setattr(GuestWriter, "merge", slow)
     node.want(intent := newer(intent, checkpoints=tuple(checkpoint(n, desired=Wish.ABSENT) for n in (1, 2))))

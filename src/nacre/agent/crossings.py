@@ -25,7 +25,7 @@ from nacre.model.arrivals import VmArrival
 from nacre.model.ids import NodeId, StreamId, VmId
 from nacre.model.migrations import ArrivalObserved, ArrivalState, Offer, Outgoing, OutgoingObserved, SendState
 
-LOOK_S = 0.1
+LOOK_S = 0.05
 GRACE_S = 20.0
 """How long what is on its way may take to come in after the source has hung up."""
 _MADE_READY_S = 120.0

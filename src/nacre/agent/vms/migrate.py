@@ -35,13 +35,14 @@ from nacre.model.ids import StreamId, VolumeId
 from nacre.model.migrations import DiskOffer, Offer, Outgoing, OutgoingObserved, SendState
 
 SOCKET = "move.sock"
-LOOK_S = 0.25
+LOOK_S = 0.05
+"""A machine that has left stands still until that is seen."""
 TELL_S = 1.0
 _DRAIN_S = 30.0
 BUSY_S = 10.0
 """How long what is being done to a volume may take before the machine is not sent."""
-_SILENCES = 40
-"""After so many looks without an answer the hypervisor is given up as a sender."""
+_SILENT_S = 60.0
+"""After so long without an answer the hypervisor is given up as a sender."""
 
 log = structlog.get_logger()
 
@@ -182,17 +183,16 @@ async def _reclaim(machine: Machine, host: Host) -> None:
 
 async def _followed(machine: Machine, guest: CanMigrate, line: Line) -> MigrationProgress:
     """Look how it goes until it has gone, cannot go, or the line is lost."""
-    silences, told_at = 0, 0.0
     clock = asyncio.get_running_loop()
+    heard_at, told_at = clock.time(), 0.0
     while True:
         try:
             found = await guest.migration()
         except DriverError:
-            silences += 1
-            if silences >= _SILENCES:
+            if clock.time() - heard_at >= _SILENT_S:
                 raise
         else:
-            silences = 0
+            heard_at = clock.time()
             if found.state not in {MigrationState.COPYING, MigrationState.POSTCOPY} or line.lost.is_set():
                 return found
             if clock.time() - told_at >= TELL_S:
