@@ -34,7 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """End the worker, with what all tasks wait for and the stacks of threads, if a test goes on when its time is up.
 
-    What a time-out raises may be swallowed, by an event loop for one; then nothing else would end the run.
+    What a time-out raises may be swallowed, by an event loop for one; then nothing else would end the run. After a
+    failure pytest calls off what `faulthandler` was to do; that is for code that never lets a thread run.
     """
     mark = item.get_closest_marker("timeout")
     limit = float(mark.args[0] if mark else item.config.getini("timeout"))
@@ -43,7 +44,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     error = item.config.stash[STANDARD_ERROR]
     faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=error)
     try:
-        with watched(item.nodeid, limit + LATE_S / 2, error):
+        with watched(item.nodeid, limit + LATE_S / 2, error, patience_s=LATE_S / 2):
             return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()

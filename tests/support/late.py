@@ -1,6 +1,7 @@
 """What a test waits for that does not end: where each of its tasks stands."""
 
 import asyncio
+import faulthandler
 import gc
 import os
 import threading
@@ -10,15 +11,23 @@ from types import FrameType
 
 
 @contextmanager
-def watched(name: str, seconds: float, to: int) -> Generator[None]:
-    """Tell it to a descriptor if the block goes on for longer."""
-    watch = threading.Timer(seconds, lambda: os.write(to, told(name).encode()))
-    watch.daemon = True
-    watch.start()
+def watched(name: str, seconds: float, to: int, *, patience_s: float) -> Generator[None]:
+    """Tell it to a descriptor if the block goes on for longer, and end the process if it still does after patience."""
+    over = threading.Event()
+
+    def watch() -> None:
+        if over.wait(seconds):
+            return
+        os.write(to, told(name).encode())
+        if not over.wait(patience_s):
+            faulthandler.dump_traceback(file=to)
+            os._exit(1)
+
+    threading.Thread(target=watch, name=f"late {name}", daemon=True).start()
     try:
         yield
     finally:
-        watch.cancel()
+        over.set()
 
 
 def told(name: str) -> str:
