@@ -1,9 +1,11 @@
 """Transactions on both engines."""
 
 import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from nacre.control.store.db import Database
@@ -85,3 +87,18 @@ async def test_a_bell_rings_after_the_commit(database: Database) -> None:
             tx.wake("vms")
             assert not await bell.wait(0)
         assert await bell.wait(0)
+
+
+async def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        url = f"sqlite:///{tmp_path / str(number)}.sqlite"
+        async with AsyncExitStack() as stack:
+            clock, many = SystemClock(), range(4)
+            opening = [opened(url, clock, Wakes()) for _ in many]
+            databases = [await stack.enter_async_context(one) for one in opening]
+            assert await asyncio.gather(*map(_mode, databases)) == ["wal" for _ in many]
+
+
+async def _mode(database: Database) -> str:
+    async with database.writer.begin() as connection:
+        return (await connection.execute(text("PRAGMA journal_mode"))).scalar_one()

@@ -4,7 +4,9 @@ Opened by `main`, handed to everything that needs data. Read and write transacti
 reads cannot write by accident. One request, one transaction, committed where it was opened.
 """
 
+import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,6 +23,7 @@ from nacre.lib.clock import Clock
 from nacre.model.ids import make_id
 
 NOTIFY_CHANNEL = "nacre"
+_TRIES, _TRY_AGAIN_S = 600, 0.05
 
 metadata = MetaData(
     naming_convention={
@@ -170,7 +173,7 @@ def _prepare_sqlite(engine: AsyncEngine, *, begin: str, read_only: bool) -> None
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 30000")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection, cursor)
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         if read_only:
@@ -183,3 +186,23 @@ def _prepare_sqlite(engine: AsyncEngine, *, begin: str, read_only: bool) -> None
     use_one_trip(engine)
     event.listen(engine.sync_engine, "connect", on_connect)
     event.listen(engine.sync_engine, "begin", on_begin)
+
+
+async def _a_moment(_connection: object) -> None:
+    await asyncio.sleep(_TRY_AGAIN_S)
+
+
+def _write_ahead(connection: Any, cursor: Any) -> None:
+    """Have the file written ahead. Of two who do that to a new one at once SQLite refuses one without any waiting.
+
+    It cannot tell that from two who would wait for each other for ever (https://www.sqlite.org/rescode.html#busy).
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not left:
+                raise
+            connection.run_async(_a_moment)
+        else:
+            return
