@@ -4,7 +4,7 @@
 UV := .tools/bin/uv
 RUN := $(UV) run --no-sync
 DEMO_DIR ?= .nacre/demo
-WORKERS ?= $(shell expr $$(nproc) + 1)
+WORKERS ?= 2
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10

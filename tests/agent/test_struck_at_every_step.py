@@ -303,6 +303,8 @@ def test_what_is_not_wanted_any_more_at_any_step_is_old_or_new(node: Bench, name
         node.agent.want(asked)
         when = f"{name}, withdrawn before {number}"
         node.until(lambda asked=asked: node.settled() or all_as(node, asked), when)
+        if not node.agent.struck:
+            act.check(node)  # what is accepted is told before it is done, and may still be struck
         struck = node.agent.struck
         node.agent.stop()
         node.agent.start()

@@ -4,6 +4,7 @@ Two real agents. The program holds its number in memory and says it ten times a 
 no number may be lost or said twice, except where the machine is put back in time.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +88,11 @@ def said(cloud: Platform, command: str, *, vm: str = "web", stdin: str = "") -> 
 
 def heard(listener: Listener, mark: int, count: int) -> list[Tick]:
     """The ticks since the first `mark`, once there are `count` more of them."""
-    eventually(lambda: len(listener.ticks) >= mark + count, timeout=120, what=f"{count} ticks")
+    try:
+        eventually(lambda: len(listener.ticks) >= mark + count, timeout=120)
+    except AssertionError as error:
+        came, silence_s = len(listener.ticks) - mark, time.monotonic() - listener.ticks[-1].at
+        raise AssertionError(f"{came} of {count} ticks in 120 s, the last {silence_s:.0f} s ago") from error
     return listener.since(mark)
 
 
