@@ -4,6 +4,7 @@ Two real agents. The program holds its number in memory and says it ten times a 
 no number may be lost or said twice, except where the machine is put back in time.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,14 @@ MACHINE = {
 COUNT = "/run/count"
 WRITER = "n=0; while [ -e /data/go ]; do n=$((n+1)); echo $n >>/data/numbers; sync -d /data/numbers; sleep 0.05; done"
 """Writes numbers to the volume, each of which is on it before the next."""
+NUMBERS = itertools.count()
+ONCE = """d=/run/said-$0
+if mkdir $d 2>/dev/null; then
+  sh -ec "$1" >$d/out 2>$d/errors; echo $? >$d/ending; mv $d/ending $d/end
+else
+  while ! test -e $d/end; do sleep 0.2; done
+fi
+cat $d/errors >&2; cat $d/out; exit $(cat $d/end)"""
 FIND = 'for disk in /sys/block/vd*; do if [ "$(cat $disk/serial)" = {serial} ]; then echo /dev/${{disk##*/}}; fi; done'
 ONLINE = """
 for cpu in /sys/devices/system/cpu/cpu[1-9]; do if [ -e $cpu ]; then echo 1 >$cpu/online; fi; done
@@ -72,9 +81,10 @@ def ready(cloud: Platform, vm: str) -> None:
 
 
 def said(cloud: Platform, command: str, *, vm: str = "web", stdin: str = "") -> str:
-    """What a command prints in a guest. It must succeed."""
-    body = {"command": ["sh", "-ec", command], "stdin": stdin, "timeout_s": 120}
-    # A guest that takes in a CPU under emulation may be busy with that for longer than its agent is waited for.
+    """What a command prints in a guest, where it is run once. It must succeed."""
+    body = {"command": ["sh", "-c", ONCE, str(next(NUMBERS)), command], "stdin": stdin, "timeout_s": 120}
+    # A guest that takes in a CPU under emulation may be busy with that for longer than its agent is waited for. Then
+    # nobody knows whether the command was begun.
     answer = eventually(
         lambda: (found := cloud.request("POST", f"/v1/vms/{vm}/exec", json=body)).status_code != 503 and found,
         timeout=200,
