@@ -14,6 +14,8 @@ import pytest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import BaseDisk, CloneOf
 from nacre.agent.storage.layers import chain, read, tree
+from nacre.agent.storage.volumes import DirectoryVolumes
+from nacre.lib.clock import SystemClock
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.units import MIB
@@ -171,6 +173,8 @@ async def test_what_a_merge_left_that_nobody_finished_is_swept(pool, store):
     await pool.fill(ONE, "a")
     (pool.root / ONE / "00000000000000000000.qcow2").write_bytes(b"merged")  # as when QEMU is killed with its answer
     (pool.root / ONE / ".nfs0001").write_bytes(b"deleted, and open")
+    elsewhere = DirectoryVolumes(pool.root, clock=SystemClock(), shared=True)
+    assert not (await elsewhere.look(ONE)).mergeable  # there it may be another node's
     assert (await store.look(ONE)).mergeable
     await store.merge(ONE, None)
     assert not (await store.look(ONE)).mergeable

@@ -81,6 +81,8 @@ class VolumeFolders:
         if manifest is None:
             return None
         known = layers.tree(folder, manifest)
+        # In a shared pool, what is not in the manifest may be what another node is about to put there.
+        rubbish = not self._shared and bool(layers.left_over(folder, known))
         return VolumeState(
             size_bytes=known[manifest.active].size_bytes,
             used_bytes=sum(layer.used_bytes for layer in known.values()),
@@ -91,7 +93,7 @@ class VolumeFolders:
             restore_nonce=manifest.restore_nonce,
             unfinished=manifest.switching is not None,
             coming=None if manifest.switching is None else manifest.switching.snapshot,
-            mergeable=layers.to_merge(manifest, known) is not None or bool(layers.left_over(folder, known)),
+            mergeable=rubbish or layers.to_merge(manifest, known) is not None,
         )
 
     def _manifest(self, volume: VolumeId) -> Manifest:

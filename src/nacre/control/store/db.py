@@ -195,7 +195,7 @@ async def _a_moment(_connection: object) -> None:
 def _write_ahead(connection: Any, cursor: Any) -> None:
     """Have the file written ahead. Of two who do that to a new one at once SQLite refuses one without any waiting.
 
-    It cannot tell that from two who would wait for each other for ever (https://www.sqlite.org/rescode.html#busy).
+    It cannot tell that from two who would wait for each other for ever (https://www.sqlite.org/c3ref/busy_handler.html).
     """
     for left in reversed(range(_TRIES)):
         try:

@@ -130,13 +130,13 @@ async def send(api: Api, run_directory: Path, target: Path, terms: MigrationTerm
         )
     line = Line(target, terms.bandwidth_bytes)
     line.total = (await sizes.sizes(api)).memory_bytes
-    line.open(run_directory)
     body: Fields = {
         "destination_url": f"unix:{paths.MIGRATION_SOCKET}",
         "downtime_ms": terms.downtime_ms,
         "timeout_s": _LONGEST_S,
     }
     try:
+        line.open(run_directory)
         await api.put("vm.send-migration", body, timeout=_SEND_S)
     except BaseException:
         await line.close()
