@@ -96,13 +96,14 @@ def said(cloud: Platform, command: str, *, vm: str = "web", stdin: str = "") -> 
     return str(ended["stdout"]).strip()
 
 
-def heard(listener: Listener, mark: int, count: int) -> list[Tick]:
+def heard(cloud: Platform, listener: Listener, mark: int, count: int) -> list[Tick]:
     """The ticks since the first `mark`, once there are `count` more of them."""
     try:
         eventually(lambda: len(listener.ticks) >= mark + count, timeout=120)
     except AssertionError as error:
         came, silence_s = len(listener.ticks) - mark, time.monotonic() - listener.ticks[-1].at
-        raise AssertionError(f"{came} of {count} ticks in 120 s, the last {silence_s:.0f} s ago") from error
+        last = f"{came} of {count} ticks in 120 s, the last {silence_s:.0f} s ago"
+        raise AssertionError(f"{last}\n{cloud.log('web')[-2000:]}") from error
     return listener.since(mark)
 
 
@@ -137,7 +138,7 @@ def test_a_machine_lives_through_everything_and_its_program_counts_on(cloud: Pla
     ready(cloud, "web")
     said(cloud, "cat >/root/count.py", stdin=PROGRAM)
     said(cloud, f"setsid python3 /root/count.py {listener.port} {COUNT} >/dev/null 2>&1 </dev/null &")
-    assert breaks(heard(listener, 0, 10)) == []
+    assert breaks(heard(cloud, listener, 0, 10)) == []
 
     a_volume_comes_is_kept_and_put_back(cloud)
     a_twin_is_somebody_else(cloud)
@@ -233,14 +234,14 @@ def it_goes_on_from_a_checkpoint(cloud: Platform, listener: Listener) -> None:
     found = cloud.get("/v1/vms/web/checkpoints/whole")
     assert (found["phase"], found["consistency"], found["memory_bytes"] > MIB) == ("ready", "memory", True)
     after = listener.ticks[-1]
-    heard(listener, len(listener.ticks), 50)
+    heard(cloud, listener, len(listener.ticks), 50)
     assert breaks(listener.ticks) == []
     said(cloud, "echo later | tee /root/word >/data/word; sync")
 
     mark = len(listener.ticks)
     done(cloud.post("/v1/vms/web/restore", {"checkpoint": "whole", "stop": True}, wait=WAIT))
     eventually(lambda: breaks(listener.ticks), what="a program that goes on from where it was")
-    heard(listener, len(listener.ticks), 20)
+    heard(cloud, listener, len(listener.ticks), 20)
     ((last, first),) = breaks(listener.since(mark))
     assert first.boot == before.boot
     assert before.count < first.count <= after.count + 1 < last.count
@@ -258,13 +259,13 @@ def it_goes_to_another_node(cloud: Platform, listener: Listener) -> tuple[float,
     result = (ended["state"], ended["way"], ended["stopped_because"])
     assert result == ("done", "live", ""), (ended["message"], ended["live"])
     there = listener.ticks[-1]
-    heard(listener, len(listener.ticks), 20)
+    heard(cloud, listener, len(listener.ticks), 20)
     moving = listener.since(mark)
     assert breaks(moving) == []
     eventually(lambda: listener.ticks[-1].thanked > there.count, what="a guest that is answered")
     assert cloud.vm("web")["node"]["name"] != here
     assert said(cloud, "cat /root/word; nproc").split() == ["then", "2"]
     assert int(said(cloud, f"cat {COUNT}")) > moving[-1].count
-    still = heard(listener, len(listener.ticks), len(moving))
+    still = heard(cloud, listener, len(listener.ticks), len(moving))
     assert breaks(listener.since(mark)) == []
     return longest_gap_ms(moving), longest_gap_ms(still)

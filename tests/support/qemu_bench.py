@@ -1,11 +1,12 @@
 """A bench with the QEMU driver, without an accelerator: what is tested with it is the same under each."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 from nacre.agent.hypervisors.qemu.driver import QemuHypervisor
 from support.guests import tiny_image
-from support.machines import Bench, ready
+from support.machines import Bench, printed, ready
 from support.shells import Shell
 
 
@@ -30,9 +31,19 @@ class QemuBench(Bench):
 
     async def shell(self, guest):
         """A shell in a guest, closed when the test is over."""
-        shell = await Shell.open(guest.console_socket)
+        shell = await Shell.open(guest.console_socket, lambda: still(guest))
         self.shells.callback(shell.close)
         return shell
+
+
+async def still(guest):
+    """How a guest is that does not answer: where its CPUs are, twice, and what its interrupts and timers wait for."""
+    said = [str(await guest._talk.execute("query-status"))]
+    for question in ("registers -a", "registers -a", "lapic", "pic", "irq"):
+        answer = await guest._talk.execute("human-monitor-command", {"command-line": f"info {question}"})
+        said += [line for line in str(answer).splitlines() if not line.startswith(("FP", "FCW", "YMM", "XMM", "DR"))]
+        await asyncio.sleep(0.5)
+    return "\n".join([*said, printed(guest)[-1000:]])
 
 
 @contextlib.asynccontextmanager

@@ -3,24 +3,27 @@
 import asyncio
 import itertools
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+Look = Callable[[], Awaitable[str]]
 
 
 class Shell:
     """One connection to a console with a shell at its end. One at a time per guest."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Look | None = None) -> None:
         self._reader = reader
         self._writer = writer
         self._numbers = itertools.count()
+        self._look = look
 
     @classmethod
-    async def open(cls, console: Path) -> Self:
-        """Connect, and have the terminal neither echo nor wrap."""
-        shell = cls(*await asyncio.open_unix_connection(console))
+    async def open(cls, console: Path, look: Look | None = None) -> Self:
+        """Connect, and have the terminal neither echo nor wrap. `look` says how a guest is that does not answer."""
+        shell = cls(*await asyncio.open_unix_connection(console), look)
         await shell.run("stty -echo cols 1000")
         return shell
 
@@ -30,11 +33,15 @@ class Shell:
         # Written in two parts, so that an echo of the command is no end of its output.
         self._writer.write(f"\necho be''gin{number}; {command}; echo e''nd{number}\n".encode())
         seen = ""
-        async with asyncio.timeout(timeout):
-            while f"end{number}" not in seen:
-                data = await self._reader.read(65536)
-                assert data, f"the console has ended: {seen}"
-                seen += data.decode(errors="replace")
+        try:
+            async with asyncio.timeout(timeout):
+                while f"end{number}" not in seen:
+                    data = await self._reader.read(65536)
+                    assert data, f"the console has ended: {seen}"
+                    seen += data.decode(errors="replace")
+        except TimeoutError:
+            how = "" if self._look is None else await self._look()
+            raise AssertionError(f"no end of {command!r} ({number}) in {timeout:g} s: {seen!r}\n{how}") from None
         inside = seen.partition(f"begin{number}")[2].partition(f"end{number}")[0]
         return _ESCAPES.sub("", inside).replace("\r", "").strip()
 

@@ -6,12 +6,13 @@ it changes on the disk, and what it tells QEMU to do, is counted from the first 
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -51,7 +52,7 @@ class Strike:
     number: int
     then: Callable[[str], None]
     armed: bool = False
-    count: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def listen(self) -> None:
         """Hear of effects from now on; they count once it is armed. For the rest of this process's life."""
@@ -66,12 +67,12 @@ class Strike:
         Qmp.execute = counted  # type: ignore[method-assign]
 
     def effect(self, name: str) -> None:
-        """Count."""
+        """Count. Threads have effects, too: each gets a number of its own."""
         if not self.armed:
             return
-        self.count += 1
-        sys.stderr.write(f"effect {self.count}: {name}\n")
-        if self.count == self.number:
+        number = next(self.numbers)
+        sys.stderr.write(f"effect {number}: {name}\n")
+        if number == self.number:
             self.then(name)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
