@@ -14,7 +14,7 @@ import pytest
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import BaseDisk, CloneOf
 from nacre.agent.storage.layers import chain, read, tree
-from nacre.agent.storage.volumes import DirectoryVolumes
+from nacre.agent.storage.volumes import LONGEST_CHAIN, DirectoryVolumes
 from nacre.lib.clock import SystemClock
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
@@ -31,10 +31,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.host]
 
 ONE = VolumeId("vol-00000000000000000000000001")
 TWO = VolumeId("vol-00000000000000000000000002")
+THREE = VolumeId("vol-00000000000000000000000003")
 FIRST = SnapshotId("snap-00000000000000000000000001")
 SECOND = SnapshotId("snap-00000000000000000000000002")
 SIZE = 4 * MIB
 FOLDERS = ("directory", "reflink", "raw", "raw reflink")
+LAYERED = ("directory", "reflink")
 KINDS = (*FOLDERS, "ceph")
 
 
@@ -165,6 +167,80 @@ async def test_chains_stay_short_when_snapshots_go(pool, store):
     assert len((await store.look(ONE)).snapshots) == 1
     assert await pool.content(ONE) == "abcdef"
     pool.check_tidy()
+
+
+async def test_a_part_of_a_checkpoint_is_seen_kept_and_goes(pool, store):
+    part = SnapshotId("ckpt-00000000000000000000000001")
+    await blank(pool, store)
+    await pool.fill(ONE, "a")
+    await store.snapshot(ONE, part, None)
+    assert [one.id for one in (await store.look(ONE)).snapshots] == [part]
+    await pool.fill(ONE, "b")
+    await store.restore(ONE, part, 1)
+    assert await holds(pool, "a")
+    await store.drop(ONE, part)
+    assert (await store.look(ONE)).snapshots == ()
+    await store.snapshot(ONE, part, None)  # one that was begun and cleared away is taken again
+    assert len((await store.look(ONE)).snapshots) == 1
+
+
+@pytest.mark.parametrize("pool", FOLDERS, indirect=True)
+async def test_a_volume_at_rest_is_cloned_any_number_of_times(pool, store):
+    await blank(pool, store)
+    await pool.fill(ONE, "a")
+    for number in range(LONGEST_CHAIN + 2):
+        await store.clone(VolumeId(f"vol-1{number:025d}"), CloneOf(volume=ONE), None)
+    await store.clone(TWO, CloneOf(volume=ONE, full=True), None)
+    youngest = VolumeId(f"vol-1{LONGEST_CHAIN + 1:025d}")
+    await store.snapshot(youngest, FIRST, None)
+    assert await holds(pool, "a", youngest)
+    assert await holds(pool, "a", TWO)
+    await pool.fill(ONE, "b")
+    await store.clone(THREE, CloneOf(volume=ONE), None)
+    assert await holds(pool, "b", THREE)
+    assert await holds(pool, "a", youngest)
+    await store.grow(ONE, 2 * SIZE, None)
+    await store.clone(VolumeId(f"vol-2{0:025d}"), CloneOf(volume=ONE), None)
+    assert (await store.look(VolumeId(f"vol-2{0:025d}"))).size_bytes == 2 * SIZE
+    pool.check_tidy()
+
+
+@pytest.mark.parametrize("pool", FOLDERS, indirect=True)
+async def test_a_volume_at_the_end_of_a_long_chain_is_cloned_as_a_copy(pool, store):
+    await blank(pool, store)
+    for number in range(LONGEST_CHAIN - 1):
+        await store.snapshot(ONE, SnapshotId(f"snap-{number:026d}"), None)
+    await pool.fill(ONE, "a")
+    for full in (False, True):
+        await store.clone(TWO, CloneOf(volume=ONE, full=full), None)
+        assert await holds(pool, "a", TWO)
+        await store.delete(TWO)
+    pool.check_tidy()
+
+
+class _Reader:
+    """A guest that reads one chain of layers and nothing else, as QEMU does."""
+
+    async def merge(self, layer, taker):
+        raise AssertionError(f"{taker.name} is not open here")
+
+    switch = grow = None
+
+
+@pytest.mark.parametrize("pool", LAYERED, indirect=True)
+async def test_layers_that_the_guest_does_not_read_are_merged_beside_it(pool, store):
+    await blank(pool, store)
+    for number, letter in enumerate("abc"):
+        await pool.fill(ONE, letter)
+        await store.snapshot(ONE, SnapshotId(f"snap-{number:026d}"), None)
+    await store.restore(ONE, SnapshotId(f"snap-{0:026d}"), 1)
+    await store.drop(ONE, SnapshotId(f"snap-{1:026d}"))
+    assert (await store.look(ONE)).mergeable
+    await store.merge(ONE, _Reader())
+    assert not (await store.look(ONE)).mergeable
+    assert await holds(pool, "a")
+    await store.restore(ONE, SnapshotId(f"snap-{2:026d}"), 2)
+    assert await holds(pool, "c")
 
 
 @pytest.mark.parametrize("pool", FOLDERS, indirect=True)

@@ -42,6 +42,18 @@ def read_header(path: Path) -> Header | None:
         return None
 
 
+def is_unwritten(path: Path) -> bool:
+    """Whether a sound qcow2 file shows what lies below it and nothing else: its first table leads nowhere.
+
+    Nobody may write to it meanwhile. https://www.qemu.org/docs/master/interop/qcow2.html
+    """
+    with path.open("rb") as file:
+        file.seek(36)
+        entries, offset = struct.unpack(">IQ", file.read(12))
+        file.seek(offset)
+        return not any(file.read(entries * 8))
+
+
 def check_size(base: BaseDisk | None, size_bytes: int | None) -> None:
     """Raise DriverError if a disk of this size cannot hold the image."""
     if base is None or size_bytes is None:

@@ -21,7 +21,7 @@ from nacre.agent.storage import layers, offer
 from nacre.agent.storage.base import BaseDisk, CloneOf, VolumeState, Writer
 from nacre.agent.storage.disks import DiskFiles, settle, suffix_of, sync
 from nacre.agent.storage.folders import VolumeFolders
-from nacre.agent.storage.headers import check_size
+from nacre.agent.storage.headers import check_size, is_unwritten
 from nacre.agent.storage.layers import Kept, Manifest, Switching
 from nacre.agent.storage.reflink import can_reflink
 from nacre.lib.clock import Clock
@@ -105,6 +105,8 @@ class DirectoryVolumes(VolumeFolders):
             bottom = kept_of(manifest, of.snapshot).layer
         elif manifest.form is DiskFormat.RAW:
             bottom = manifest.active
+        elif writer is None:
+            bottom = await self._at_rest(manifest, copied=of.full or form is not manifest.form)
         else:
             bottom = (await self._freeze(of.volume, None, writer)).layer
         written = writer is not None and of.snapshot is None
@@ -172,10 +174,11 @@ class DirectoryVolumes(VolumeFolders):
         needless, taker = found
         below = known[needless].below
         assert below is not None
-        if writer is not None:
+        if writer is not None and taker in layers.chain(known, manifest.active):
             await writer.merge(folder / needless, folder / taker)
         else:
-            # What a guest sees of the taker is the same at every moment of this, so it may be killed at any.
+            # What is seen of the taker is the same at every moment of this, so it may be killed at any. A guest that
+            # does not read the taker does not read what only that one is on top of either.
             await self._files.rebase(folder / taker, below)
             await in_thread(sync, folder / taker)
         await in_thread(layers.sweep, folder, manifest)
@@ -186,6 +189,23 @@ class DirectoryVolumes(VolumeFolders):
 
     # What changes
 
+    async def _at_rest(self, manifest: Manifest, *, copied: bool) -> str:
+        """Return the layer that shows what a volume holds to which nobody writes, to be shared, or `copied`.
+
+        Nothing changes if the layer that is written may be copied, or if nothing has been written to it: so a volume
+        may be cloned any number of times.
+        """
+        folder = self._folder(manifest.volume)
+        known = await in_thread(layers.tree, folder, manifest)
+        active = known[manifest.active]
+        if manifest.switching is None:
+            below = None if active.below is None else known[active.below]
+            if below is not None and below.size_bytes == active.size_bytes and is_unwritten(folder / active.name):
+                return below.name
+            if copied or len(layers.chain(known, active.name)) >= LONGEST_CHAIN:
+                return active.name
+        return (await self._freeze(manifest.volume, None, None)).layer
+
     async def _freeze(self, volume: VolumeId, snapshot: SnapshotId | None, writer: Writer | None) -> Kept:
         """Put an empty layer on top, and return what was written until then: as a snapshot, or for a clone."""
         manifest = await in_thread(self._manifest, volume)
@@ -195,7 +215,8 @@ class DirectoryVolumes(VolumeFolders):
             raise DriverError(
                 "volume_chain_too_long",
                 f"volume {volume} goes through {LONGEST_CHAIN} layers already",
-                hint="delete snapshots that are not needed; what they kept is merged by itself",
+                hint="delete snapshots and clones that are not needed: what they kept is merged by itself. "
+                "A volume to which no machine writes can be cloned any number of times",
                 failure_class=FailureClass.WAITING,
             )
         below, name = manifest.active, self._name(manifest.form)

@@ -21,6 +21,7 @@ from nacre.agent.storage.ceph.reach import Reach
 from nacre.agent.storage.headers import check_size
 from nacre.lib.threads import in_thread
 from nacre.model.ceph import CephAccess
+from nacre.model.checkpoints import is_part
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, SnapshotId, VolumeId, looks_like_id
 from nacre.model.volumes import DiskFormat, PoolObserved, SnapshotObserved
@@ -109,7 +110,7 @@ class CephVolumes:
             snapshots=tuple(
                 SnapshotObserved(id=SnapshotId(one.name), size_bytes=one.size, taken_at=one.taken_at)
                 for one in snapshots
-                if _is(one.name, "snap")
+                if _is(one.name, "snap") or is_part(SnapshotId(one.name))
             ),
             restore_nonce=manifest.restore_nonce,
             unfinished=manifest.restoring is not None,
@@ -195,7 +196,9 @@ class CephVolumes:
     async def snapshot(self, volume: VolumeId, snapshot: SnapshotId, writer: Writer | None) -> None:  # noqa: ARG002  # who writes hears of it from the cluster
         """See `base.VolumeStore`. Who writes is asked by the cluster to pause for it."""
         await self._existing(volume)
-        await self._run("snap", "create", _QUIET, f"{volume}@{snapshot}", allow=(errno.EEXIST,))
+        # A part of a checkpoint that is there already is of another instant than the rest: whoever asks clears it away.
+        known = () if is_part(snapshot) else (errno.EEXIST,)
+        await self._run("snap", "create", _QUIET, f"{volume}@{snapshot}", allow=known)
 
     async def drop(self, volume: VolumeId, snapshot: SnapshotId) -> None:
         """See `base.VolumeStore`."""
