@@ -11,6 +11,7 @@ from nacre.agent.storage.layers import MANIFEST, Switching, read, write
 from nacre.agent.storage.volumes import DirectoryVolumes
 from nacre.agent.volume_executor import VolumeExecutor
 from nacre.agent.volumes.pools import Pools
+from nacre.agent.volumes.writing import in_use
 from nacre.lib.clock import SystemClock
 from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
@@ -21,6 +22,7 @@ from nacre.model.volumes import (
     Restore,
     SnapshotIntent,
     SourceKind,
+    VolumeAttachment,
     VolumeIntent,
     VolumePhase,
     VolumeSource,
@@ -122,6 +124,24 @@ async def bench(tmp_path):
     await made.executor.begin()
     yield made
     await made.executor.close()
+
+
+async def test_a_volume_that_is_to_be_put_back_is_handed_to_no_machine_before(bench):
+    kept = changed(snapshots=(SnapshotIntent(id=KEPT, desired=Wish.PRESENT),))
+    await bench.want(kept)
+    bench.users.ready.clear()
+    bench.users.error = in_use("be put back")
+    back = changed(kept, generation=2, restore=Restore(nonce=1, snapshot=KEPT))
+    bench.executor.want(NodeIntent(volumes=(back,)))
+    for _ in range(2):  # told, and then on record as well
+        with pytest.raises(DriverError) as caught:
+            await bench.executor._pools.disks([VolumeAttachment(volume=ONE)])
+        assert caught.value.code == "volume_not_ready"
+        await until(lambda: bench.stuck(back))
+    bench.users.error = None
+    bench.executor.look([ONE])
+    await until(lambda: bench.users.ready == [ONE])
+    assert len(await bench.executor._pools.disks([VolumeAttachment(volume=ONE)])) == 1
 
 
 async def test_a_volume_goes_through_its_life(bench):

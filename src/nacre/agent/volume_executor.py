@@ -109,6 +109,7 @@ class VolumeExecutor:
             changed |= self._volumes.keys()
         changed |= refused ^ self._refused
         self._pools.want(intent.pools)
+        self._pools.restores = {one.id: one.restore.nonce for one in intent.volumes if one.restore is not None}
         self._intent, self._wanted, self._refused = intent, wanted, refused
         for volume in changed:
             self._lanes.ring(volume)
@@ -250,6 +251,7 @@ class VolumeExecutor:
                     if self._users.user_of(volume) is not None:
                         raise in_use("be put back to a snapshot")
                     await store.restore(volume, restore.snapshot, restore.nonce)
+                    self._users.volume_ready(volume)
                     log.info("volume.restored", volume=volume, snapshot=restore.snapshot)
                 case planner.Take(snapshot=snapshot):
                     await self._take(held, snapshot, store)

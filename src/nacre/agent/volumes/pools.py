@@ -53,6 +53,8 @@ class Pools:
         self.records = VolumeRecords(data)
         self.known: dict[VolumeId, VolumeRecord] = {}
         """What is on record. Changed by the executor only."""
+        self.restores: dict[VolumeId, int] = {}
+        """Up to which nonce volumes are to be put back, whether that is on record yet or not. Set by the executor."""
         self._data = data
         self._clock = clock
         self._roots = tuple(Path(root) for root in roots)
@@ -174,7 +176,8 @@ class Pools:
             raise not_ready(attachment.volume if record is None else record.intent.name)
         store = self.store(record.intent.pool)
         state = await store.look(record.id)
-        if state is not None and state.unfinished:
+        # What a machine writes to a volume that is still to be put back would be thrown away with that.
+        if state is not None and (state.unfinished or state.restore_nonce < self.restores.get(record.id, 0)):
             raise not_ready(record.intent.name)
         if check and not attachment.read_only:
             await store.check_free(record.id)
