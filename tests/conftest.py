@@ -22,6 +22,8 @@ settings.load_profile("nacre")  # a machine that is busy is no failure
 
 
 LATE_S = 60.0
+STILL_S = 300.0
+"""For how long a machine may stand still in the middle of a test."""
 STANDARD_ERROR = pytest.StashKey[int]()
 
 
@@ -42,7 +44,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if limit <= 0:  # there is none
         return (yield)
     error = item.config.stash[STANDARD_ERROR]
-    faulthandler.dump_traceback_later(limit + LATE_S, exit=True, file=error)
+    faulthandler.dump_traceback_later(limit + LATE_S + STILL_S, exit=True, file=error)
     try:
         with watched(item.nodeid, limit + LATE_S / 2, error, patience_s=LATE_S / 2):
             return (yield)

@@ -15,6 +15,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
 from nacre.model.ids import VmId
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -188,7 +189,7 @@ async def test_viewers_see_a_machine_come_back_with_all_that_it_printed_meanwhil
     serial.print(b"more")
     await until(lambda: looker.seen.endswith(b"more"))
     consoles.end(VM)
-    async with asyncio.timeout(5):
+    async with within(5):
         await looker.done.wait()
     assert looker.error is None
 

@@ -21,6 +21,7 @@ from nacre.model.nodes import HypervisorInfo
 from nacre.model.vms import Desired, ExitReason, Phase, PublishedPort, RestartPolicy
 from support.intents import IMAGE, newer, node_intent, vm_intent
 from support.node import Node
+from support.patience import within
 from support.platform import free_port
 from support.waiting import until
 
@@ -506,7 +507,7 @@ async def test_the_console_is_dead_when_the_machine_stays_off_and_alive_over_a_r
         node.want(intent := newer(intent, reboot_nonce=1))
         await until(lambda: heard.count(b"ready") == 2)
         node.want(newer(intent, Desired.STOPPED))
-        async with asyncio.timeout(10):
+        async with within(10):
             await looking
 
 

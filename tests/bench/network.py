@@ -12,6 +12,7 @@ from bench.results import Result
 from nacre.agent.hypervisors.launch import TapNic
 from nacre.model.hardware import NicOptions, RateLimits, TokenBucket
 from support import netns
+from support.patience import within
 from support.qemu_bench import QemuBench, qemu_bench
 from support.shells import Shell
 
@@ -73,7 +74,7 @@ async def speed(shell: Shell, way: str) -> float:
         server.setblocking(False)
         source = "/dev/null" if way == "receive" else "/dev/zero"
         await shell.run(f"(nc {_HOST} {server.getsockname()[1]} < {source} > /dev/null 2>&1 &)")
-        async with asyncio.timeout(60):
+        async with within(60):
             connection, _ = await loop.sock_accept(server)
     with connection:
         pump = asyncio.create_task(fill(connection) if way == "receive" else drain(connection))

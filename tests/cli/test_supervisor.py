@@ -11,6 +11,7 @@ from nacre.cli import supervisor
 from nacre.cli.datadir import Child, DataDir, Running
 from nacre.cli.supervisor import Program, Supervisor, end_children, last_lines
 from nacre.lib import processes
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +79,7 @@ async def test_pauses_grow_and_a_start_that_never_works_is_hopeless(
 ) -> None:
     monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.05)
     async with house(tmp_path, control="echo bad setting; exit 3") as made:
-        async with asyncio.timeout(10):
+        async with within(10):
             await made.supervisor.hopeless.wait()
         assert "exit status 3" in made.said[0]
         assert made.said[1].endswith("in 0.1 s")

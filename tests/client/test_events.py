@@ -1,18 +1,17 @@
-import asyncio
-
 import pytest
 
 from nacre.client import events
 from nacre.client.api import Nacre
 from nacre.errors import NacreError, UnauthenticatedError
 from support.api_stub import ApiStub, event
+from support.patience import within
 
 pytestmark = pytest.mark.anyio
 
 
 async def take(nacre: Nacre, count: int, gaps: list[NacreError]) -> list[int]:
     cursors: list[int] = []
-    async with asyncio.timeout(10):
+    async with within(10):
         async for found in nacre.events.follow(after=0, gap=gaps.append):
             cursors.append(found.cursor)
             if len(cursors) == count:

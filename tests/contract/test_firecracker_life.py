@@ -16,6 +16,7 @@ from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.vms import ExitReason
 from support.machines import Watch, printed
+from support.patience import within
 from support.vmm import swagger
 from support.vmm.faults import Fault
 from support.vmm.firecracker_lab import config, is_free, laboratory, leftovers, refused, type_on
@@ -115,7 +116,7 @@ async def test_several_may_listen_and_the_log_may_be_cut_meanwhile(lab):
     for word in ("alpha", "beta"):
         one[1].write(f"echo {word}\n".encode())
         for reader in (first, second):
-            async with asyncio.timeout(10):
+            async with within(10):
                 seen = b""
                 while seen.count(word.encode()) < 2:
                     seen += await reader.read(4096)
@@ -142,7 +143,7 @@ async def test_who_types_to_a_guest_that_does_not_read_is_not_held_up_for_ever(l
     os.kill(guest.handle.pid, signal.SIGSTOP)
     reader, writer = await asyncio.open_unix_connection(guest.console_socket)
     writer.write(b"x" * 500_000)
-    async with asyncio.timeout(10):
+    async with within(10):
         await writer.drain()
     writer.close()
     await writer.wait_closed()

@@ -22,6 +22,7 @@ from nacre.lib import processes
 from nacre.model.convergence import FailureClass
 from nacre.model.vms import ExitReason, PublishedPort, TransportProtocol
 from support.machines import Watch, printed, ready
+from support.patience import within
 from support.platform import free_port
 from support.waiting import until
 
@@ -41,7 +42,7 @@ async def said(path: Path, word: str) -> bool:
     reader, writer = await asyncio.open_unix_connection(path)
     seen = b""
     try:
-        async with asyncio.timeout(20):
+        async with within(20):
             writer.write(f"\necho {word}\n".encode())
             while seen.count(word.encode()) < 2:
                 seen += await reader.read(4096)
@@ -296,6 +297,7 @@ from nacre.agent.hypervisors.base import *
 from nacre.agent.hypervisors.launch import *
 from nacre.model.hardware import *
 from nacre.model.vms import *
+from support.patience import within
 launch = {launch!r}
 async def main():
     driver = registry.load({lab.driver.name!r}, Path({str(lab.root / "state")!r}))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nacre.lib.unix_server import UnixServer
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +53,7 @@ async def heard(ends: Ends) -> bytes:
     """What comes until the other side closes."""
     reader, writer = ends
     said = b""
-    async with asyncio.timeout(5):
+    async with within(5):
         with contextlib.suppress(ConnectionError):
             said = await reader.read()
     writer.close()

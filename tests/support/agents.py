@@ -22,6 +22,7 @@ from nacre.model.vms import VmIntent
 from support.guards import LONG_S, grant, guard_pids
 from support.intents import IMAGE, KERNEL, node_intent
 from support.node import guest_pids
+from support.patience import Patience
 
 
 @dataclass
@@ -153,8 +154,8 @@ def agent(**settings: object) -> Iterator[AgentProgram]:
 
 def wait_for(check: object, why: object = "", timeout: float = 60.0) -> None:
     """Return when `check()` is true."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     while not check():  # type: ignore[operator]
-        if time.monotonic() > deadline:
+        if patience.is_over():
             raise AssertionError(f"not within {timeout} s: {why() if callable(why) else why}")
         time.sleep(0.01)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.model.ceph import CephAccess
+from support.patience import Patience
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mgr", "ceph-mon", "ceph-osd", "monmaptool", "rbd")
 POOL = "volumes"
@@ -173,12 +174,12 @@ def _start(base: Path, program: str, name: str) -> subprocess.Popen[bytes]:
 
 
 def _until(base: Path, done: Any) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
+    patience = Patience(_START_TIMEOUT_S)
     while True:
         with suppress(subprocess.CalledProcessError, subprocess.TimeoutExpired):
             if done():
                 return
-        if time.monotonic() > deadline:
+        if patience.is_over():
             said = "".join(path.read_text(errors="replace")[-1000:] for path in (base / "run").glob("*.out"))
             raise RuntimeError(f"the Ceph cluster did not start: {said}")
         time.sleep(0.2)

@@ -9,6 +9,10 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from support.patience import Patience
+
+_LOOK_S = 0.5
+
 
 @contextmanager
 def watched(name: str, seconds: float, to: int, *, patience_s: float) -> Generator[None]:
@@ -16,10 +20,10 @@ def watched(name: str, seconds: float, to: int, *, patience_s: float) -> Generat
     over = threading.Event()
 
     def watch() -> None:
-        if over.wait(seconds):
+        if _ended(over, seconds):
             return
         os.write(to, told(name).encode())
-        if not over.wait(patience_s):
+        if not _ended(over, patience_s):
             faulthandler.dump_traceback(file=to)
             os._exit(1)
 
@@ -28,6 +32,14 @@ def watched(name: str, seconds: float, to: int, *, patience_s: float) -> Generat
         yield
     finally:
         over.set()
+
+
+def _ended(over: threading.Event, seconds: float) -> bool:
+    patience = Patience(seconds)
+    while not patience.is_over():
+        if over.wait(min(seconds, _LOOK_S)):
+            return True
+    return False
 
 
 def told(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.agent.settings import Settings
+from support.patience import Patience
 from support.platform import Platform
 
 # What grows by design: history, logs, and the databases' own files.
@@ -112,9 +113,9 @@ def difference(cloud: Platform, before: dict[str, Any]) -> dict[str, Any]:
 
 def assert_as_it_was(cloud: Platform, before: dict[str, Any], timeout: float = 30) -> None:
     """Wait until nothing differs from `before`; fail naming what does."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     while found := difference(cloud, before):
-        assert time.monotonic() < deadline, f"left over (before, now): {found}"
+        assert not patience.is_over(), f"left over (before, now): {found}"
         time.sleep(0.1)
 
 

@@ -45,6 +45,7 @@ from nacre.protocol.messages import (
 from nacre.schema.nodes import NodeTokenCreate
 from support.access import admin
 from support.cloud import facts
+from support.patience import within
 from support.platform import free_port
 
 DOMAIN = "test.nacre"
@@ -229,7 +230,7 @@ async def say(connection: ClientConnection, message: FromAgent | bytes | str) ->
 
 async def hear(connection: ClientConnection, timeout: float = 5.0) -> FromControl:
     """The next message."""
-    async with asyncio.timeout(timeout):
+    async with within(timeout):
         return codec.decode_from_control(await connection.recv(decode=False))
 
 
@@ -246,6 +247,6 @@ async def refused(connection: ClientConnection) -> Refused:
     answer = await hear(connection)
     assert isinstance(answer, Refused), answer
     assert answer.hint
-    async with asyncio.timeout(5):
+    async with within(5):
         await connection.wait_closed()
     return answer

@@ -19,6 +19,7 @@ from nacre.lib.clock import SystemClock
 from nacre.model.ids import RunId, VmId, make_id
 from nacre.model.units import MIB
 from nacre.model.vms import MachineType, PublishedPort
+from support.patience import within
 from support.waiting import until
 
 READY = re.compile("NACRE-TINY ready.*\n")
@@ -112,5 +113,5 @@ class Watch:
 
     async def end(self) -> None:
         """Wait until the guest has said GONE and nothing follows."""
-        async with asyncio.timeout(20):
+        async with within(20):
             await self._task

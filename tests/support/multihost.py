@@ -21,6 +21,7 @@ import httpx2
 
 from support import claimant
 from support.netns import Host, Lab
+from support.patience import Patience
 from support.platform import Platform, Program, eventually
 from support.relay import Relay
 from support.wallclock import WallClock
@@ -293,9 +294,9 @@ def words_of(pid: int) -> bytes:
 
 def until_none(left: Callable[[], list[Any]], *, timeout: float, what: str) -> None:
     """Wait until nothing is left; fail with what is."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     found: list[Any] = []
-    while time.monotonic() < deadline:
+    while not patience.is_over():
         with contextlib.suppress(httpx2.HTTPError):
             if not (found := left()):
                 return

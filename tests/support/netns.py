@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nacre.lib import processes
+from support.patience import Patience
 
 T = TypeVar("T")
 
@@ -198,12 +199,12 @@ def sweep() -> None:
 
 def kill_all(pids: Callable[[], Sequence[int]], timeout: float = 10) -> None:
     """SIGKILL until none is left: a process may have made another one in between."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     while found := pids():
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        assert time.monotonic() < deadline, f"not to be killed: {found}"
+        assert not patience.is_over(), f"not to be killed: {found}"
         time.sleep(0.002)
 
 

@@ -45,6 +45,7 @@ from support import counter
 from support.database import opened
 from support.handover import NOW, VM, VOLUME, A, B, World
 from support.intents import IMAGE
+from support.patience import Patience
 from support.station import Agent
 from support.struck import image, pids_under, prints, ticks
 
@@ -121,9 +122,9 @@ class Pair:
 
     def run(self, so: Callable[[], object], what: str, *, moving: bool = True) -> None:
         """Let everybody work until something is so; who dies comes back at once."""
-        deadline = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         while not so():
-            assert time.monotonic() < deadline, f"{what}\n{self.control.log}\n{self.control.move}\n{self.tail()}"
+            assert not patience.is_over(), f"{what}\n{self.control.log}\n{self.control.move}\n{self.tail()}"
             self.turn(moving=moving)
 
     def turn(self, *, moving: bool = True) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 
 from support.guards import guard_pids, is_guard
+from support.patience import Patience
 
 
 def free_port() -> int:
@@ -36,9 +37,9 @@ def free_port() -> int:
 
 def eventually(check: Callable[[], Any], *, timeout: float = 90, what: str = "") -> Any:
     """Return the first true answer of `check`; fail when none came in `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     last: Any = None
-    while time.monotonic() < deadline:
+    while not patience.is_over():
         try:
             last = check()
         except (httpx2.HTTPError, OSError) as error:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
+from support.patience import Patience
+
 USER = "nacre"
 TEMPLATE = "nacre_template"
 _START_TIMEOUT_S = 60
@@ -104,10 +106,10 @@ def _start(data: Path, base: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_ready(server: subprocess.Popen[bytes], base: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
+    patience = Patience(_START_TIMEOUT_S)
     probe = [_binary("pg_isready"), "-q", "-h", str(base), "-U", USER]
     while subprocess.run(probe, check=False).returncode != 0:
-        if server.poll() is not None or time.monotonic() > deadline:
+        if server.poll() is not None or patience.is_over():
             raise RuntimeError(f"PostgreSQL did not start: {(base / 'log').read_text()[-2000:]}")
         time.sleep(0.05)
 

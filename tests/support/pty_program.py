@@ -6,10 +6,11 @@ import select
 import signal
 import subprocess
 import termios
-import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
+
+from support.patience import Patience
 
 
 class PtyProgram:
@@ -35,12 +36,12 @@ class PtyProgram:
 
     def expect(self, wanted: bytes, timeout: float = 15) -> None:
         """Read until `wanted` has been shown; it and what came before it is then forgotten."""
-        deadline = time.monotonic() + timeout
+        patience = Patience(timeout)
         while wanted not in self.seen:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._ours], [], [], left)[0]:
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self.seen += os.read(self._ours, 4096)
+            elif patience.is_over():
                 raise AssertionError(f"{wanted!r} was not shown; what was: {self.seen!r}")
-            self.seen += os.read(self._ours, 4096)
         self.seen = self.seen.partition(wanted)[2]
 
     def leave(self, timeout: float = 15) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
+from support.patience import within
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 Look = Callable[[], Awaitable[str]]
 
@@ -34,7 +36,7 @@ class Shell:
         self._writer.write(f"\necho be''gin{number}; {command}; echo e''nd{number}\n".encode())
         seen = ""
         try:
-            async with asyncio.timeout(timeout):
+            async with within(timeout):
                 while f"end{number}" not in seen:
                     data = await self._reader.read(65536)
                     assert data, f"the console has ended: {seen}"
@@ -47,7 +49,7 @@ class Shell:
 
     async def until(self, command: str, expected: str, timeout: float = 90) -> str:
         """Run a command until it prints something."""
-        async with asyncio.timeout(timeout):
+        async with within(timeout):
             while expected not in (printed := await self.run(command)):
                 await asyncio.sleep(0.2)
         return printed

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from support.patience import Patience
 from support.platform import Platform, Program
 
 
@@ -48,8 +49,8 @@ class Fleet:
 
     def wait(self, *, timeout: float = 60, every: float = 0.1) -> None:
         """Return when every node is linked."""
-        deadline = time.monotonic() + timeout
+        patience = Patience(timeout)
         while not self.socket.exists() or self.order("status")["linked"] < self.nodes:
             assert self.program.alive(), self.program.tail()
-            assert time.monotonic() < deadline, f"not all linked within {timeout} s: {self.order('status')}"
+            assert not patience.is_over(), f"not all linked within {timeout} s: {self.order('status')}"
             time.sleep(every)

@@ -37,6 +37,7 @@ from support.crossing import Nobody
 from support.node import Node
 
 LOOK_AGAIN_S = 2.0
+REST_S = 0.005
 _EFFECTS = frozenset({"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir"})
 _PROGRAMS = frozenset({"subprocess.Popen", "os.posix_spawn"})
 _QUESTIONS = ("query-", "qom-list", "qom-get", "qmp_capabilities")
@@ -144,12 +145,24 @@ async def _serve(station: Station, wire: Connection, strike: Strike, instead: No
     )
     station.watched.append(volumes)
 
+    asked, told = asyncio.Event(), 0
+
     def want(intent: NodeIntent) -> None:
         volumes.want(intent)
         station.executor.want(intent)
         station.tell(("copies", station.executor.copies()))
+        asked.set()
+
+    async def rest() -> None:
+        while True:
+            await asyncio.sleep(REST_S)
+            lanes = [*station.executor._lanes._lanes.values(), *volumes._lanes._lanes.values()]
+            if asked.is_set() and all(lane.task is None for lane in lanes):
+                asked.clear()
+                station.tell(("rests", told))
 
     def hear() -> None:
+        nonlocal told
         said: NodeIntent | None = None
         with contextlib.suppress(EOFError):
             said = wire.recv()
@@ -158,6 +171,7 @@ async def _serve(station: Station, wire: Connection, strike: Strike, instead: No
             done.set()
             return
         strike.armed = True
+        told += 1
         want(said)
 
     async def look_again() -> None:
@@ -171,10 +185,11 @@ async def _serve(station: Station, wire: Connection, strike: Strike, instead: No
     strike.listen()
     await volumes.begin()
     await station.executor.begin()
-    looking = asyncio.create_task(look_again())
+    looking = [asyncio.create_task(look_again()), asyncio.create_task(rest())]
     loop.add_reader(wire.fileno(), hear)
     await done.wait()
-    looking.cancel()
+    for task in looking:
+        task.cancel()
     await volumes.close()
     await station.executor.close()
     station.consoles.close()
@@ -193,6 +208,10 @@ class Agent:
     volumes: dict[VolumeId, VolumeObserved] = field(default_factory=dict[VolumeId, VolumeObserved])
     forgotten: set[str] = field(default_factory=set[str])
     copies: tuple[Any, ...] = ()
+    told: int = 0
+    """How often it was told what to want."""
+    rested: int = 0
+    """How much of that it has come to the end of. What it tells may be ahead of what it has done."""
     struck: str = ""
     """The effect before which it was struck."""
     pid: int = 0
@@ -201,6 +220,7 @@ class Agent:
     def start(self, strike: int = 0, instead: NodeIntent | None = None, *, killed: bool = True) -> "Agent":
         """Begin. Before its `strike`-th effect it is killed, or wants something else instead, or only says so."""
         self.vms, self.volumes, self.forgotten, self.copies, self.struck = {}, {}, set(), (), ""
+        self.told, self.rested = 0, 0
         self._wire, far = Pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -209,9 +229,15 @@ class Agent:
         far.close()
         return self
 
+    @property
+    def rests(self) -> bool:
+        """Whether it has come to the end of all that it was told, or waits to try something again."""
+        return self.rested == self.told
+
     def want(self, intent: NodeIntent) -> None:
         """Tell it what there should be."""
         assert self._wire is not None
+        self.told += 1
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `hear` finds out
             self._wire.send(intent)
 
@@ -265,6 +291,8 @@ class Agent:
                 self.volumes[said.id] = said
             case "struck", name:
                 self.struck = name
+            case "rests", count:
+                self.rested = count
             case "copies", copies:
                 self.copies = copies
             case "forgotten", name:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from nacre.model.volumes import LOCAL_POOL, SnapshotIntent, VolumeAttachment, Vo
 from nacre.protocol.messages import NodeIntent
 from support import counter
 from support.intents import IMAGE, newer, vm_intent
+from support.patience import Patience
 from support.station import Agent
 from support.volumes import sound
 
@@ -88,14 +88,14 @@ class Bench:
 
     def until(self, so: Callable[[], object], what: str) -> bool:
         """Wait until something is so. False if the agent has died before."""
-        deadline = time.monotonic() + PATIENCE_S
+        patience = Patience(PATIENCE_S)
         while True:
             lives = self.agent.hear(0.01)
             if lives and so():
                 return True
             if not lives:
                 return False
-            assert time.monotonic() < deadline, self._why(what)
+            assert not patience.is_over(), self._why(what)
 
     def _why(self, what: str) -> str:
         return f"{what}\n{self.strays()}\n{self.agent.vms}\n{self.agent.volumes}\n{self.agent.tail()}"
@@ -105,8 +105,12 @@ class Bench:
         assert self.until(so, what), f"{what}: the agent has died\n{self.agent.tail()}"
 
     def settled(self) -> bool:
-        """Whether all that is told is what is wanted, and nothing is being done any more that would be told."""
-        return all(self.vm_settled(vm) for vm in self.vms) and all(self.volume_settled(one) for one in self.volumes)
+        """Whether all that is told is what is wanted, and nothing is being done any more."""
+        return (
+            self.agent.rests
+            and all(self.vm_settled(vm) for vm in self.vms)
+            and all(self.volume_settled(one) for one in self.volumes)
+        )
 
     def vm_settled(self, vm: VmId) -> bool:
         """Whether a machine is as it is wanted."""

@@ -21,6 +21,7 @@ from nacre.errors import UnavailableError
 from nacre.lib.clock import ManualClock
 from nacre.model.ids import NodeId, StreamId, make_id
 from nacre.model.migrations import DiskOffer, Offer, Outgoing
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +182,7 @@ async def test_who_has_just_connected_hears_that_the_line_is_closed(two: Two, tu
 
 async def ended(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Wait until the other end closes a connection, whichever way."""
-    async with asyncio.timeout(5):
+    async with within(5):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     writer.close()

@@ -1,6 +1,5 @@
 """The console over a real WebSocket, and the log: bytes both ways, refusals as problems."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator
 
@@ -13,6 +12,7 @@ from nacre.client.api import Nacre
 from nacre.control.api import sockets
 from nacre.protocol.messages import StreamKind
 from support.api import Api, obedient_node, tiny_image
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -36,7 +36,7 @@ def console(api: Api, token: str | None = None, path: str = "/v1/vms/web/console
 
 
 async def read(connection: ClientConnection) -> bytes:
-    async with asyncio.timeout(10):
+    async with within(10):
         data = await connection.recv()
     assert isinstance(data, bytes)
     return data
@@ -102,7 +102,7 @@ async def test_a_console_ends_with_the_token_that_opened_it(machine: Api, monkey
     async with console(machine, made["secret"]) as connection:
         await read(connection)
         await machine.make("DELETE", f"/v1/tokens/{made['token']['id']}")
-        async with asyncio.timeout(10):
+        async with within(10):
             await connection.wait_closed()
         assert connection.close_code == 1008
         assert "revoked" in (connection.close_reason or "")
@@ -112,7 +112,7 @@ async def test_a_console_is_told_when_the_program_stops(machine: Api) -> None:
     async with console(machine) as connection:
         await read(connection)
         machine.parts.requests.stopping.set()
-        async with asyncio.timeout(10):
+        async with within(10):
             await connection.wait_closed()
         assert connection.close_code == 1001
 

@@ -10,6 +10,7 @@ import pytest
 
 from nacre.control.api import events
 from support.api import Api, on_a_socket
+from support.patience import within
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,7 @@ async def follow(
 ) -> list[dict[str, Any]]:
     """Read `count` events from a stream."""
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(20), client.stream("GET", path, **kwargs) as response:
+    async with within(20), client.stream("GET", path, **kwargs) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
         async for message in messages(response):
@@ -109,7 +110,7 @@ async def test_a_quiet_stream_says_that_it_is_alive_and_ends_with_its_token(
     comments = 0
     async with (
         remote(served, made["secret"]) as client,
-        asyncio.timeout(20),
+        within(20),
         client.stream("GET", "/v1/events/stream") as response,
     ):
         async for message in messages(response):

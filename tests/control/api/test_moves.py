@@ -8,6 +8,7 @@ import pytest
 from support.api import Api, tiny_image
 from support.cloud import Cloud
 from support.moving import silence, working
+from support.patience import within
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +20,7 @@ async def running(api: Api, name: str, **fields: Any) -> Any:
 
 async def ended(api: Api, path: str, *, of: str = "") -> Any:
     """What is at `path` (or its part `of`) once it has ended."""
-    async with asyncio.timeout(30):
+    async with within(30):
         while True:
             found = await api.make("GET", path)
             part = found[of] if of else found

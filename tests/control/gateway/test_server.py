@@ -47,6 +47,7 @@ from support.linking import (
     replica,
     say,
 )
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -483,7 +484,7 @@ async def test_an_artifact_that_the_node_does_not_need_is_not_given(gate: Replic
 
 
 async def test_the_gateway_stops_while_agents_are_connected(sqlite_database: Database, tmp_path: Path) -> None:
-    async with asyncio.timeout(10), AsyncExitStack() as agents:
+    async with within(10), AsyncExitStack() as agents:
         async with replica(sqlite_database, tmp_path) as gate:
             identity, _ = await gate.enrolled(tmp_path / "identity")
             connection = await agents.enter_async_context(dial(gate, identity))
@@ -505,7 +506,7 @@ async def test_the_gateway_stops_although_the_database_hangs(
         await asyncio.sleep(60)
         return NodeIntent()
 
-    async with asyncio.timeout(10), AsyncExitStack() as agents, replica(sqlite_database, tmp_path) as gate:
+    async with within(10), AsyncExitStack() as agents, replica(sqlite_database, tmp_path) as gate:
         monkeypatch.setattr(gate.gateway._ledger, "desired", hang)
         identity, _ = await gate.enrolled(tmp_path / "identity")
         connection = await agents.enter_async_context(dial(gate, identity))

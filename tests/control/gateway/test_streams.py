@@ -18,6 +18,7 @@ from nacre.protocol import paths
 from nacre.protocol.messages import OpenStream, StreamHeader, StreamKind
 from support.database import opened
 from support.linking import Echo, Host, Replica, dialled, greeted, hear, linked, refused, replica, say
+from support.patience import within
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -205,19 +206,18 @@ async def test_viewers_see_the_end_when_their_replica_stops(
             async for _ in stream:
                 pass
 
-    async with asyncio.timeout(10):
-        async with replica(sqlite_database, tmp_path) as gate:
-            identity, files = await gate.enrolled(tmp_path / "identity")
-            async with linked(gate, identity, files, host) as link:
-                await until(lambda: link.is_up)
-                viewer = asyncio.create_task(view(gate, identity.node))
-                await until(lambda: host.tails)
-                await until(lambda: host.consoles[VM].heard.empty())
-                stopping = asyncio.create_task(_stop(gate))
-                await stopping
-                await asyncio.wait([viewer])
-                if viewer.exception() is not None:
-                    assert isinstance(viewer.exception(), UnavailableError)
+    async with within(10), replica(sqlite_database, tmp_path) as gate:
+        identity, files = await gate.enrolled(tmp_path / "identity")
+        async with linked(gate, identity, files, host) as link:
+            await until(lambda: link.is_up)
+            viewer = asyncio.create_task(view(gate, identity.node))
+            await until(lambda: host.tails)
+            await until(lambda: host.consoles[VM].heard.empty())
+            stopping = asyncio.create_task(_stop(gate))
+            await stopping
+            await asyncio.wait([viewer])
+            if viewer.exception() is not None:
+                assert isinstance(viewer.exception(), UnavailableError)
 
 
 async def _stop(gate: Replica) -> None:

@@ -13,6 +13,7 @@ from nacre.model.events import SYSTEM
 from nacre.schema.access import ProjectCreate
 from support.access import admin, caller, user
 from support.database import opened
+from support.patience import within
 
 pytestmark = pytest.mark.anyio
 
@@ -126,7 +127,6 @@ async def test_no_reader_misses_an_event_that_commits_later(database: Database, 
             await asyncio.sleep(0.001)
         return seen
 
-    async with opened(database_url, database.clock, database.wakes) as other:
-        async with asyncio.timeout(60):
-            seen, *_ = await asyncio.gather(read(), *(write((database, other)[n % 2], n) for n in range(writers)))
+    async with opened(database_url, database.clock, database.wakes) as other, within(60):
+        seen, *_ = await asyncio.gather(read(), *(write((database, other)[n % 2], n) for n in range(writers)))
     assert len(set(seen)) == writers * each

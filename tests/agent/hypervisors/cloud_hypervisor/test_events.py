@@ -12,6 +12,7 @@ from nacre.agent.hypervisors.abilities import MigrationState
 from nacre.agent.hypervisors.base import GuestState
 from nacre.agent.hypervisors.cloud_hypervisor import events
 from nacre.agent.hypervisors.cloud_hypervisor.events import Decoder, Event, Story
+from support.patience import within
 
 
 def written(source: str, name: str, **properties: str) -> bytes:
@@ -57,7 +58,7 @@ async def test_a_growing_file_is_followed_from_its_beginning(tmp_path):
             if len(found) == 4:
                 return
 
-    async with asyncio.timeout(10):
+    async with within(10):
         following = asyncio.create_task(follow())
         while len(found) < 3:
             await asyncio.sleep(0)

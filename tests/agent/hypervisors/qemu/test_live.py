@@ -35,6 +35,7 @@ from nacre.model.hardware import (
 )
 from nacre.model.units import GIB, MIB
 from nacre.model.vms import MachineType
+from support.patience import within
 from support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
@@ -220,7 +221,7 @@ async def test_memory_is_added_as_dimms(lab, shared):
         await guest.resize_memory(384 * MIB)
     await guest.resize_memory(512 * MIB)
     assert (await guest.sizes()).memory_bytes == 512 * MIB
-    async with asyncio.timeout(20):
+    async with within(20):
         while await total(shell) - before < 250 * MIB:
             await asyncio.sleep(0.2)
     shares = {memory["share"] for memory in await guest._talk.execute("query-memdev")}
