@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nacre.cli import exits
-from support.api_stub import ApiStub
+from support.api_stub import TOKEN, ApiStub
 from support.command_line import Run
 
 
@@ -114,6 +114,58 @@ def test_output_into_a_closed_pipe_is_no_traceback(stub: ApiStub, tmp_path: Path
     ran = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert ran.stdout.startswith("NAME")
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", ["vm list", "vm list -o json", "vm log web", "--help", "vm create --help", "completion bash"]
+)
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_one_line(stub: ApiStub, tmp_path: Path, words: str, where: str) -> None:
+    stub.add_vm("web")
+    ran = in_a_shell(f"{words} {where}", stub, tmp_path)
+    assert ran.returncode == exits.ERROR
+    said = "cannot write the output: No space left on device" if where == ">/dev/full" else "standard output is closed"
+    assert ran.stderr.startswith("nacre: ")
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_nothing_is_done_without_an_output_to_say_it_on(stub: ApiStub, tmp_path: Path) -> None:
+    stub.add_vm("web")
+    assert in_a_shell("vm delete web --yes >&-", stub, tmp_path).returncode == exits.ERROR
+    assert stub.vm("web") is not None
+
+
+@pytest.mark.parametrize("where", ["<&-", "2>&-", "<&- 2>&-"])
+def test_other_streams_may_be_closed(stub: ApiStub, tmp_path: Path, where: str) -> None:
+    stub.add_vm("web")
+    ran = in_a_shell(f"vm start web --wait {where}", stub, tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (exits.OK, "web: running\n", "")
+
+
+def in_a_shell(words: str, stub: ApiStub, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line with redirections."""
+    return subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m nacre.cli.main {words}"],
+        env={"NACRE_URL": stub.url, "NACRE_TOKEN": TOKEN, "HOME": str(home), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("token", ["nacre_“quoted”", "ü", "two words", "line\nfeed", "\udcff"])
+def test_what_can_be_no_token_is_refused_before_it_is_sent(
+    nacre: Run, stub: ApiStub, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("NACRE_TOKEN", token)
+    for ran in (nacre("vm", "list"), nacre("login", stub.url, "--token", token)):
+        assert ran.code == exits.USAGE
+        assert ran.err.startswith("nacre: the token has characters that no token has\nhint: was it copied with quotes")
+        assert ran.err.count("\n") == 2
+        assert token not in ran.err
+    assert stub.requests == []
 
 
 def test_help_needs_neither_an_http_client_nor_a_server() -> None:

@@ -39,13 +39,15 @@ def test_keys_go_to_the_guest_until_the_detach_key(environment: Mapping[str, str
         assert terminal.settings() == terminal.settings_before
 
 
-def test_the_terminal_is_given_back_when_we_are_ended(environment: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_terminal_is_given_back_when_we_are_ended(environment: Mapping[str, str], number: signal.Signals) -> None:
     with PtyProgram(CONSOLE, environment) as terminal:
         terminal.expect(b"greetings")
         assert terminal.settings() != terminal.settings_before
-        terminal.process.send_signal(signal.SIGTERM)
-        assert terminal.leave() != exits.OK
+        terminal.process.send_signal(number)
+        assert terminal.leave() == exits.KILLED + number
         assert terminal.settings() == terminal.settings_before
+        assert terminal.rest() == b""
 
 
 def test_a_console_that_breaks_is_connected_again_without_repeating(

@@ -44,6 +44,12 @@ class PtyProgram:
                 raise AssertionError(f"{wanted!r} was not shown; what was: {self.seen!r}")
         self.seen = self.seen.partition(wanted)[2]
 
+    def rest(self) -> bytes:
+        """Return what was shown and not yet expected."""
+        while select.select([self._ours], [], [], 0.1)[0]:
+            self.seen += os.read(self._ours, 4096)
+        return self.seen.strip()
+
     def leave(self, timeout: float = 15) -> int:
         """Return the exit status, once the program has ended."""
         return self.process.wait(timeout)

@@ -13,6 +13,8 @@ CONFLICT = 5
 TIMEOUT = 6
 UNREACHABLE = 7
 INTERRUPTED = 130
+KILLED = 128
+"""Plus the number of the signal, as shells say it."""
 
 DOCUMENTED = (
     "Exit codes: 0 ok, 1 error, 2 wrong usage or input, 3 not found, 4 denied or not logged in, "

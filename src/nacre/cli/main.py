@@ -4,12 +4,14 @@ Command files are imported only when their word is used, so that help and comple
 """
 
 import asyncio
+import errno
 import inspect
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, cast
+from pathlib import Path
+from typing import Annotated, TextIO, cast
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -57,6 +59,9 @@ _COMMANDS: tuple[tuple[str, str, Group, str], ...] = (
     ("token", "nacre.cli.token:app", ACCESS, "API tokens."),
     ("completion", "nacre.cli.completion:completion", SHELL, "Print a completion script for bash, zsh or fish."),
 )
+
+_UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+"""What writing to a standard stream can end with. What else is refused says which file it is about."""
 
 
 def build() -> App:
@@ -111,9 +116,9 @@ def build() -> App:
 
 def run(words: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Prints errors; never raises."""
-    app = build()
     try:
-        code = app.meta(words)
+        _open_what_is_closed()
+        code = build().meta(words)
         sys.stdout.flush()
     except FailuresToldError as error:
         return error.exit_code
@@ -124,8 +129,12 @@ def run(words: Sequence[str] | None = None) -> int:
         exits.complain(_said(error), hint=f"{_path(error)} --help shows what there is")
         return exits.USAGE
     except BrokenPipeError:
-        # Whoever read our output has seen enough. The interpreter must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has seen enough
+        return exits.ERROR
+    except OSError as error:
+        _drop_output()
+        what = "cannot write the output: " if error.errno in _UNWRITABLE else ""
+        exits.complain(f"{what}{exits.one_line(error.strerror or str(error))}")
         return exits.ERROR
     except (KeyboardInterrupt, EOFError):
         return exits.INTERRUPTED
@@ -135,6 +144,23 @@ def run(words: Sequence[str] | None = None) -> int:
 def main() -> None:
     """Entry point of the `nacre` program."""
     sys.exit(run())
+
+
+def _open_what_is_closed() -> None:
+    """Let nothing trip over a stream that was closed before we began. Raises OSError if there is no standard output."""
+    streams = cast("dict[str, TextIO | None]", vars(sys))
+    if streams["stdin"] is None:
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115  # open as long as we run
+    if streams["stderr"] is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # open as long as we run
+    if streams["stdout"] is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
+def _drop_output() -> None:
+    """Send what is still to be written nowhere, so that the interpreter does not try again when it ends."""
+    if cast("TextIO | None", sys.stdout) is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _worth_saying(default: object) -> str | None:

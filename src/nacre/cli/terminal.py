@@ -105,10 +105,16 @@ async def attach(session: Session, vm: str, *, watch: bool, linger_s: float) -> 
     """Stay on the console of `vm` until ^], the end of piped input, or the server closes it. Raises NacreError."""
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     project = session.project
-    async with session.client() as nacre:
-        with _stopped_by_signals(), _raw_terminal(on_terminal and not watch):
-            keys = None if watch else Keys(detachable=sys.stdin.isatty())
-            ended = await _stay(nacre, vm, project, keys, linger_s, chatty=on_terminal)
+    killed_by: list[int] = []
+    try:
+        async with session.client() as nacre:
+            with _stopped_by_signals(killed_by), _raw_terminal(on_terminal and not watch):
+                keys = None if watch else Keys(detachable=sys.stdin.isatty())
+                ended = await _stay(nacre, vm, project, keys, linger_s, chatty=on_terminal)
+    except asyncio.CancelledError:
+        if not killed_by:
+            raise
+        return exits.KILLED + killed_by[0]
     if on_terminal:
         exits.note(f"\n{ended}")
     return exits.OK
@@ -190,13 +196,18 @@ def _raw_terminal(wanted: bool) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _stopped_by_signals() -> Generator[None, None, None]:
-    """Turn signals that would kill us into a cancellation, so that the terminal is given back."""
+def _stopped_by_signals(killed_by: list[int]) -> Generator[None, None, None]:
+    """Turn signals that would kill us into a cancellation, so that the terminal is given back; note which it was."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     numbers = (signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int) -> None:
+        killed_by.append(number)
+        task.cancel()
+
     for number in numbers:
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, stop, number)
     try:
         yield
     finally:

@@ -54,12 +54,24 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def check_token(token: str) -> str:
+    """Return `token` if it can be sent in a header. Raises InvalidInputError, which does not repeat it."""
+    if not all("!" <= char <= "~" for char in token):
+        raise InvalidInputError(
+            "invalid_token",
+            "the token has characters that no token has",
+            hint="was it copied with quotes or spaces around it? take what stands between them",
+            field="token",
+        )
+    return token
+
+
 class Transport:
     """Requests to one control plane as one user. Close it, or use it as a context manager."""
 
     def __init__(self, url: str, token: str | None, *, ca: Path | None = None, attempts: int = ATTEMPTS) -> None:
         self.url = check_url(url)
-        self.token = token
+        self.token = check_token(token) if token else token
         self.tls = ssl.create_default_context(cafile=str(ca) if ca else None) if url.startswith("https") else None
         self.through_proxy = not is_loopback(url)
         self._attempts = attempts
