@@ -51,7 +51,7 @@ def test_contexts_are_used_shown_and_forgotten(run: Run, stub: ApiStub) -> None:
     assert TOKEN not in shown
     run("vm", "list")
     assert stub.requests[-1][2]["project"] == "shop"
-    assert run("context", "delete", "one").code == 0
+    assert run("context", "delete", "one", "--yes").code == 0
     assert run("context", "show", "one").code == exits.NOT_FOUND
     assert run("vm", "list").code == exits.DENIED  # no current context any more
     assert run("vm", "list", "--context", "two").code == 0

@@ -75,7 +75,7 @@ async def test_a_node_is_drained_and_put_back_to_work(nacre: Nacre, agents: list
     copies = (await nacre("node", "copies", node)).out
     assert "retiring" in copies
     assert "drain" in copies
-    assert (await nacre("node", "discard", node, "nobody")).code == exits.NOT_FOUND
+    assert (await nacre("node", "discard", node, "nobody", "--yes")).code == exits.NOT_FOUND
     discarded = await nacre("node", "discard", node, "--yes")
     assert "is to be deleted" in discarded.out
     assert (await nacre("node", "maintenance", node, "--wait")).out.startswith(f"{node}: drain is done")
@@ -153,7 +153,7 @@ async def test_a_dead_node_is_evacuated_and_removed(nacre: Nacre, api: Api) -> N
     assert "only a person can know" in (await nacre("node", "evacuate", node)).out
     assert "offline (cordoned)" in (await nacre("node", "list")).out
     assert (await nacre("node", "evacuate", node, "--confirm-dead", "--yes")).out == f"{node}: 1 machines taken off\n"
-    assert (await nacre("node", "delete", node)).code == exits.CONFLICT
+    assert (await nacre("node", "delete", node, "--yes")).code == exits.CONFLICT
     assert (await nacre("node", "delete", node, "--force", "--confirm-dead", "-y")).out == f"{node}: forgotten\n"
 
 

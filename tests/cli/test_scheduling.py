@@ -149,7 +149,7 @@ async def test_rebalance_proposes_and_moves(nacre: Nacre, api: Api) -> None:
     proposed = await nacre("rebalance", "--dry-run", "--min-gain", "0.01")
     assert "proposed" in proposed.out
     assert "spread of load: " in proposed.out
-    done = await nacre("rebalance", "--min-gain", "0.01", "--max-moves", "1")
+    done = await nacre("rebalance", "--min-gain", "0.01", "--max-moves", "1", "--yes")
     assert "mov-" in done.out
     assert "nothing to gain" in (await nacre("rebalance", "--dry-run", "--min-gain", "1")).out
 

@@ -103,15 +103,25 @@ def test_a_wait_that_expires_has_its_own_code(nacre: Run, stub: ApiStub) -> None
 def test_a_verb_takes_several_machines(nacre: Run, stub: ApiStub, verb: str) -> None:
     stub.add_vm("a")
     stub.add_vm("b")
-    ran = nacre("vm", verb, "a", "b", "--wait")
+    ran = nacre("vm", verb, "a", "b", "--wait", *(["--yes"] if verb == "delete" else []))
     assert ran.code == 0
     assert [line.split(":")[0] for line in ran.out.splitlines()] == ["a", "b"]
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    ran = nacre("vm", "delete", "web")
+    assert (ran.code, ran.out) == (exits.USAGE, "")
+    assert ran.err == (
+        "nacre: nobody is here to be asked: delete web with disks, for good?\nhint: say --yes if that is meant\n"
+    )
+    assert stub.requests == []
 
 
 def test_a_failure_among_several_does_not_keep_the_others(nacre: Run, stub: ApiStub) -> None:
     stub.add_vm("a")
     stub.add_vm("c")
-    ran = nacre("vm", "delete", "a", "nobody", "c", "--wait")
+    ran = nacre("vm", "delete", "a", "nobody", "c", "--yes", "--wait")
     assert ran.code == exits.NOT_FOUND
     assert ran.err.startswith("nacre: nobody: there is no such machine\nhint: ")
     assert ran.out.splitlines() == ["a: deleted", "c: deleted"]

@@ -162,7 +162,7 @@ def test_the_command_line_says_what_a_machine_waits_for(cloud: Platform) -> None
     ran = nacre(cloud, "vm", "create", "huge", "--image", "tiny", "--memory", "2TiB", "--wait", "--timeout", "3s")
     assert ran.returncode == 6
     assert "waits: the only node cannot take it: needs 2TiB of memory" in ran.stderr
-    assert nacre(cloud, "vm", "delete", "huge", "--wait").returncode == 0
+    assert nacre(cloud, "vm", "delete", "huge", "--yes", "--wait").returncode == 0
 
 
 def test_the_labels_of_a_node_are_changed_from_the_command_line(cloud: Platform) -> None:

@@ -23,7 +23,9 @@ from nacre.errors import NacreError
 HELP = "A self-hosted private cloud: virtual machines on one elastic pool."
 EPILOGUE = (
     "NACRE_URL, NACRE_TOKEN and NACRE_PROJECT override the context; NACRE_CONTEXT chooses one; "
-    "NACRE_CONFIG is the file that keeps them.\n\n" + exits.DOCUMENTED
+    "NACRE_CONFIG is the file that keeps them.\n\n"
+    "What destroys something asks first. In scripts, where there is no terminal to ask on, it does nothing "
+    "without --yes, and ends with 2.\n\n" + exits.DOCUMENTED
 )
 
 THIS_MACHINE = Group("This machine", sort_key=1)

@@ -37,7 +37,9 @@ Limit = Annotated[int | None, Parameter(name="--limit", help="At most so many.")
 AllProjects = Annotated[
     bool, Parameter(name=["--all-projects", "-A"], negative=(), help="Of every project that you may see.")
 ]
-Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask.")]
+Yes = Annotated[
+    bool, Parameter(name=["--yes", "-y"], negative=(), help="Do not ask; needed where there is no terminal to ask on.")
+]
 
 
 @Parameter(name="*")

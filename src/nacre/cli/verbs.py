@@ -55,9 +55,13 @@ def finish(first: NacreError | None) -> None:
 
 
 def confirm(session: Session, question: str, *, yes: bool) -> None:
-    """Return if the user agrees, or if nobody can be asked: a script means what it says. Raises InvalidInputError."""
-    if yes or not session.interactive:
+    """Return if the user agrees. Where nobody can be asked only `--yes` agrees. Raises InvalidInputError."""
+    if yes:
         return
+    if not session.interactive:
+        raise InvalidInputError(
+            "not_confirmed", f"nobody is here to be asked: {question}", hint="say --yes if that is meant"
+        )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if input().strip().lower() not in {"y", "yes"}:
         raise InvalidInputError("not_confirmed", "nothing was changed", hint="answer y, or say --yes")
