@@ -42,6 +42,7 @@ def test_what_is_no_address_is_refused(run: Run, url: str) -> None:
 
 
 def test_contexts_are_used_shown_and_forgotten(run: Run, stub: ApiStub) -> None:
+    stub.projects.append("shop")
     run("login", stub.url, "--token", TOKEN, "--name", "one")
     run("login", stub.url, "--token", TOKEN, "--name", "two")
     assert run("context", "use", "one", "--project", "shop").code == 0
@@ -67,3 +68,54 @@ def test_a_stored_token_is_shown_to_no_other_address(run: Run, stub: ApiStub, mo
 
 def test_whoami_says_who_and_what(nacre: Run) -> None:
     assert "admin" in nacre("whoami").out
+
+
+def test_who_can_use_one_project_gets_it_for_the_context(run: Run, stub: ApiStub) -> None:
+    stub.projects = ["shop"]
+    ran = run("login", stub.url, "--token", TOKEN)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == f"logged in to {stub.url} as admin (context local, project shop)\n"
+    run("vm", "list")
+    assert stub.requests[-1][2]["project"] == "shop"
+
+
+@pytest.mark.parametrize("projects", [["default"], ["blog", "default"], []])
+def test_who_can_use_the_default_project_is_asked_nothing(run: Run, stub: ApiStub, projects: list[str]) -> None:
+    stub.projects = projects
+    ran = run("login", stub.url, "--token", TOKEN)
+    assert (ran.code, ran.out, ran.err) == (0, f"logged in to {stub.url} as admin (context local)\n", "")
+
+
+def test_who_can_use_several_projects_is_told_how_to_choose(run: Run, stub: ApiStub, alone: Path) -> None:
+    stub.projects = ["shop", "blog"]
+    ran = run("login", stub.url, "--token", TOKEN)
+    assert ran.code == 0
+    assert "blog, shop" in ran.err
+    assert "nacre context use local --project blog" in ran.err
+    assert profile.load(alone).contexts["local"].project == ""
+    assert run("login", stub.url, "--token", TOKEN, "--project", "shop").err == ""
+    assert profile.load(alone).contexts["local"].project == "shop"
+
+
+def test_a_context_gets_no_project_that_is_not_there(run: Run, stub: ApiStub, alone: Path) -> None:
+    run("login", stub.url, "--token", TOKEN)
+    ran = run("context", "use", "local", "--project", "nope")
+    assert ran.code == exits.NOT_FOUND
+    assert "there is no project nope" in ran.err
+    assert profile.load(alone).contexts["local"].project == ""
+
+
+def test_a_project_is_taken_on_trust_while_nobody_can_be_asked(run: Run, alone: Path) -> None:
+    profile.save(alone, profile.Profile().put("away", profile.Context(url="http://127.0.0.1:1", token=TOKEN)))
+    ran = run("context", "use", "away", "--project", "shop")
+    assert (ran.code, ran.out) == (0, "using away (http://127.0.0.1:1, project shop)\n")
+    assert "could not be checked" in ran.err
+
+
+def test_a_default_project_that_is_not_there_leads_to_one_that_is(nacre: Run, stub: ApiStub) -> None:
+    stub.answers = [stub.problem(404, "project_not_found", "there is no project default", "list yours")]
+    ran = nacre("vm", "list")
+    assert ran.code == exits.NOT_FOUND
+    assert (
+        "hint: list yours; say --project NAME, or once and for all: nacre context use CONTEXT --project NAME" in ran.err
+    )

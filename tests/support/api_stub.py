@@ -22,7 +22,7 @@ from nacre.model.ids import CheckpointId, ImageId, OperationId, ProjectId, Token
 from nacre.model.images import Artifact, Capture, Format, ImageDefaults, ImageState, Progress, Role, Visibility
 from nacre.model.operations import OperationState
 from nacre.model.vms import Desired, Phase, VmSpec
-from nacre.schema.access import ClaimBody, MeOut, TokenCreated, TokenOut, UserOut
+from nacre.schema.access import ClaimBody, MeOut, ProjectOut, TokenCreated, TokenOut, UserOut
 from nacre.schema.common import Accepted, OperationOut, Page, Problem, ProjectRef
 from nacre.schema.images import ImageCreate, ImageOut, UploadOut
 from nacre.schema.vms import ImageRef, VmCreate, VmOut, VmUpdate
@@ -86,6 +86,8 @@ class ApiStub:
     """The state of the server, for tests to look at and to change."""
 
     url: str = ""
+    projects: list[str] = field(default_factory=lambda: ["default"])
+    """Projects that the caller can see."""
     vms: dict[str, VmOut] = field(default_factory=dict)
     images: dict[str, ImageOut] = field(default_factory=dict)
     created_images: list[ImageCreate] = field(default_factory=list)
@@ -182,6 +184,8 @@ class _Server:
         app = web.Application(middlewares=[self.boundary], client_max_size=1 << 30)
         app.router.add_post("/v1/claim", self.claim)
         app.router.add_get("/v1/me", self.me)
+        app.router.add_get("/v1/projects", self.list_projects)
+        app.router.add_get("/v1/projects/{ref}", self.show_project)
         app.router.add_get("/v1/vms", self.list_vms)
         app.router.add_post("/v1/vms", self.create_vm)
         app.router.add_get("/v1/vms/{ref}", self.show_vm)
@@ -257,6 +261,19 @@ class _Server:
     async def me(self, _: web.Request) -> web.Response:
         user = UserOut(id=UserId("usr-" + "0" * 26), name="admin", display_name="", created_at=NOW, etag="e")
         return self.yes(MeOut(user=user, token=self.token(), grants=[]))
+
+    @staticmethod
+    def project(name: str) -> ProjectOut:
+        return ProjectOut(id=PROJECT.id, name=name, description="", labels={}, created_at=NOW, updated_at=NOW, etag="e")
+
+    async def list_projects(self, _: web.Request) -> web.Response:
+        return self.yes(Page[ProjectOut](items=[self.project(name) for name in self.stub.projects]))
+
+    async def show_project(self, request: web.Request) -> web.Response:
+        name = request.match_info["ref"]
+        if name not in self.stub.projects:
+            return self.no(404, "project_not_found", f"there is no project {name}")
+        return self.yes(self.project(name))
 
     async def list_vms(self, request: web.Request) -> web.Response:
         found = [vm for vm in self.stub.vms.values() if request.query.get("phase") in {None, vm.phase}]

@@ -1,14 +1,20 @@
 """`nacre context …`: the control planes that one has logged in to."""
 
-from cyclopts import App
+from pathlib import Path
 
-from nacre.cli import output, profile
+from cyclopts import App
+from msgspec.structs import replace
+
+from nacre.cli import arguments, output, profile
+from nacre.cli.exits import PROJECT_NOT_FOUND, note, one_line
 from nacre.cli.options import ContextName, Yes
 from nacre.cli.output import Column
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm
-from nacre.errors import NotFoundError
+from nacre.errors import NacreError, NotFoundError
 from nacre.schema.common import Out
+
+ALL_PROJECTS = "*"
 
 app = App(name="context", help="Control planes that you have logged in to.")
 
@@ -40,17 +46,16 @@ def list_(*, session: Here) -> None:
 
 
 @app.command
-def use(name: ContextName, /, *, session: Here) -> None:
+async def use(name: ContextName, /, *, session: Here) -> None:
     """Make a context the current one. With --project, names belong to that project from now on."""
     known = profile.load(session.profile_path).use(name)
     if session.project_option is not None:
-        chosen = known.contexts[name]
-        known = known.put(
-            name,
-            profile.Context(url=chosen.url, token=chosen.token, ca=chosen.ca, project=session.project_option),
-        )
+        chosen = replace(known.contexts[name], project=session.project_option)
+        if chosen.project not in {"", ALL_PROJECTS}:
+            await _check_project(chosen)
+        known = known.put(name, chosen)
     profile.save(session.profile_path, known)
-    output.outcome(session, [_shown(known, name)], lambda context: f"using {context.name} ({context.url})")
+    output.outcome(session, [_shown(known, name)], _using)
 
 
 @app.command
@@ -81,6 +86,25 @@ def facts(context: ContextShown) -> list[tuple[str, str]]:
         ("authority", context.ca),
         ("current", "yes" if context.current else "no"),
     ]
+
+
+async def _check_project(context: profile.Context) -> None:
+    """Raise NotFoundError if its control plane can be asked and knows of no such project."""
+    from nacre.client.api import Nacre
+
+    ref = arguments.ref(context.project, "project")
+    try:
+        ca = Path(context.ca) if context.ca else None
+        async with Nacre(context.url, context.token or None, ca=ca, attempts=1) as nacre:
+            await nacre.projects.show(ref)
+    except NacreError as error:
+        if error.code == PROJECT_NOT_FOUND:
+            raise
+        note(f"whether there is a project {ref} could not be checked: {one_line(error.message)}")
+
+
+def _using(context: ContextShown) -> str:
+    return f"using {context.name} ({context.url}{f', project {context.project}' if context.project else ''})"
 
 
 def _shown(known: profile.Profile, name: str) -> ContextShown:

@@ -16,6 +16,8 @@ INTERRUPTED = 130
 KILLED = 128
 """Plus the number of the signal, as shells say it."""
 
+PROJECT_NOT_FOUND = "project_not_found"
+
 DOCUMENTED = (
     "Exit codes: 0 ok, 1 error, 2 wrong usage or input, 3 not found, 4 denied or not logged in, "
     "5 conflict or precondition, 6 timeout, 7 unreachable."
@@ -41,7 +43,14 @@ def code_of(error: NacreError) -> int:
 def report(error: NacreError, *, about: str = "") -> None:
     """Say on stderr what is wrong and what to do about it."""
     lead = f"{about}: " if about else ""
-    complain(f"{lead}{one_line(error.message)}", hint=one_line(error.hint))
+    complain(f"{lead}{one_line(error.message)}", hint=one_line(_hint(error)))
+
+
+def _hint(error: NacreError) -> str:
+    """What to do about an error; more than the server knows where it is about what nobody has typed."""
+    if error.code == PROJECT_NOT_FOUND and error.message.endswith(" default"):
+        return f"{error.hint}; say --project NAME, or once and for all: nacre context use CONTEXT --project NAME"
+    return error.hint
 
 
 def complain(message: str, *, hint: str = "") -> None:

@@ -2,21 +2,26 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from nacre.cli import arguments, output, profile
-from nacre.cli.exits import note
+from nacre.cli.exits import note, one_line
 from nacre.cli.output import moment
-from nacre.cli.session import Here, Session
-from nacre.errors import InvalidInputError
+from nacre.cli.session import DEFAULT_PROJECT, Here, Session
+from nacre.errors import InvalidInputError, NacreError
 from nacre.model.access import PLATFORM
 from nacre.schema.access import ClaimBody, MeOut
 
+if TYPE_CHECKING:
+    from nacre.client.api import Nacre
+
 LOCAL_CONTEXT = "local"
 FROM_STDIN = "-"
+SHOWN_PROJECTS = 10
 
 
 async def login(
@@ -57,8 +62,11 @@ async def login(
         profile.save(session.profile_path, known.put(context_name, made))
     async with Nacre(url, secret, ca=ca) as nacre:
         me = await nacre.access.me()
+        if session.project_option is None:
+            made = replace(made, project=_usual_project(context_name, await _projects(nacre, me)))
     profile.save(session.profile_path, known.put(context_name, made))
-    output.outcome(session, [me], lambda found: f"logged in to {url} as {found.user.name} (context {context_name})")
+    where = f"context {context_name}" + (f", project {made.project}" if made.project else "")
+    output.outcome(session, [me], lambda found: f"logged in to {url} as {found.user.name} ({where})")
 
 
 async def whoami(*, session: Here) -> None:
@@ -87,6 +95,28 @@ def context_name_of(url: str) -> str:
 
     host = urlsplit(url).hostname or ""
     return LOCAL_CONTEXT if is_loopback(url) else "".join(c if c.isalnum() else "-" for c in host)[:63].strip("-")
+
+
+async def _projects(nacre: "Nacre", me: MeOut) -> list[str]:
+    """Names of the projects that the caller can use; none if they cannot be known."""
+    if me.token.project is not None:
+        return [me.token.project.name]
+    try:
+        return sorted(project.name for project in await nacre.projects.all())
+    except NacreError:  # a token that is not for listing them; the login is good all the same
+        return []
+
+
+def _usual_project(context_name: str, projects: list[str]) -> str:
+    """The project that names belong to if nothing else is said; empty for the default. Says so where it is open."""
+    if not projects or DEFAULT_PROJECT in projects:
+        return ""
+    if len(projects) > 1:
+        shown = ", ".join(projects[:SHOWN_PROJECTS]) + (", …" if len(projects) > SHOWN_PROJECTS else "")
+        note(f"you have access to the projects {one_line(shown)}; choose one:")
+        note(f"  nacre context use {context_name} --project {one_line(projects[0])}")
+        return ""
+    return projects[0]
 
 
 def _given(claim: str | None, claim_file: Path | None) -> str | None:
