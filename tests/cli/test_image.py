@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from nacre.cli import exits
+from nacre.model.operations import OperationState
 from support.api_stub import ApiStub
 from support.command_line import Run
 
@@ -88,3 +89,10 @@ def test_an_image_is_made_of_a_checkpoint(nacre: Run, stub: ApiStub) -> None:
 def test_a_checkpoint_that_is_not_there_is_told_and_one_must_be_named(nacre: Run) -> None:
     assert nacre("image", "create", "golden", "--from-checkpoint", "nobody/early").code == exits.NOT_FOUND
     assert nacre("image", "create", "golden").code == exits.USAGE
+
+
+def test_an_import_stays_until_the_image_is_ready_unless_it_is_told_not_to(nacre: Run, stub: ApiStub) -> None:
+    stub.ends_as = {"state": OperationState.RUNNING}
+    url = "http://127.0.0.1:1/disk.raw"
+    assert nacre("image", "import", "one", url, "--timeout", "200ms").code == exits.TIMEOUT
+    assert nacre("image", "import", "two", url, "--no-wait").code == exits.OK

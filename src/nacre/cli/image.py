@@ -4,12 +4,25 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from nacre.cli import arguments, output
+from nacre.cli import arguments, output, progress
 from nacre.cli.image_import import Source, bring_in, plan_import
-from nacre.cli.options import NO_WAIT, AllProjects, Filters, ImageName, Labels, Limit, Sort, Waiting, Yes
+from nacre.cli.options import (
+    NO_WAIT,
+    UNTIL_DONE,
+    AllProjects,
+    Filters,
+    ImageName,
+    Labels,
+    Limit,
+    LongWaiting,
+    Sort,
+    Waiting,
+    Yes,
+)
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
+from nacre.cli.waiting import until_done
 from nacre.model.images import ImageDefaults, Visibility
 from nacre.model.units import format_size
 from nacre.schema.common import Accepted
@@ -44,7 +57,7 @@ async def import_(
     disk: Disk = None,
     public: Public = False,
     label: Labels = (),
-    waiting: Waiting = Waiting(wait=True, timeout="1h"),  # noqa: B008  # frozen
+    waiting: LongWaiting = UNTIL_DONE,
     session: Here,
 ) -> None:
     """Bring in an image from files, URLs or paths. An upload that broke off goes on when it is repeated."""
@@ -78,7 +91,7 @@ async def create(
     disk: Disk = None,
     public: Public = False,
     label: Labels = (),
-    waiting: Waiting = Waiting(wait=True, timeout="1h"),  # noqa: B008  # frozen
+    waiting: LongWaiting = UNTIL_DONE,
     session: Here,
 ) -> None:
     """Make an image of a machine's root disk as a checkpoint keeps it. Machines from it are others, not the same."""
@@ -157,14 +170,15 @@ async def delete(*names: ImageName, yes: Yes = False, waiting: Waiting = NO_WAIT
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     confirm(session, f"delete {', '.join(wanted)}, for good?", yes=yes)
     async with session.client() as nacre:
+        with progress.spinner(f"delete {', '.join(wanted)}") as say:
 
-        async def one(ref: str) -> Accepted[ImageOut]:
-            accepted = await nacre.images.delete(ref, project=session.project)
-            if waiting.wait:
-                await nacre.operations.wait(accepted.operation, timeout_s=timeout_s)
-            return accepted
+            async def one(ref: str) -> Accepted[ImageOut]:
+                accepted = await nacre.images.delete(ref, project=session.project)
+                if waiting.wait:
+                    await until_done(nacre, accepted.operation, timeout_s, say)
+                return accepted
 
-        done, failure = await on_each(wanted, one)
+            done, failure = await on_each(wanted, one)
     if done:
         word = "deleted" if waiting.wait else "being deleted"
         output.outcome(session, done, lambda accepted: f"{accepted.resource.name}: {word}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nacre.cli import progress
 from nacre.cli.exits import note
 from nacre.cli.session import Session
+from nacre.cli.waiting import until_done
 from nacre.errors import ConflictError, InvalidInputError, NotFoundError
 from nacre.model.images import ImageState, Role, check_roles
 from nacre.schema.common import OperationOut
@@ -75,9 +76,7 @@ async def bring_in(session: Session, body: ImageCreate, parts: list[Part], timeo
             raise
         if wait and operation is not None:
             with progress.spinner(f"{image.name}: checking") as say:
-                await nacre.operations.wait(
-                    operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
-                )
+                await until_done(nacre, operation, timeout_s, say)
         return await nacre.images.show(image.id)
 
 

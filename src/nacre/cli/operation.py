@@ -9,6 +9,7 @@ from nacre.cli.options import Filters, Limit, OperationName
 from nacre.cli.output import Column, age, moment
 from nacre.cli.session import Here
 from nacre.cli.verbs import finish, on_each
+from nacre.cli.waiting import until_done
 from nacre.schema.common import OperationOut
 
 app = App(name="operation", help="Changes that are under way.")
@@ -65,9 +66,7 @@ async def wait(
 
             async def one(ref: str) -> OperationOut:
                 operation = await nacre.operations.show(ref)
-                return await nacre.operations.wait(
-                    operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
-                )
+                return await until_done(nacre, operation, timeout_s, say)
 
             done, failure = await on_each(wanted, one)
     if done:

@@ -53,4 +53,17 @@ class Waiting:
     timeout: Annotated[str, Parameter(name="--timeout", help="With --wait: how long, such as 30s or 10m.")] = "5m"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LongWaiting(Waiting):
+    """How long a command stays that brings much in: it does so unless it is told not to."""
+
+    wait: Annotated[
+        bool,
+        Parameter(name=["--wait", "-w"], negative="--no-wait", help="Return when it is done, or when it is accepted."),
+    ] = True
+    timeout: Annotated[str, Parameter(name="--timeout", help="How long to wait, such as 30s or 10m.")] = "1h"
+
+
 NO_WAIT = Waiting()
+UNTIL_DONE = LongWaiting()

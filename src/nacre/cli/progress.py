@@ -1,15 +1,19 @@
 """Progress of long work on stderr: bars and a spinning line on a terminal, silence elsewhere."""
 
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from nacre.cli.exits import note
+from nacre.cli.exits import note, one_line
 from nacre.schema.common import OperationOut
 
 Advance = Callable[[int], None]
 """Told how many bytes are done."""
 Say = Callable[[str], None]
+
+_PASSING = re.compile(r" \d+%|; tried again at .*")
+"""What changes in a reason that stays the same."""
 
 
 def _nothing(_: object) -> None:
@@ -56,15 +60,18 @@ def _told_once() -> Say:
     told: set[str] = set()
 
     def say(text: str) -> None:
-        if ": waits: " in text and text not in told:
-            told.add(text)
+        reason = _PASSING.sub("", text)
+        if ": waits: " in text and reason not in told:
+            told.add(reason)
             note(text)
 
     return say
 
 
-def of_operation(operation: OperationOut) -> str:
-    """Return an operation in a few words."""
+def of_operation(operation: OperationOut, why: str = "") -> str:
+    """Return an operation in a few words, and what keeps it if that is known."""
     share = f" {operation.progress:.0%}" if operation.progress is not None else ""
-    detail = f": {operation.message}" if operation.message else ""
-    return f"{operation.type} {operation.object_name}{share}{detail}"
+    message = operation.message
+    if why and not message.startswith("waits: "):
+        message = f"waits: {message if why in message else why}"
+    return one_line(f"{operation.type} {operation.object_name}{share}{f': {message}' if message else ''}")

@@ -11,7 +11,8 @@ from nacre.cli import arguments, output, progress, vm_views
 from nacre.cli.options import Waiting
 from nacre.cli.session import Session
 from nacre.cli.verbs import finish, on_each
-from nacre.errors import NacreError, NotFoundError, TimeoutExpiredError
+from nacre.cli.waiting import until_done
+from nacre.errors import NacreError, NotFoundError
 from nacre.schema.common import Accepted, AcceptedBatch
 from nacre.schema.vms import VmOut
 
@@ -71,26 +72,10 @@ async def settle(
     if not wait:
         return accepted
     vm = accepted.resource
-    try:
-        operation = await nacre.operations.wait(
-            accepted.operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
-        )
-    except TimeoutExpiredError as error:
-        raise await _why_late(nacre, vm, error) from error
+    operation = await until_done(nacre, accepted.operation, timeout_s, say)
     with contextlib.suppress(NotFoundError):  # deleted: what was accepted is the last that is known of it
         vm = await nacre.vms.show(vm.id)
     return msgspec.structs.replace(accepted, resource=vm, operation=operation)
-
-
-async def _why_late(nacre: "Nacre", vm: VmOut, late: TimeoutExpiredError) -> TimeoutExpiredError:
-    """The time-out, with what keeps the machine if that is known."""
-    try:
-        failure = (await nacre.vms.show(vm.id)).conditions.degraded
-    except NotFoundError:
-        failure = None
-    if failure is None:
-        return late
-    return TimeoutExpiredError(late.code, f"{late.message}: {failure.message}", hint=failure.hint or late.hint)
 
 
 def _ask(vms: "Vms", verb: Verb, ref: str, project: str) -> Awaitable[Accepted[VmOut]]:

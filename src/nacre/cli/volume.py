@@ -25,6 +25,7 @@ from nacre.cli.options import (
 from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here, Session
 from nacre.cli.verbs import confirm, finish, on_each
+from nacre.cli.waiting import until_done
 from nacre.errors import NotFoundError
 from nacre.model.units import format_size
 from nacre.model.volumes import DiskFormat
@@ -375,9 +376,7 @@ async def _settle(
 ) -> Accepted[VolumeOut]:
     if not wait:
         return accepted
-    operation = await nacre.operations.wait(
-        accepted.operation, timeout_s=timeout_s, seen=lambda seen: say(progress.of_operation(seen))
-    )
+    operation = await until_done(nacre, accepted.operation, timeout_s, say)
     try:
         volume = await nacre.volumes.show(accepted.resource.id)
     except NotFoundError:  # deleted: what was accepted is the last that is known of it
