@@ -5,8 +5,13 @@ import yaml
 
 from nacre.cli import exits
 from nacre.model.convergence import Conditions, Failure, FailureClass
+from nacre.model.guests import GuestAddress, GuestInfo
+from nacre.model.hardware import DiskOptions
+from nacre.model.ids import ImageId, VolumeId
 from nacre.model.operations import OperationState
-from nacre.model.vms import Phase
+from nacre.model.vms import NicSpec, Phase, VmSpec
+from nacre.schema.common import VmRef
+from nacre.schema.volumes import AttachmentOut, VolumeRef
 from support.api_stub import NOW, ApiStub
 from support.command_line import Run
 
@@ -54,6 +59,39 @@ def test_a_machine_shows_why_it_is_not_what_it_should_be(nacre: Run, stub: ApiSt
     assert "no space is left (disk_full, transient)" in shown
     assert "free some" in shown
     assert "disk_full" in nacre("vm", "list").out
+
+
+def test_a_machine_shows_its_volumes_and_nics(nacre: Run, stub: ApiStub) -> None:
+    nics = (NicSpec(mac="52:54:00:00:00:01"), NicSpec())
+    addresses = (
+        GuestAddress(address="10.0.2.15", prefix=24, interface="eth0", mac="52:54:00:00:00:01", nic="nic0"),
+        GuestAddress(address="fd00::2", prefix=64, interface="eth1", mac="52:54:00:00:00:02", nic="nic1"),
+    )
+    spec = VmSpec(image=ImageId("img-" + "0" * 26), nics=nics)
+    vm = stub.add_vm("web", spec=spec, guest=GuestInfo(addresses=addresses, seen_at=NOW))
+    stub.attachments = [
+        AttachmentOut(
+            volume=VolumeRef(id=VolumeId("vol-" + "0" * 26), name="data"),
+            vm=VmRef(id=vm.id, name="web"),
+            serial="abc",
+            options=DiskOptions(),
+            read_only=True,
+            delete_with_vm=False,
+            open=True,
+            leaving=False,
+        )
+    ]
+    shown = [line.split() for line in nacre("vm", "show", "web").out.splitlines()]
+    assert ["volumes", "data", "(serial", "abc),", "read-only"] in shown
+    assert ["nics", "nic0:", "user,", "mac", "52:54:00:00:00:01,", "10.0.2.15/24"] in shown
+    assert ["nic1:", "user,", "mac", "52:54:00:00:00:02,", "fd00::2/64"] in shown
+
+
+@pytest.mark.parametrize("words", [("vm", "list"), ("image", "list"), ("operation", "list")])
+def test_an_empty_list_says_whether_a_filter_made_it_so(nacre: Run, words: tuple[str, str]) -> None:
+    assert "filter" not in nacre(*words).err
+    ran = nacre(*words, "--filter", "phase=lost")
+    assert (ran.code, ran.out, ran.err) == (0, "", "nothing here matches the filter\n")
 
 
 def test_filters_and_labels_reach_the_server(nacre: Run, stub: ApiStub) -> None:

@@ -26,6 +26,7 @@ from nacre.schema.access import ClaimBody, MeOut, ProjectOut, TokenCreated, Toke
 from nacre.schema.common import Accepted, OperationOut, Page, Problem, ProjectRef
 from nacre.schema.images import ImageCreate, ImageOut, UploadOut
 from nacre.schema.vms import ImageRef, VmCreate, VmOut, VmUpdate
+from nacre.schema.volumes import AttachmentOut
 
 TOKEN = "nacre_secret"
 CLAIM = "nacre-claim-once"
@@ -89,6 +90,8 @@ class ApiStub:
     projects: list[str] = field(default_factory=lambda: ["default"])
     """Projects that the caller can see."""
     vms: dict[str, VmOut] = field(default_factory=dict)
+    attachments: list[AttachmentOut] = field(default_factory=list[AttachmentOut])
+    """Volumes of every machine."""
     images: dict[str, ImageOut] = field(default_factory=dict)
     created_images: list[ImageCreate] = field(default_factory=list)
     uploads: dict[tuple[str, str], Upload] = field(default_factory=dict)
@@ -192,6 +195,7 @@ class _Server:
         app.router.add_patch("/v1/vms/{ref}", self.update_vm)
         app.router.add_delete("/v1/vms/{ref}", self.delete_vm)
         app.router.add_get("/v1/vms/{ref}/log", self.log)
+        app.router.add_get("/v1/vms/{ref}/volumes", self.list_volumes)
         app.router.add_get("/v1/vms/{ref}/console", self.console)
         app.router.add_post("/v1/vms/{ref}/{verb}", self.verb)
         app.router.add_get("/v1/images", self.list_images)
@@ -325,6 +329,9 @@ class _Server:
 
     async def log(self, request: web.Request) -> web.Response:
         return web.Response(body=b"booted\r\nlogin: "[-int(request.query.get("tail_bytes", "100")) :])
+
+    async def list_volumes(self, _: web.Request) -> web.Response:
+        return self.yes(Page[AttachmentOut](items=self.stub.attachments))
 
     async def console(self, request: web.Request) -> web.StreamResponse:
         if self.stub.vm(request.match_info["ref"]) is None:

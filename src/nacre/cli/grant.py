@@ -55,7 +55,7 @@ async def list_(*, filter_: Filters = (), session: Here) -> None:
     query = Query(filters=arguments.filters(filter_))
     async with session.client() as nacre:
         found = await nacre.grants.all(query)
-    output.items(session, found, COLUMNS, empty="no roles that you may see")
+    output.items(session, found, COLUMNS, empty="no roles that you may see", narrowed=query.narrowed)
 
 
 @app.command

@@ -149,7 +149,9 @@ async def list_(
     )
     async with session.client() as nacre:
         found = await nacre.images.all(query)
-    output.items(session, found, COLUMNS, empty="no images here: nacre image build tiny makes one")
+    output.items(
+        session, found, COLUMNS, empty="no images here: nacre image build tiny makes one", narrowed=query.narrowed
+    )
 
 
 @app.command

@@ -91,7 +91,13 @@ async def list_(
     )
     async with session.client() as nacre:
         found = await nacre.instance_types.all(query)
-    output.items(session, found, COLUMNS, empty="no instance types here: nacre instance-type create makes one")
+    output.items(
+        session,
+        found,
+        COLUMNS,
+        empty="no instance types here: nacre instance-type create makes one",
+        narrowed=query.narrowed,
+    )
 
 
 @app.command

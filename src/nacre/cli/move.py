@@ -60,7 +60,7 @@ async def list_(*, filter_: Filters = (), sort: Sort = None, limit: Limit = 50, 
     )
     async with session.client() as nacre:
         found = await nacre.moves.all(query)
-    output.items(session, found, COLUMNS, empty="no moves")
+    output.items(session, found, COLUMNS, empty="no moves", narrowed=query.narrowed)
 
 
 @app.command

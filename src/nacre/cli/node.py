@@ -34,7 +34,13 @@ async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None,
     query = Query(labels=arguments.labels(label), filters=arguments.filters(filter_), sort=sort)
     async with session.client() as nacre:
         found = await nacre.nodes.all(query)
-    output.items(session, found, node_views.COLUMNS, empty="no nodes yet: nacre node token create says how one joins")
+    output.items(
+        session,
+        found,
+        node_views.COLUMNS,
+        empty="no nodes yet: nacre node token create says how one joins",
+        narrowed=query.narrowed,
+    )
 
 
 @app.command

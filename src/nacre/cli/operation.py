@@ -38,7 +38,7 @@ async def list_(*, filter_: Filters = (), limit: Limit = 50, session: Here) -> N
     )
     async with session.client() as nacre:
         found = await nacre.operations.all(query)
-    output.items(session, found, COLUMNS, empty="no operations here")
+    output.items(session, found, COLUMNS, empty="no operations here", narrowed=query.narrowed)
 
 
 @app.command

@@ -39,12 +39,14 @@ class Column(Generic[T]):
     text: Callable[[T], str]
 
 
-def items(session: Session, objects: Sequence[T], columns: Sequence[Column[T]], *, empty: str) -> None:
-    """Print a list. `empty` is said on stderr when there is nothing for a table."""
+def items(
+    session: Session, objects: Sequence[T], columns: Sequence[Column[T]], *, empty: str, narrowed: bool = False
+) -> None:
+    """Print a list. `empty` is said on stderr when there is nothing for a table, and of a `narrowed` list only that."""
     if session.output != "table":
         document(session, list(objects))
     elif not objects:
-        print(empty, file=sys.stderr)
+        print("nothing here matches the filter" if narrowed else empty, file=sys.stderr)
     else:
         table([c.title for c in columns], [[c.text(item) for c in columns] for item in objects])
 

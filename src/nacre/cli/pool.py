@@ -70,7 +70,7 @@ async def list_(*, filter_: Filters = (), sort: Sort = None, session: Here) -> N
     query = Query(filters=arguments.filters(filter_), sort=sort)
     async with session.client() as nacre:
         found = await nacre.pools.all(query)
-    output.items(session, found, COLUMNS, empty="no pools")
+    output.items(session, found, COLUMNS, empty="no pools", narrowed=query.narrowed)
 
 
 @app.command

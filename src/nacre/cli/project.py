@@ -47,7 +47,7 @@ async def list_(*, label: Labels = (), filter_: Filters = (), sort: Sort = None,
     query = Query(labels=arguments.labels(label), filters=arguments.filters(filter_), sort=sort)
     async with session.client() as nacre:
         found = await nacre.projects.all(query)
-    output.items(session, found, COLUMNS, empty="no projects that you may see")
+    output.items(session, found, COLUMNS, empty="no projects that you may see", narrowed=query.narrowed)
 
 
 @app.command

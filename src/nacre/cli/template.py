@@ -112,7 +112,9 @@ async def list_(
     )
     async with session.client() as nacre:
         found = await nacre.templates.all(query)
-    output.items(session, found, COLUMNS, empty="no templates here: nacre template create makes one")
+    output.items(
+        session, found, COLUMNS, empty="no templates here: nacre template create makes one", narrowed=query.narrowed
+    )
 
 
 @app.command

@@ -60,9 +60,10 @@ async def list_(*, filter_: Filters = (), session: Here) -> None:
     """List tokens, without their secrets."""
     from nacre.client.collection import Query
 
+    query = Query(filters=arguments.filters(filter_))
     async with session.client() as nacre:
-        found = await nacre.tokens.all(Query(filters=arguments.filters(filter_)))
-    output.items(session, found, COLUMNS, empty="no tokens")
+        found = await nacre.tokens.all(query)
+    output.items(session, found, COLUMNS, empty="no tokens", narrowed=query.narrowed)
 
 
 @app.command

@@ -207,7 +207,7 @@ async def list_(
     async with session.client() as nacre:
         found = await nacre.vms.all(query)
     columns = vm_views.columns(with_project=query.project == ALL_PROJECTS)
-    output.items(session, found, columns, empty="no machines here")
+    output.items(session, found, columns, empty="no machines here", narrowed=query.narrowed)
 
 
 @app.command
@@ -216,8 +216,9 @@ async def show(*names: VmName, session: Here) -> None:
     wanted = arguments.refs(names, "vm")
     async with session.client() as nacre:
         found, failure = await on_each(wanted, lambda ref: nacre.vms.show(ref, project=session.project))
+        disks = await vm_volumes.attached(nacre, found if session.output == "table" else ())
     if found:
-        output.details(session, found, vm_views.facts)
+        output.details(session, found, lambda vm: vm_views.facts(vm, disks.get(vm.id, ())))
     finish(failure)
 
 

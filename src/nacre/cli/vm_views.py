@@ -14,6 +14,7 @@ from nacre.model.units import format_size
 from nacre.model.vms import PublishedPort, RunInfo, VmSpec
 from nacre.schema.common import Accepted
 from nacre.schema.vms import VmOut
+from nacre.schema.volumes import AttachmentOut
 
 
 def columns(*, with_project: bool) -> list[Column[VmOut]]:
@@ -54,8 +55,8 @@ def outcome(done: Accepted[VmOut], waited: bool) -> str:
     return f"{vm.name}: {vm.phase}{restart}"
 
 
-def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
-    """Return everything about a machine, for `nacre vm show`."""
+def facts(vm: VmOut, volumes: Sequence[AttachmentOut] = ()) -> Sequence[tuple[str, str]]:
+    """Return everything about a machine and the volumes that it has, for `nacre vm show`."""
     spec, failure = vm.spec, vm.conditions.degraded
     return [
         ("name", vm.name),
@@ -81,6 +82,8 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("cpus", str(spec.cpus)),
         ("memory", format_size(spec.memory_bytes)),
         ("disk", format_size(spec.disk_bytes) if spec.disk_bytes is not None else "as the image"),
+        ("volumes", "\n".join(_volume(one) for one in volumes)),
+        ("nics", "\n".join(nics(vm))),
         ("kernel args", spec.kernel_args),
         ("options", "\n".join(options(spec))),
         ("ports", "\n".join(port(p) for p in spec.publish)),
@@ -94,6 +97,26 @@ def facts(vm: VmOut) -> Sequence[tuple[str, str]]:
         ("created", moment(vm.created_at)),
         ("changed", moment(vm.updated_at)),
     ]
+
+
+def nics(vm: VmOut) -> list[str]:
+    """Return the NICs of a machine, a line each: how it is connected, its MAC, and the addresses that it has."""
+    lines: list[str] = []
+    for index, nic in enumerate(vm.spec.nics):
+        found = [one for one in (vm.guest.addresses if vm.guest else ()) if one.nic == f"nic{index}"]
+        mac = nic.mac or next((one.mac for one in found if one.mac), "")
+        parts = [str(nic.network), f"mac {mac}" if mac else "", *(f"{one.address}/{one.prefix}" for one in found)]
+        lines.append(f"nic{index}: {', '.join(part for part in parts if part)}")
+    return lines
+
+
+def _volume(one: AttachmentOut) -> str:
+    parts = [
+        "read-only" if one.read_only else "",
+        "leaving" if one.leaving else "" if one.open else "not open",
+        "deleted with the machine" if one.delete_with_vm else "",
+    ]
+    return ", ".join([f"{one.volume.name} (serial {one.serial})", *filter(None, parts)])
 
 
 def options(spec: VmSpec) -> list[str]:

@@ -1,6 +1,8 @@
 """`nacre vm attach`, `detach` and `volumes`: which volumes a machine has."""
 
-from typing import Annotated
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -9,8 +11,14 @@ from nacre.cli.options import NO_WAIT, VmName, VolumeName, Waiting
 from nacre.cli.output import Column
 from nacre.cli.session import Here
 from nacre.cli.vm_verbs import settle
+from nacre.errors import NacreError
 from nacre.model.hardware import DiskOptions
+from nacre.model.ids import VmId
+from nacre.schema.vms import VmOut
 from nacre.schema.volumes import AttachmentOut, VolumeAttach
+
+if TYPE_CHECKING:
+    from nacre.client.api import Nacre
 
 COLUMNS: list[Column[AttachmentOut]] = [
     Column("VOLUME", lambda one: one.volume.name),
@@ -19,6 +27,18 @@ COLUMNS: list[Column[AttachmentOut]] = [
     Column("OPEN", lambda one: "leaving" if one.leaving else "yes" if one.open else "no"),
     Column("WITH THE VM", lambda one: "deleted" if one.delete_with_vm else "kept"),
 ]
+
+
+async def attached(nacre: "Nacre", vms: Sequence[VmOut]) -> Mapping[VmId, Sequence[AttachmentOut]]:
+    """Return the volumes of each of these machines; none of one whose volumes cannot be seen."""
+
+    async def of(vm: VmOut) -> list[AttachmentOut]:
+        try:
+            return await nacre.vms.volumes(vm.id)
+        except NacreError:
+            return []
+
+    return dict(zip((vm.id for vm in vms), await asyncio.gather(*map(of, vms)), strict=True))
 
 
 async def attach(

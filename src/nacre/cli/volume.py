@@ -131,7 +131,7 @@ async def list_(
     )
     async with session.client() as nacre:
         found = await nacre.volumes.all(query)
-    output.items(session, found, columns(with_project=all_projects), empty="no volumes here")
+    output.items(session, found, columns(with_project=all_projects), empty="no volumes here", narrowed=query.narrowed)
 
 
 @app.command

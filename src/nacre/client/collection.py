@@ -23,6 +23,11 @@ class Query:
     sort: str | None = None
     limit: int | None = None
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some of what is there is wanted."""
+        return bool(self.labels or self.filters)
+
     def params(self) -> Params:
         """As a query string, without the paging."""
         params: Params = []
