@@ -34,7 +34,13 @@ def test_completion_keeps_quiet_when_the_server_is_away(run: Run, monkeypatch: p
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("nacre vm sta", "start"), ("nacre vm start w", "web"), ("nacre vm create x --image ", "tiny")],
+    [
+        ("nacre vm sta", "start"),
+        ("nacre vm start w", "web"),
+        ("nacre vm create x --image ", "tiny"),
+        ("nacre image up", "update"),
+        ("nacre image update t", "tiny"),
+    ],
 )
 def test_bash_completes_words_and_names(stub: ApiStub, tmp_path: Path, line: str, wanted: str) -> None:
     stub.add_vm("web")

@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nacre.cli import exits
+from nacre.model.images import ImageDefaults, Visibility
 from nacre.model.operations import OperationState
 from support.api_stub import ApiStub
 from support.command_line import Run
@@ -96,3 +98,26 @@ def test_an_import_stays_until_the_image_is_ready_unless_it_is_told_not_to(nacre
     url = "http://127.0.0.1:1/disk.raw"
     assert nacre("image", "import", "one", url, "--timeout", "200ms").code == exits.TIMEOUT
     assert nacre("image", "import", "two", url, "--no-wait").code == exits.OK
+
+
+def test_labels_visibility_and_defaults_of_an_image_are_changed(nacre: Run, stub: ApiStub) -> None:
+    before = ImageDefaults(cpus=2, disk_bytes=1 << 30)
+    stub.add_image("debian", labels={"old": "1", "tier": "web"}, defaults=before)
+    words = ("--label", "old-", "--label", "os=linux", "--memory", "256MiB", "--clear", "disk", "--public")
+    ran = nacre("image", "update", "debian", *words)
+    assert (ran.code, ran.out, ran.err) == (0, "debian: changed\n", "")
+    image = stub.image("debian")
+    assert image is not None
+    assert image.labels == {"tier": "web", "os": "linux"}
+    assert image.defaults == ImageDefaults(cpus=2, memory_bytes=256 << 20)
+    assert image.visibility is Visibility.PUBLIC
+    assert nacre("image", "update", "debian", "--private").code == 0
+    assert stub.image("debian") == replace(image, visibility=Visibility.PRIVATE)
+
+
+@pytest.mark.parametrize("words", [(), ("--memory", "1"), ("--cpus", "2", "--clear", "cpus"), ("--clear", "colour")])
+def test_what_changes_nothing_of_an_image_is_refused(nacre: Run, stub: ApiStub, words: tuple[str, ...]) -> None:
+    stub.add_image("debian")
+    ran = nacre("image", "update", "debian", *words)
+    assert (ran.code, len(ran.err.splitlines())) == (exits.USAGE, 2)
+    assert not any(method == "PATCH" for method, *_ in stub.requests)

@@ -24,7 +24,7 @@ from nacre.model.operations import OperationState
 from nacre.model.vms import Desired, Phase, VmSpec
 from nacre.schema.access import ClaimBody, MeOut, ProjectOut, TokenCreated, TokenOut, UserOut
 from nacre.schema.common import Accepted, OperationOut, Page, Problem, ProjectRef
-from nacre.schema.images import ImageCreate, ImageOut, UploadOut
+from nacre.schema.images import ImageCreate, ImageOut, ImageUpdate, UploadOut
 from nacre.schema.vms import ImageRef, VmCreate, VmOut, VmUpdate
 from nacre.schema.volumes import AttachmentOut
 
@@ -201,6 +201,7 @@ class _Server:
         app.router.add_get("/v1/images", self.list_images)
         app.router.add_post("/v1/images", self.create_image)
         app.router.add_get("/v1/images/{ref}", self.show_image)
+        app.router.add_patch("/v1/images/{ref}", self.update_image)
         app.router.add_get("/v1/images/{ref}/artifacts/{role}/upload", self.upload_state)
         app.router.add_patch("/v1/images/{ref}/artifacts/{role}/upload", self.upload)
         app.router.add_get("/v1/operations", self.list_operations)
@@ -402,6 +403,15 @@ class _Server:
             )
             image = msgspec.structs.replace(image, state=ImageState.READY, artifacts=artifacts)
         return self.yes(image)
+
+    async def update_image(self, request: web.Request) -> web.Response:
+        body = msgspec.json.decode(await request.read(), type=ImageUpdate)
+        image = self.stub.images[ImageId(request.match_info["ref"])]
+        if request.headers.get("If-Match") != f'"{image.etag}"':
+            return self.no(412, "changed_since", "it changed since it was read")
+        given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not None}
+        self.stub.images[image.id] = msgspec.structs.replace(image, **given)
+        return self.yes(self.stub.images[image.id])
 
     @staticmethod
     def complete(upload: Upload) -> bool:

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from msgspec.structs import replace
 
 from nacre.cli import arguments, output, progress
 from nacre.cli.image_import import Source, bring_in, plan_import
@@ -10,6 +11,7 @@ from nacre.cli.options import (
     NO_WAIT,
     UNTIL_DONE,
     AllProjects,
+    ChangedLabels,
     Filters,
     ImageName,
     Labels,
@@ -23,12 +25,16 @@ from nacre.cli.output import Column, age, moment, pairs
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm, finish, on_each
 from nacre.cli.waiting import until_done
+from nacre.errors import InvalidInputError
 from nacre.model.images import ImageDefaults, Visibility
 from nacre.model.units import format_size
 from nacre.schema.common import Accepted
-from nacre.schema.images import ImageCreate, ImageOut
+from nacre.schema.images import ImageCreate, ImageOut, ImageUpdate
 
 app = App(name="image", help="Images that machines boot from.")
+
+DEFAULTS = {"cpus": "cpus", "memory": "memory_bytes", "disk": "disk_bytes"}
+"""What an image has defaults of, and the API's names of them."""
 
 Public = Annotated[bool, Parameter(negative=(), help="Every project may boot from it.")]
 KernelArgs = Annotated[str, Parameter(help="Kernel command line.", allow_leading_hyphen=True)]
@@ -166,6 +172,46 @@ async def show(*names: ImageName, session: Here) -> None:
 
 
 @app.command
+async def update(
+    name: ImageName,
+    /,
+    *,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    disk: Disk = None,
+    clear: Annotated[
+        tuple[Literal["cpus", "memory", "disk"], ...],
+        Parameter(negative=(), help="Default that is no longer given. Repeatable."),
+    ] = (),
+    public: Annotated[
+        bool | None, Parameter(negative="--private", help="Every project may boot from it, or no other.")
+    ] = None,
+    label: ChangedLabels = (),
+    session: Here,
+) -> None:
+    """Change an image's labels, who may use it, and what machines get that ask for nothing else."""
+    ref, given = arguments.ref(name, "image"), _given(cpus, memory, disk)
+    both = sorted(given.keys() & {DEFAULTS[one] for one in clear})
+    if both:
+        raise InvalidInputError(
+            "default_given_and_cleared", f"{both[0]} is given and cleared", hint="leave one of the two out"
+        )
+    visibility = None if public is None else Visibility.PUBLIC if public else Visibility.PRIVATE
+    if not given and not clear and not label and visibility is None:
+        arguments.nothing_to_change()
+    async with session.client() as nacre:
+        current = await nacre.images.show(ref, project=session.project)
+        defaults = replace(current.defaults, **{DEFAULTS[one]: None for one in clear}, **given)
+        changes = ImageUpdate(
+            labels=arguments.changed_labels(current.labels, label) if label else None,
+            visibility=visibility,
+            defaults=defaults if given or clear else None,
+        )
+        changed = await nacre.images.update(current.id, changes, if_match=current.etag)
+    output.outcome(session, [changed], lambda image: f"{image.name}: changed")
+
+
+@app.command
 async def delete(*names: ImageName, yes: Yes = False, waiting: Waiting = NO_WAIT, session: Here) -> None:
     """Delete images that no machine uses."""
     wanted = arguments.refs(names, "image")
@@ -216,10 +262,14 @@ def facts(image: ImageOut) -> list[tuple[str, str]]:
     ]
 
 
+def _given(cpus: int | None, memory: str | None, disk: str | None) -> dict[str, int]:
+    """The defaults that options name."""
+    found = (arguments.cpus(cpus), arguments.memory(memory), arguments.disk(disk))
+    return {field: value for field, value in zip(DEFAULTS.values(), found, strict=True) if value is not None}
+
+
 def _defaults(cpus: int | None, memory: str | None, disk: str | None) -> ImageDefaults:
-    return ImageDefaults(
-        cpus=arguments.cpus(cpus), memory_bytes=arguments.memory(memory), disk_bytes=arguments.disk(disk)
-    )
+    return ImageDefaults(**_given(cpus, memory, disk))
 
 
 def _size(image: ImageOut) -> str:
