@@ -107,3 +107,18 @@ def test_a_number_of_cpus_that_cannot_be_is_refused(number: int) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         arguments.duration(text, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [("100TiB", "100TiB is not a possible size"), ("1B", "1B is not a possible size")]
+)
+def test_a_size_of_a_volume_that_cannot_be_is_called_one(size: str, said: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        arguments.volume_size(size)
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_refused(number: float) -> None:
+    with pytest.raises(InvalidInputError):
+        arguments.finite(number, "cpu-overcommit")

@@ -127,3 +127,40 @@ def test_what_cloud_init_is_given_is_set_anew_because_nobody_is_shown_what_it_wa
     assert ran.code == 0, ran.err
     given = json.loads(nacre("vm", "show", "web", "-o", "json").out)["spec"]["cloud_init"]
     assert (given["parts"], given["hostname"]) == (["hostname"], "web-2")
+
+
+def test_only_the_next_item_of_a_list_can_be_added() -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        created(Hardware(set_=("nics[5].network=user",)))
+    assert refused.value.message == "'nics[5].network': there are 1 of them, so the next one is [1]"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--cpus", "3", "--set", "cpus=2"), "--cpus and --set cpus=2 are about the same thing"),
+        (("--memory", "1GiB", "--set", "memory_bytes=2GiB"), "--memory and --set memory_bytes=2147483648"),
+        (("--cpus-max", "8", "--set", "cpu.max=4"), "--cpus-max and --set cpu.max=4"),
+        (("--tpm", "--set", "devices={tpm: false}"), "--tpm and --set devices="),
+        (("--publish", "18090:80", "--no-publish"), "--publish and --no-publish do not go together"),
+    ],
+)
+def test_what_is_said_twice_is_refused(nacre: Run, stub: ApiStub, words: tuple[str, ...], said: str) -> None:
+    stub.add_vm("old")
+    for verb in (("create", "web", "--image", "tiny"), ("update", "old")):
+        ran = nacre("vm", *verb, *words)
+        assert (ran.code, said in ran.err) == (exits.USAGE, True), ran.err
+    assert not any(method in {"POST", "PATCH"} for method, *_ in stub.requests)
+
+
+def test_no_cloud_init_goes_with_none_of_its_options(nacre: Run, stub: ApiStub) -> None:
+    stub.add_vm("web")
+    assert "--no-cloud-init" in nacre("vm", "update", "web", "--no-cloud-init", "--hostname", "web").err
+
+
+def test_parts_of_what_an_option_gives_may_be_set_beside_it(nacre: Run) -> None:
+    words = ("--nic", "--set", "nics[0].options.mtu=1400", "--label", "a=1", "--set", "labels.b=two", "--no-start")
+    assert nacre("vm", "create", "web", "--image", "tiny", *words).code == exits.OK
+    assert nacre("vm", "update", "web", "--set", "nics[0].options.mtu=1500").code == exits.OK
+    spec = json.loads(nacre("vm", "show", "web", "-o", "json").out)["spec"]
+    assert [nic["options"]["mtu"] for nic in spec["nics"]] == [1500]

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from nacre.cli import exits, main
+from nacre.cli import exits, explanation, main
 from nacre.control.reconcilers.vms import Placer
 from nacre.control.store.db import Database
+from nacre.model.ids import ProjectId, VmId
+from nacre.model.placement import Decision, Strategy
 from nacre.model.units import GIB
+from nacre.schema.common import ProjectRef
+from nacre.schema.scheduling import ExplanationOut, MachineRef
 from support.api import Api, api_over, on_a_socket, tiny_image
 from support.cloud import facts, make_node
 from support.command_line import Ran
@@ -128,7 +132,7 @@ async def test_a_plan_is_a_table_and_its_exit_code_says_whether_all_fits(nacre: 
         ("- {name: a, image: tiny, placement: {zones: 3}}", "machines[0].placement.zones"),
         ("- {name: a, image: nothing}", "nothing"),
         ("machines: []", "no machines"),
-        ("a: [", "neither YAML nor JSON"),
+        ("a: [", "neither YAML nor JSON: line 1, column 5: "),
         ("- 3", "machines[0] is not a machine"),
         ("machines: [{name: a, image: tiny}]\nodrer: best-fit", "odrer"),
     ],
@@ -173,3 +177,20 @@ async def test_what_a_machine_asks_of_its_place_is_created_shown_and_changed(nac
     assert (await nacre("vm", "update", "web", "--anywhere")).code == 0
     spec = json.loads((await nacre("vm", "show", "web", "-o", "json")).out)["spec"]
     assert spec["placement"]["zones"] == spec["placement"]["anti_affinity"] == []
+
+
+@pytest.mark.parametrize("words", [("scheduler", "set", "--cpu-overcommit", "nan"), ("rebalance", "--min-gain", "nan")])
+async def test_what_is_no_number_changes_nothing(nacre: Nacre, words: tuple[str, ...]) -> None:
+    ran = await nacre(*words, "--yes") if words[0] == "rebalance" else await nacre(*words)
+    assert (ran.code, "nan is not" in ran.err) == (exits.USAGE, True)
+
+
+def test_a_decision_of_which_nobody_knows_when_it_was_made_is_shown_without(capsys: pytest.CaptureFixture[str]) -> None:
+    decision = Decision(node=None, strategy=Strategy.LEAST_LOADED, considered=2, fitting=1)
+    vm = MachineRef(
+        id=VmId("vm-" + "0" * 26), name="web", project=ProjectRef(id=ProjectId("prj-" + "0" * 26), name="p")
+    )
+    explanation.show(
+        ExplanationOut(vm=vm, node=None, code="placed", summary="it fits", hint="", fresh=False, decision=decision)
+    )
+    assert capsys.readouterr().out.splitlines()[1] == "strategy least-loaded; 2 nodes looked at, 1 could take it"

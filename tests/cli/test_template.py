@@ -176,10 +176,12 @@ async def test_what_a_template_lacks_is_said(nacre: Nacre) -> None:
     ("text", "said"),
     [
         ("cpus: many", "cpus: expected `int | null`"),
-        ("[1, 2]", "a configuration has fields"),
+        ("[1, 2]", "has no fields"),
         ("sizes: 1", "unknown field"),
         ("memory: lots", "is not a size"),
-        ("a: [", "neither YAML nor JSON"),
+        ("a: [", "neither YAML nor JSON: line 1, column 5: "),
+        ("cpus: 1\n  memory: 2GiB\n", "line 2, column 9: mapping values are not allowed here"),
+        ("memory: 1GiB\nmemory_bytes: 1GiB", "memory and memory_bytes are the same"),
     ],
 )
 async def test_a_file_that_is_no_configuration_is_refused(nacre: Nacre, tmp_path: Path, text: str, said: str) -> None:
@@ -212,3 +214,30 @@ async def test_names_are_completed(nacre: Nacre) -> None:
     assert "shop" in (await nacre("__complete", "template", "show", "")).out.split()
     assert "small" in (await nacre("__complete", "instance-type", "show", "")).out.split()
     assert "shop" in (await nacre("__complete", "vm", "create", "web", "--template", "")).out.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image: tiny\nmemory: 256MiB\ndisk: 1GiB\n",
+        "image: tiny\nmemory_bytes: 268435456\ndisk_bytes: 1073741824\n",
+        "image: tiny\nmemory_bytes: 256MiB\ndisk: 1GiB\n",
+    ],
+)
+async def test_templates_and_machines_are_written_alike(nacre: Nacre, tmp_path: Path, text: str) -> None:
+    (tmp_path / "one.yaml").write_text(text)
+    for words in (("template", "create", "one"), ("vm", "create", "one", "--no-start")):
+        ran = await nacre(*words, "-f", str(tmp_path / "one.yaml"))
+        assert (ran.code, ran.err) == (0, "")
+    config = json.loads((await nacre("template", "show", "one", "-o", "json")).out)["config"]
+    spec = json.loads((await nacre("vm", "show", "one", "-o", "json")).out)["spec"]
+    for given in (config, spec):
+        assert (given["memory_bytes"], given["disk_bytes"]) == (256 << 20, 1 << 30)
+
+
+async def test_memory_with_fields_of_its_own_is_no_size(nacre: Nacre, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("memory_bytes: 256MiB\nmemory: {max_bytes: 512MiB}\n")
+    ran = await nacre("template", "create", "one", "-f", str(tmp_path / "one.yaml"))
+    assert (ran.code, ran.err) == (0, "")
+    config = json.loads((await nacre("template", "show", "one", "-o", "json")).out)["config"]
+    assert (config["memory_bytes"], config["memory"]["max_bytes"]) == (256 << 20, 512 << 20)

@@ -1,5 +1,6 @@
 """Arguments as people write them, turned into what the API takes. Pure; raises InvalidInputError with a hint."""
 
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,24 @@ def publish(texts: Sequence[str]) -> tuple[PublishedPort, ...]:
     return tuple(_port(text) for text in texts)
 
 
+def ports(texts: Sequence[str], *, none: bool) -> tuple[PublishedPort, ...] | None:
+    """Return what is said of published ports; null if nothing is. Raises InvalidInputError."""
+    if texts and none:
+        raise InvalidInputError(
+            "said_twice", "--publish and --no-publish do not go together", hint="give one of the two", field="publish"
+        )
+    return () if none else publish(texts) or None
+
+
+def finite(number: float | None, field: str) -> float | None:
+    """Return a number that is one: neither `nan` nor infinite."""
+    if number is not None and not math.isfinite(number):
+        raise InvalidInputError(
+            f"invalid_{field}", f"{number} is not a number", hint="write one such as 1.5", field=field
+        )
+    return number
+
+
 def _port(text: str) -> PublishedPort:
     match = _PUBLISH.match(text)
     if match is None:
@@ -169,7 +188,7 @@ def _size(text: str, field: str, least: int, most: int, step: int) -> int:
     if not least <= size <= most:
         raise InvalidInputError(
             "invalid_size",
-            f"{text} is not a possible {field} size",
+            f"{text} is not a possible {field}" if field == "size" else f"{text} is not a possible {field} size",
             hint=f"use {format_size(least)} to {format_size(most)}",
             field=field,
         )

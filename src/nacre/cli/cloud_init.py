@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from nacre.cli import arguments
+from nacre.errors import InvalidInputError
 from nacre.schema.guests import CloudInitBody
 
 
@@ -50,6 +51,15 @@ def body(given: Seeding) -> CloudInitBody | None:
         ssh_keys=tuple(key for file in given.ssh_key for key in _keys(_text(file, "ssh-key"))),
         password=None if given.password_file is None else _text(given.password_file, "password-file").rstrip("\r\n"),
     )
+
+
+def changed(given: Seeding, *, none: bool) -> CloudInitBody | None:
+    """Return what is sent to change it; `none` takes all of it away. Raises InvalidInputError."""
+    if none and given != NOTHING:
+        raise InvalidInputError(
+            "said_twice", "--no-cloud-init goes with none of its options", hint="give one or the other"
+        )
+    return CloudInitBody() if none else body(given)
 
 
 def _keys(text: str) -> list[str]:

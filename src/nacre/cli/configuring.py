@@ -3,23 +3,15 @@
 Used by templates and instance types, which know no more of a configuration than this.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import msgspec
-import yaml
 from cyclopts import Parameter
 
-from nacre.cli import arguments
-from nacre.cli.exits import one_line
+from nacre.cli import arguments, written
 from nacre.errors import InvalidInputError
-from nacre.model.units import parse_size
 from nacre.schema.vms import VmConfig
-
-_SIZES = {"memory": "memory_bytes", "disk": "disk_bytes"}
-_HINT = "write fields of a machine as in the API, such as cpus: 2, and sizes as memory: 2GiB and disk: 10GiB"
 
 Clear = Annotated[
     tuple[str, ...],
@@ -58,25 +50,8 @@ def config(asked: Sized, **more: object) -> VmConfig:
         "disk_bytes": arguments.disk(asked.disk),
         **more,
     }
-    whole = {} if asked.file is None else parse(_read(asked.file))
+    whole = {} if asked.file is None else written.fields(arguments.text_of(asked.file, "file"), asked.file)
     return _convert({**whole, **{name: msgspec.to_builtins(value) for name, value in given.items() if value}})
-
-
-def parse(text: str) -> dict[str, Any]:
-    """Return the fields that are written as YAML or JSON. Raises InvalidInputError."""
-    try:
-        written: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidInputError(
-            "malformed_configuration", f"this is neither YAML nor JSON: {one_line(str(error))}", hint=_HINT
-        ) from error
-    if not isinstance(written, dict):
-        raise InvalidInputError("invalid_configuration", "a configuration has fields, this has none", hint=_HINT)
-    fields = dict(cast("dict[str, Any]", written))
-    for short, name in _SIZES.items():
-        if short in fields:
-            fields[name] = parse_size(str(fields.pop(short)), field=short)
-    return fields
 
 
 def lines(given: VmConfig) -> list[tuple[str, str]]:
@@ -92,18 +67,6 @@ def value_text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _read(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InvalidInputError(
-            "unreadable_configuration", f"cannot read {file}: {reason}", hint="name a file, or - for standard input"
-        ) from error
-
-
 def _convert(fields: dict[str, Any]) -> VmConfig:
     try:
         return msgspec.convert(fields, VmConfig)
@@ -113,6 +76,6 @@ def _convert(fields: dict[str, Any]) -> VmConfig:
         raise InvalidInputError(
             "invalid_configuration",
             f"{field or 'the configuration'}: {said[:1].lower()}{said[1:]}",
-            hint=_HINT,
+            hint=written.HINT,
             field=field or None,
         ) from error

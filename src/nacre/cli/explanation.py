@@ -13,9 +13,10 @@ def show(told: ExplanationOut) -> None:
     decision = told.decision
     if decision is None:
         return
-    when = "as of now" if told.fresh else f"as decided on {output.moment(decision.decided_at)}"
+    decided = output.moment(decision.decided_at)
+    when = "; as of now" if told.fresh else f"; as decided on {decided}" if decided else ""
     print(
-        f"strategy {decision.strategy}; {decision.considered} nodes looked at, {decision.fitting} could take it; {when}"
+        f"strategy {decision.strategy}; {decision.considered} nodes looked at, {decision.fitting} could take it{when}"
     )
     if decision.preempted:
         print(one_line(f"made room for it: {', '.join(decision.preempted)}"))

@@ -6,7 +6,7 @@ file that is written like the body of the API. An option is nothing but a path a
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -15,6 +15,7 @@ import msgspec
 import yaml
 from cyclopts import Parameter
 
+from nacre.cli import arguments, written
 from nacre.errors import InvalidInputError
 from nacre.model.units import parse_size
 from nacre.model.vms import VmSpec
@@ -69,7 +70,11 @@ class Hardware:
         Parameter(name="--set", negative=(), help="Any field by its path: memory.thp=false. Repeatable."),
     ] = ()
     file: Annotated[
-        Path | None, Parameter(name=["--file", "-f"], help="Fields from a file in YAML or JSON; options override it.")
+        Path | None,
+        Parameter(
+            name=["--file", "-f"],
+            help="Fields from a file in YAML or JSON, as of templates; - for standard input. Options override it.",
+        ),
     ] = None
 
     @property
@@ -80,10 +85,38 @@ class Hardware:
 
 USUAL = Hardware()
 
+_OPTIONS = {
+    "cpu.max": "cpus-max",
+    "cpu.model": "cpu-model",
+    "cpu.pins": "pin",
+    "memory.max_bytes": "memory-max",
+    "memory.hugepage_bytes": "hugepages",
+    "memory.shared": "shared-memory",
+    "memory.balloon.reclaim_bytes": "balloon",
+    "boot.firmware": "firmware",
+    "boot.secure_boot": "secure-boot",
+    "devices.tpm": "tpm",
+    "devices.watchdog": "watchdog",
+    "devices.graphics": "vnc",
+    "root_disk.limits.bandwidth": "disk-limit",
+    "root_disk.limits.operations": "disk-limit",
+    "nics[0].options.receive_limits.bandwidth": "nic-limit",
+    "nics[0].options.receive_limits.operations": "nic-limit",
+}
+"""The options by the paths that they set."""
+_FIELDS = {
+    "memory_bytes": "memory",
+    "disk_bytes": "disk",
+    "stop_timeout_s": "stop-timeout",
+    "nics": "nic",
+    "labels": "label",
+}
+"""The options by the fields that they set, where they are not called alike."""
+
 
 def assignments(asked: Hardware) -> Assignments:
     """Return what the options say, as paths and values. Raises InvalidInputError."""
-    plain = {
+    plain: dict[str, object] = {
         "cpu.max": asked.cpus_max,
         "cpu.model": asked.cpu_model,
         "memory.max_bytes": None if asked.memory_max is None else parse_size(asked.memory_max, field="memory-max"),
@@ -102,33 +135,66 @@ def assignments(asked: Hardware) -> Assignments:
     found += [(f"root_disk.limits.{name}", bucket) for name, bucket in map(_limit, asked.disk_limit)]
     for name, bucket in map(_limit, asked.nic_limit):
         found += [(f"nics[0].options.{way}_limits.{name}", bucket) for way in ("receive", "send")]
-    return found + [_assignment(text) for text in asked.set_]
+    paths = [_assignment(text) for text in asked.set_]
+    _check_said_once({path: f"--{_OPTIONS[path]}" for path, _ in found if path in _OPTIONS}, paths)
+    return found + paths
+
+
+def check_fields(asked: Hardware, given: Collection[str]) -> None:
+    """Raise InvalidInputError if `--set` says once more what options beside it have said: fields of these names."""
+    options = {name: f"--{_FIELDS.get(name, name.replace('_', '-'))}" for name in given}
+    _check_said_once(options, [_assignment(text) for text in asked.set_])
+
+
+def _check_said_once(options: Mapping[str, str], paths: Assignments) -> None:
+    for path, value in paths:
+        for same, option in options.items():
+            if path == same or same.startswith(f"{path}."):
+                raise InvalidInputError(
+                    "said_twice",
+                    f"{option} and --set {path}={shown_value(value)} are about the same thing",
+                    hint="give one of the two",
+                    field=path,
+                )
+
+
+def shown_value(value: object) -> str:
+    """Return a value as `--set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def with_hardware(asked: Hardware, body: VmCreate) -> VmCreate:
     """Return a new machine with what a file and options say of it; what was given beside them wins over the file."""
-    given: dict[str, Any] = msgspec.to_builtins(body)
-    usual: dict[str, Any] = msgspec.to_builtins(VmCreate(name=""))
+    given = _plain(body)
+    usual = _plain(VmCreate(name=""))
+    named = {name: value for name, value in given.items() if value != usual[name]}
+    check_fields(asked, named.keys() - {"name", "project"})
     tree = dict(given)
     apply(tree, asked)
-    tree |= {name: value for name, value in given.items() if value != usual[name]}
+    tree |= named
     apply(tree, without_file(asked))
     return made(tree, VmCreate)
 
 
 def changed_hardware(asked: Hardware, changes: VmUpdate, spec: VmSpec) -> VmUpdate:
     """Return changes with what a file and options say; objects are those of now with the difference."""
-    tree: dict[str, Any] = msgspec.to_builtins(spec) | {"cloud_init": None}  # which nobody sees, so it is given anew
+    tree = _plain(spec) | {"cloud_init": None}  # which nobody sees, so it is given anew
     touched = apply(tree, asked)
-    given = {name: value for name, value in msgspec.to_builtins(changes).items() if value is not None}
+    given = {name: value for name, value in _plain(changes).items() if value is not None}
+    check_fields(asked, given.keys())
     return made({name: tree[name] for name in touched} | given, VmUpdate)
+
+
+def _plain(value: msgspec.Struct) -> Tree:
+    """Return a body of the API as it is sent: objects and lists, which can be changed."""
+    return cast("Tree", msgspec.json.decode(msgspec.json.encode(value)))
 
 
 def apply(tree: Tree, asked: Hardware) -> set[str]:
     """Put a file and the options into `tree`, and return the names of the fields at its top that this was about."""
     touched: set[str] = set()
     for name, value in (_file(asked.file) if asked.file is not None else {}).items():
-        tree[name] = _sized(name, value)
+        tree[name] = value
         touched.add(name)
     for path, value in assignments(asked):
         put(tree, path, value)
@@ -147,13 +213,13 @@ def put(tree: Tree, path: str, value: object) -> None:
     here: Any = tree
     for step, after in itertools.pairwise(steps):
         here = _inside(here, step, list if isinstance(after, int) else dict, path)
-    _lengthen(here, steps[-1])
+    _lengthen(here, steps[-1], path)
     here[steps[-1]] = value
 
 
 def _inside(here: Any, step: str | int, kind: type[Any], path: str) -> Any:
     """Return the object or list at a step, made if nothing is there."""
-    _lengthen(here, step)
+    _lengthen(here, step, path)
     inner: Any = here[step] if isinstance(step, int) else here.get(step)
     if not inner:
         inner = here[step] = kind()
@@ -162,8 +228,13 @@ def _inside(here: Any, step: str | int, kind: type[Any], path: str) -> Any:
     return inner
 
 
-def _lengthen(here: Any, step: str | int) -> None:
-    while isinstance(step, int) and len(here) <= step:
+def _lengthen(here: Any, step: str | int, path: str) -> None:
+    """Make room for one item more at the end of a list; a gap before it was surely not meant."""
+    if not isinstance(step, int):
+        return
+    if step > len(here):
+        raise _wrong(path, f"there are {len(here)} of them, so the next one is [{len(here)}]")
+    if step == len(here):
         here.append({})
 
 
@@ -189,8 +260,7 @@ def shown(tree: object, path: str = "") -> list[str]:
     if isinstance(tree, list | tuple):
         items = cast("Sequence[object]", tree)
         return [line for index, value in enumerate(items) for line in shown(value, f"{path}[{index}]")]
-    text = str(tree).lower() if isinstance(tree, bool) else str(tree)
-    return [] if tree is None or tree == "" else [f"{path}={text}"]
+    return [] if tree is None or tree == "" else [f"{path}={shown_value(tree)}"]
 
 
 def _steps(path: str) -> list[str | int]:
@@ -211,34 +281,13 @@ def _assignment(text: str) -> tuple[str, object]:
     if not equals:
         raise _wrong(text, "it is not path=value")
     try:
-        return path, _sized(path, yaml.safe_load(value))
+        return path, written.sized(path, yaml.safe_load(value))
     except yaml.YAMLError as error:
         raise _wrong(text, "its value cannot be read") from error
 
 
-def _sized(name: str, value: object) -> object:
-    """Let sizes be written with their units, wherever a field takes bytes."""
-    if isinstance(value, dict):
-        return {key: _sized(key, inner) for key, inner in cast("Tree", value).items()}
-    if isinstance(value, list):
-        return [_sized("", inner) for inner in cast("list[object]", value)]
-    return parse_size(value, field=name) if isinstance(value, str) and name.endswith("_bytes") else value
-
-
 def _file(path: Path) -> Tree:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InvalidInputError(
-            "file_unreadable", f"{path}: {error.strerror}", hint="name a file that is there", field="file"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(
-            "file_unreadable", f"{path} is neither YAML nor JSON", hint="see `nacre vm show -o yaml`", field="file"
-        ) from error
-    if not isinstance(found, dict):
-        raise InvalidInputError("file_unreadable", f"{path} has no fields", hint="write name: value", field="file")
-    return cast("Tree", found)
+    return written.fields(arguments.text_of(str(path), "file"), str(path))
 
 
 def _pin(text: str) -> Tree:

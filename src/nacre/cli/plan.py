@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import msgspec
-import yaml
 from cyclopts import Parameter
 
-from nacre.cli import exits, output
+from nacre.cli import exits, output, written
 from nacre.cli.exits import one_line
 from nacre.cli.session import Here, Session
 from nacre.errors import InvalidInputError
-from nacre.model.units import format_size, parse_size
+from nacre.model.units import format_size
 from nacre.schema.scheduling import PackingOrder, PlanBody, PlannedVm, PlanOut
 
-_SIZES = {"memory": "memory_bytes", "disk": "disk_bytes"}
 _HINT = "a list of machines, each with name, image and perhaps count, cpus, memory, disk, labels, placement, priority"
 
 
@@ -46,13 +44,8 @@ async def plan(
 
 def parse(text: str, session: Session, order: PackingOrder | None) -> PlanBody:
     """Return a plan written as YAML or JSON. Raises InvalidInputError that names the field."""
-    try:
-        written: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InvalidInputError(
-            "malformed_plan", f"the plan is neither YAML nor JSON: {one_line(str(error))}", hint=f"write {_HINT}"
-        ) from error
-    whole = dict(cast("dict[str, Any]", written)) if isinstance(written, dict) else {"machines": written}
+    found = written.loaded(text, "the plan", hint=f"write {_HINT}")
+    whole = dict(cast("dict[str, Any]", found)) if isinstance(found, dict) else {"machines": found}
     machines = whole.get("machines")
     if not isinstance(machines, list) or not machines:
         raise InvalidInputError("empty_plan", "the plan has no machines", hint=f"write {_HINT}", field="machines")
@@ -108,11 +101,7 @@ def _item(item: Any, path: str, session: Session) -> Any:
         raise InvalidInputError("invalid_plan", f"{path} is not a machine", hint=f"write {_HINT}", field=path)
     fields = dict(cast("dict[str, Any]", item))
     fields.setdefault("project", session.project)
-    for short, name in _SIZES.items():
-        if short in fields:
-            size = fields.pop(short)
-            fields[name] = parse_size(str(size), field=f"{path}.{short}")
-    return fields
+    return written.in_bytes(fields, path)
 
 
 def _convert(whole: dict[str, Any], path: str) -> PlanBody:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from nacre.cli import output
+from nacre.cli import arguments, output
 from nacre.cli.options import Yes
 from nacre.cli.session import Here
 from nacre.cli.verbs import confirm
@@ -22,6 +22,7 @@ async def rebalance(
     session: Here,
 ) -> None:
     """Move machines so that the load of nodes becomes more even. A moved machine is stopped and started."""
+    arguments.check_range(min_gain, "min-gain", least=0, most=1)
     if not dry_run:
         confirm(session, "restart machines on other nodes?", yes=yes)
     async with session.client() as nacre:

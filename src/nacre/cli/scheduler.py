@@ -47,11 +47,11 @@ async def set_(
     changes = SchedulerUpdate(
         strategy=None if strategy is None else Strategy(strategy),
         weights=_weights(weight),
-        cpu_overcommit=cpu_overcommit,
-        memory_overcommit=memory_overcommit,
-        disk_overcommit=disk_overcommit,
-        disk_headroom=disk_headroom,
-        reserved_cpus=reserved_cpus,
+        cpu_overcommit=arguments.finite(cpu_overcommit, "cpu-overcommit"),
+        memory_overcommit=arguments.finite(memory_overcommit, "memory-overcommit"),
+        disk_overcommit=arguments.finite(disk_overcommit, "disk-overcommit"),
+        disk_headroom=arguments.finite(disk_headroom, "disk-headroom"),
+        reserved_cpus=arguments.finite(reserved_cpus, "reserved-cpus"),
         reserved_memory_bytes=memory,
     )
     arguments.check_changes(changes)

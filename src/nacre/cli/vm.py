@@ -44,7 +44,6 @@ from nacre.model.ids import looks_like_id
 from nacre.model.placement import Placement
 from nacre.model.units import parse_size
 from nacre.model.vms import HaPolicy, MachineType, NicSpec, RestartPolicy
-from nacre.schema.guests import CloudInitBody
 from nacre.schema.vms import VmCreate, VmUpdate
 
 
@@ -157,7 +156,7 @@ async def create(
         disk_bytes=arguments.disk(disk),
         kernel_args=kernel_args,
         nics=None if nic is None else (NicSpec(),) if nic else (),
-        publish=() if no_publish else arguments.publish(publish) or None,
+        publish=arguments.ports(publish, none=no_publish),
         restart=None if restart is None else RestartPolicy(restart),
         stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
         placement=None if placed == Placement() else placed,
@@ -258,18 +257,17 @@ async def update(
 ) -> None:
     """Change a machine. What takes effect only at the next start is said; a machine that has a node stays there."""
     timeout_s = arguments.duration(waiting.timeout, "timeout")
-    ports = () if no_publish else arguments.publish(publish) or None
     changes = VmUpdate(
         cpus=arguments.cpus(cpus),
         memory_bytes=arguments.memory(memory),
         disk_bytes=arguments.disk(disk),
-        publish=ports,
+        publish=arguments.ports(publish, none=no_publish),
         restart=None if restart is None else RestartPolicy(restart),
         stop_timeout_s=None if stop_timeout is None else arguments.duration(stop_timeout, "stop-timeout"),
         ha=None if placing.ha is None else HaPolicy(placing.ha),
         priority=placing.checked_priority,
         preemptible=placing.preemptible,
-        cloud_init=CloudInitBody() if no_cloud_init else cloud_init.body(seeding),
+        cloud_init=cloud_init.changed(seeding, none=no_cloud_init),
     )
     moved = anywhere or placement(placing) != Placement()
     async with session.client() as nacre:
