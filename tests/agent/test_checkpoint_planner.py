@@ -45,9 +45,18 @@ def test_a_checkpoint_is_taken_before_the_machine_is_changed(presence, desired):
     assert not isinstance(done, TakeCheckpoint)
 
 
-@pytest.mark.parametrize("presence", [Presence.STARTING, Presence.LEAVING, Presence.FAILED])
+@pytest.mark.parametrize("presence", [Presence.STARTING, Presence.LEAVING, Presence.FAILED, Presence.HALTED])
 def test_nothing_is_kept_of_a_machine_that_comes_or_goes(presence):
     assert not isinstance(decided(vm_intent(checkpoints=(wanted(),)), presence=presence), TakeCheckpoint)
+
+
+def test_a_halted_guest_is_put_back_unless_something_is_to_be_kept_first():
+    restore = Restoration(nonce=1, checkpoint=ONE)
+    intent = vm_intent(checkpoints=(wanted(), wanted(TWO, after=1)), restore=restore)
+    assert decided(intent, Held(checkpoints=frozenset({ONE})), Presence.HALTED) == PutBack(intent, restore)
+    assert decided(intent, Held(), Presence.HALTED) == planner.NOTHING
+    done = Held(checkpoints=frozenset({ONE}), restore_nonce=1)
+    assert decided(intent, done, Presence.HALTED) == planner.NOTHING
 
 
 def test_a_guest_that_should_run_goes_on_before_it_is_kept():

@@ -69,6 +69,8 @@ class Attendance:
         else:
             if machine.guest is guest and state is not GuestState.GONE:
                 machine.presence = OF_GUEST[state]
+                if state is GuestState.HALTED and machine.failure is None:
+                    self._halted(machine, "")
                 if state is GuestState.FROZEN:
                     log.warning("vm.found_frozen", vm=machine.id, next="goes on with the next lease")
                     machine.froze()
@@ -136,8 +138,10 @@ class Attendance:
                 await guest.release()
             case GuestState.FAILED:
                 self._failed(machine, event)
+            case GuestState.HALTED:
+                self._halted(machine, event.detail)
             case state:
-                if machine.presence is Presence.FAILED:
+                if machine.presence in {Presence.FAILED, Presence.HALTED}:
                     machine.failure = None
                 machine.presence = OF_GUEST[state]
         if machine.guest is guest or event.state is GuestState.GONE:
@@ -156,6 +160,13 @@ class Attendance:
             log.warning("record.not_written", vm=machine.id, reason=error.strerror, next="tried again")
             reason = told
         log.info("vm.ended", vm=machine.id, reason=reason, detail=event.detail)
+
+    def _halted(self, machine: Machine, detail: str) -> None:
+        machine.presence = Presence.HALTED
+        machine.failure = failures.guest_halted(
+            generation=machine.record.generation, at=self._host.clock.now(), detail=detail
+        )
+        log.warning("vm.halted", vm=machine.id, detail=detail, next="it waits for somebody to reset or resume it")
 
     def _failed(self, machine: Machine, event: GuestEvent) -> None:
         machine.presence = Presence.FAILED

@@ -36,6 +36,8 @@ def urgent(
     intent: VmIntent, held: Held, presence: Presence, *, plugged: bool
 ) -> TakeCheckpoint | DropCheckpoint | PutBack | None:
     """Return what comes before all else that is wanted of a machine. `plugged`: it has the volumes it should have."""
+    if presence is Presence.HALTED:
+        return _way_out(intent, held)
     if presence not in _STEADY:
         return None
     for wanted in intent.checkpoints:
@@ -51,6 +53,15 @@ def urgent(
     for nameless in sorted(held.begun - {wanted.id for wanted in intent.checkpoints}):
         return DropCheckpoint(CheckpointIntent(id=nameless, desired=Wish.ABSENT))
     return None
+
+
+def _way_out(intent: VmIntent, held: Held) -> PutBack | None:
+    """A guest that is halted can be put back, unless something is to be kept of it first: for that it must go on."""
+    missing = [each for each in intent.checkpoints if each.desired is Wish.PRESENT and each.id not in held.checkpoints]
+    first = any(each.after <= held.restore_nonce for each in missing)
+    if first or intent.restore is None or intent.restore.nonce <= held.restore_nonce:
+        return None
+    return PutBack(intent, intent.restore)
 
 
 def idle(held: Held, presence: Presence) -> MergeLayers | None:

@@ -72,6 +72,8 @@ class Known:
     """Those that the guest has open; None for one that takes none while it runs."""
     frozen: bool = False
     """Its guard holds it still: it hears nothing, and can only be ended."""
+    resumable: bool = False
+    """It is halted, and somebody has asked for it to go on."""
     run: RunInfo | None = None
     """What the newest life has of its configuration."""
     crossing: Crossing = NOWHERE
@@ -347,6 +349,8 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
     if intent.reset_nonce > known.reset_nonce:
         return _at(known, now, Reset(intent.reset_nonce))
     wanted = Presence.PAUSED if intent.desired is Desired.PAUSED else Presence.RUNNING
+    if known.presence is Presence.HALTED and not (known.resumable and wanted is Presence.RUNNING):
+        return NOTHING
     if known.presence is wanted and known.volumes is not None and known.volumes != _volumes(intent):
         return _at(known, now, Plug(intent))
     if known.presence is Presence.RUNNING and wanted is Presence.RUNNING and pending(intent.spec, known.run):
