@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from nacre.control.scheduler.placement import fits
-from nacre.control.services import checkpoint_facts, volume_changes
+from nacre.control.services import checkpoint_facts, volume_changes, volume_views
 from nacre.control.services.pools import check_room
 from nacre.control.services.vm_room import policy, request_of, rooms, volume_bytes
 from nacre.control.store import checkpoints, nodes, pools, snapshots
@@ -89,17 +89,14 @@ async def settle(tx: Tx, volume: VolumeRow, pool: PoolRow, node: NodeId) -> None
 async def released(tx: Tx, vm: VmRow) -> None:
     """A machine is gone: its volumes are kept or deleted, as was said when they were attached."""
     await checkpoint_facts.gone_with(tx, vm)
+    by = vm.delete_requested_by
     for attachment in (await store.attached(tx, [vm.id])).get(vm.id, []):
         await store.detach(tx, attachment.volume)
         volume = await store.get(tx, attachment.volume, lock=True)
         if volume is None or not attachment.delete_with_vm or volume.desired is Wish.ABSENT:
             continue
-        by = vm.delete_requested_by
-        kept = (await snapshots.of(tx, [volume.id])).get(volume.id, [])
-        part = await checkpoints.with_volumes(tx, [volume.id])
-        if part or any(one.protected for one in kept):
-            why = "is part of a checkpoint" if part else "has protected snapshots"
-            message = f"volume {volume.name} is kept although machine {vm.name} is gone: it {why}"
+        if why := await _kept_because(tx, volume):
+            message = f"volume {volume.name} is kept although machine {vm.name} is gone: {why}"
             volume_changes.tell(tx, volume, "volume.kept", message, actor=SYSTEM)
             continue
         gone = replace(volume, desired=Wish.ABSENT, delete_requested_by=by)
@@ -210,6 +207,16 @@ def no_snapshot(volume: VolumeRow, ref: str) -> NotFoundError:
         hint=f"list them with `nacre volume snapshots {volume.name}`",
         field="snapshot",
     )
+
+
+async def _kept_because(tx: Tx, volume: VolumeRow) -> str:
+    """Say why a volume is not deleted with its machine; empty if it is."""
+    if await checkpoints.with_volumes(tx, [volume.id]):
+        return "it is part of a checkpoint"
+    if any(one.protected for one in (await snapshots.of(tx, [volume.id])).get(volume.id, [])):
+        return "it has protected snapshots"
+    waiting = await store.made_from(tx, volume.id)
+    return f"{volume_views.named(waiting)} is still to be made from it" if waiting else ""
 
 
 def _reached(volume: VolumeRow, pool: PoolRow) -> set[NodeId] | None:

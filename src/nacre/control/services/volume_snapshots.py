@@ -113,11 +113,16 @@ async def delete(tx: Tx, caller: Caller, ref: str, snapshot: str, *, project: st
             f"snapshot {kept.name} of volume {row.name} is protected",
             hint=f"take that back first: `nacre volume protect {row.name} {kept.name} --off`",
         )
-    waiting = await volumes.made_from(tx, row.id)
-    if waiting or row.applied_restore_nonce < row.restore_nonce:
+    if waiting := await volumes.made_from(tx, row.id):
         raise ConflictError(
             "snapshot_in_use",
-            f"snapshot {kept.name} may still be needed for a clone or a restore that is under way",
+            f"{volume_views.named(waiting)} is still to be made from volume {row.name}, perhaps from {kept.name}",
+            hint="wait until it has been made (`nacre operation list`), or delete it first",
+        )
+    if row.applied_restore_nonce < row.restore_nonce:
+        raise ConflictError(
+            "snapshot_in_use",
+            f"volume {row.name} is being put back to a snapshot, perhaps to {kept.name}",
             hint="wait until that is done: `nacre operation list`",
         )
     await store.save(tx, replace(kept, desired=Wish.ABSENT))

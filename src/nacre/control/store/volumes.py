@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 
@@ -43,6 +44,9 @@ from nacre.model.hardware import DiskOptions
 from nacre.model.ids import NodeId, PoolId, ProjectId, SnapshotId, VmId, VolumeId, looks_like_id
 from nacre.model.nodes import NodeState
 from nacre.model.volumes import DiskFormat, VolumePhase, VolumeSource, Wish
+
+_UNMADE = text("NOT made AND desired = 'present'")
+"""Also a volume whose node knows of it, until it is there: what it is made from is needed until then."""
 
 volumes = Table(
     "volumes",
@@ -73,6 +77,7 @@ volumes = Table(
     UniqueConstraint("project", "name"),
     Index("ix_volumes_node", "node"),
     Index("ix_volumes_pool", "pool"),
+    Index("ix_volumes_unmade", "project", sqlite_where=_UNMADE, postgresql_where=_UNMADE),
 )
 
 attachments = Table(
@@ -199,10 +204,11 @@ async def promised(rd: Read, pool: PoolId, node: NodeId | None) -> int:
 
 
 async def made_from(rd: Read, volume: VolumeId) -> list[str]:
-    """Name the volumes that are still to be made from this one."""
-    query = select(volumes.c.name, volumes.c.source).where(volumes.c.observed_generation == 0)
+    """Name the volumes that are still to be made from this one. They are of its project."""
+    home = select(volumes.c.project).where(volumes.c.id == volume).scalar_subquery()
+    query = select(volumes.c.name, volumes.c.source).where(volumes.c.project == home, _UNMADE)
     rows = (await rd.connection.execute(query)).all()
-    return [row.name for row in rows if row.source.volume == volume]
+    return sorted(row.name for row in rows if row.source.volume == volume)
 
 
 async def add(tx: Tx, row: VolumeRow, *, taken: NacreError) -> None:
