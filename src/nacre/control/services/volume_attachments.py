@@ -59,7 +59,10 @@ async def tied(tx: Tx, row: VmRow) -> VmRow:
 
 
 async def placed(tx: Tx, where: Mapping[VmId, NodeId]) -> None:
-    """Machines with volumes have got nodes: volumes without a node, and those of shared pools, are there now."""
+    """Machines with volumes have got nodes: volumes without a node, and those of shared pools, are there now.
+
+    That their pools have room there is known by who gives machines nodes (see `volume_room`).
+    """
     if not where:
         return
     known = {one.id: one for one in await pools.every(tx)}
@@ -174,7 +177,8 @@ async def grow(tx: Tx, volume: VolumeRow, size_bytes: int) -> None:
     if more <= 0:
         return
     pool = next(one for one in await pools.every(tx) if one.id == volume.pool)
-    await check_room(tx, pool, volume.node, more)
+    has = volume.size_bytes if volume.node is None else 0
+    await check_room(tx, pool, volume.node, more, has_bytes=has)
     attachment = await store.attachment(tx, volume.id)
     vm = await vm_store.get(tx, attachment.vm) if attachment is not None else None
     if vm is not None and vm.tie is not None and volume.pool == LOCAL_POOL:
