@@ -15,6 +15,7 @@ from nacre.agent.steps import (
     Resume,
     RetryAt,
     Start,
+    Stop,
     TakeCheckpoint,
 )
 from nacre.agent.vms.presence import Presence
@@ -132,7 +133,28 @@ def test_what_is_being_done_ends_if_nobody_wants_it_any_more():
     assert not planner.interrupts(step, intent)
     assert planner.interrupts(step, gone)
     assert planner.interrupts(step, vm_intent())
+    off = msgspec.structs.replace(intent, desired=Desired.STOPPED)
+    assert not planner.interrupts(step, off)
+    assert planner.interrupts(step, msgspec.structs.replace(off, force_stop=True))
+    assert not planner.interrupts(step, msgspec.structs.replace(off, force_stop=True), alive=False)
     put_back = PutBack(intent, Restoration(nonce=1, checkpoint=ONE))
+    for waits in (step, put_back, DropCheckpoint(wanted())):
+        assert planner.interrupts(waits, intent, waiting=True)
     assert planner.interrupts(put_back, gone)
     assert not planner.interrupts(put_back, msgspec.structs.replace(intent, desired=Desired.STOPPED))
     assert planner.interrupts(put_back, intent, retiring=True)
+
+
+@pytest.mark.parametrize("checkpoint", [wanted(), wanted(desired=Wish.ABSENT)])
+def test_a_machine_is_switched_off_before_by_force_or_if_its_checkpoints_have_to_wait(checkpoint):
+    held = Held(begun=frozenset({ONE}))
+    delayed = Held(begun=frozenset({ONE}), delayed=True)
+    off = vm_intent(desired=Desired.STOPPED, checkpoints=(checkpoint,))
+    forced = msgspec.structs.replace(off, force_stop=True)
+    assert decided(forced, held) == Stop(forced, force=True)
+    assert decided(off, delayed) == Stop(off, force=False)
+    assert decided(off, held, failure=FailureClass.BLOCKED) == Stop(off, force=False)
+    for facts in (held, delayed):
+        assert isinstance(decided(off, facts, Presence.NONE), TakeCheckpoint | DropCheckpoint)
+        assert isinstance(decided(vm_intent(checkpoints=(checkpoint,)), facts), TakeCheckpoint | DropCheckpoint)
+    assert isinstance(decided(off, held, failure=FailureClass.TRANSIENT), TakeCheckpoint | DropCheckpoint)

@@ -281,6 +281,17 @@ def test_newer_intent_interrupts_what_it_makes_pointless_and_nothing_else():
     assert not interrupts(Reboot(RUNS), newer(RUNS))
     assert interrupts(Adopt(), newer(RUNS, Desired.ABSENT))
     assert not interrupts(Delete(), newer(RUNS))
+    for off in (Desired.STOPPED, Desired.ABSENT):
+        assert interrupts(Plug(RUNS), newer(RUNS, off))
+    assert not interrupts(Plug(RUNS), newer(RUNS))
+    assert interrupts(Plug(RUNS), None, retiring=True)
+
+
+def test_what_only_waits_for_a_disk_is_interrupted_by_anything_newer():
+    assert interrupts(Plug(RUNS), newer(RUNS), waiting=True)
+    assert not interrupts(Plug(RUNS), None, waiting=True)
+    assert not interrupts(Start(RUNS), newer(RUNS), waiting=True)
+    assert not interrupts(Delete(), newer(RUNS), waiting=True)
 
 
 class World:

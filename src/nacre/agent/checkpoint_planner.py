@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from nacre.agent.steps import DropCheckpoint, MergeLayers, PutBack, TakeCheckpoint
 from nacre.agent.vms.presence import Presence
 from nacre.model.checkpoints import CheckpointIntent
+from nacre.model.convergence import FailureClass
 from nacre.model.ids import CheckpointId
-from nacre.model.vms import VmIntent
+from nacre.model.vms import Desired, VmIntent
 from nacre.model.volumes import Wish
 
 _STEADY = frozenset({Presence.NONE, Presence.RUNNING, Presence.PAUSED})
@@ -27,6 +28,8 @@ class Held:
     restore_nonce: int = 0
     mergeable: bool = False
     """There are layers that nobody needs, and that can be merged as the machine is."""
+    delayed: bool = False
+    """What was to be done about them was interrupted while it waited for a disk that somebody else had."""
 
 
 NOTHING_HELD = Held()
@@ -62,6 +65,13 @@ def _way_out(intent: VmIntent, held: Held) -> PutBack | None:
     if first or intent.restore is None or intent.restore.nonce <= held.restore_nonce:
         return None
     return PutBack(intent, intent.restore)
+
+
+def after_off(intent: VmIntent, held: Held, presence: Presence, failure: FailureClass | None) -> bool:
+    """Whether a machine is switched off before anything is done about them: by force, or because that has to wait."""
+    if intent.desired is not Desired.STOPPED or presence is Presence.NONE:
+        return False
+    return intent.force_stop or held.delayed or failure is FailureClass.BLOCKED
 
 
 def idle(held: Held, presence: Presence) -> MergeLayers | None:

@@ -125,8 +125,7 @@ class Executor:
         self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         self._arrivals = arrivals
         for vm in changed:
-            doing = self._doing.get(vm)
-            if doing is not None and planner.interrupts(doing, wanted.get(vm), retiring=self._is_retiring(vm)):
+            if self._is_interrupted(vm):
                 self._lanes.interrupt(vm)
             else:
                 self._lanes.ring(vm)
@@ -248,6 +247,15 @@ class Executor:
             copies=self._copies.fences(vm),
             arrival=self._arrivals.get(vm),
         )
+
+    def _is_interrupted(self, vm: VmId) -> bool:
+        """Whether what is being done to a machine is not to be finished first."""
+        doing = self._doing.get(vm)
+        if doing is None:
+            return False
+        machine, retiring = self._machines[vm], self._is_retiring(vm)
+        alive = machine.presence is not Presence.NONE
+        return planner.interrupts(doing, self._wanted.get(vm), retiring=retiring, waiting=machine.waits, alive=alive)
 
     def _is_retiring(self, vm: VmId) -> bool:
         """Whether there is something of a placement here that has ended."""

@@ -59,6 +59,7 @@ def _kept(machine: Machine) -> Held:
         begun=frozenset(mine.begun),
         restore_nonce=machine.record.restore_nonce,
         mergeable=mine.mergeable and can_merge,
+        delayed=machine.delayed,
     )
 
 

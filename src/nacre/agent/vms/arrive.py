@@ -68,7 +68,7 @@ async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
     lock = locks.take(host.lock_file(intent.id))
     try:
         image = await host.images.fetch(intent.image)
-        made = await rootdisk.ready(intent, image, host)
+        made = await rootdisk.ready(machine, intent, image, host)
         async with host.pools.held([attachment.volume for attachment in intent.volumes]):
             shared = await host.pools.arriving(intent.volumes, arriving.volumes)
             _check_same(made, shared, offer)

@@ -61,6 +61,10 @@ class Machine:
         """Whether its guard holds the guest still, because the node's lease has ended."""
         self.resumable = False
         """Whether somebody has asked for a halted guest to go on."""
+        self.waits = False
+        """Whether what is being done to it waits for a disk that somebody else has."""
+        self.delayed = False
+        """Whether that was so when it was interrupted."""
         self.failure: Failure | None = None
         self.retry_at = 0.0
         self.outgoing: OutgoingObserved | None = None

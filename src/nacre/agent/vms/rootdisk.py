@@ -1,7 +1,7 @@
 """The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
 
-Called by `start`, which holds the machine's lock, and by `migrate`, which asks what there is. A new one is kept in
-layers (qcow2) if the machine's hypervisor opens those, and else raw, which every one opens.
+Called by `start` and `arrive`, which hold the machine's lock, and by `migrate`, which asks what there is. A new one is
+kept in layers (qcow2) if the machine's hypervisor opens those, and else raw, which every one opens.
 """
 
 from nacre.agent.hypervisors.abilities import CanOffer
@@ -13,7 +13,9 @@ from nacre.agent.storage.base import BaseDisk, CloneOf
 from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.roots import ROOT, disk_of
 from nacre.agent.vms import kept
+from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
+from nacre.agent.vms.machine import Machine
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Capability, offers
 from nacre.model.checkpoints import CheckpointSource, snapshot_of
@@ -24,25 +26,29 @@ from nacre.model.vms import VmIntent
 from nacre.model.volumes import DiskFormat
 
 
-async def ready(intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
+async def ready(machine: Machine, intent: VmIntent, image: CachedImage, host: Host) -> tuple[DiskFile, ...]:
     """Return the root disk, none if the machine has none. May be repeated. Raises DriverError and OSError."""
     base = _base(intent, image)
     if base is None and intent.spec.disk_bytes is None:
         return ()
-    disk, source = disk_of(intent.id), intent.source
-    held = [disk] if source is None else [disk, disk_of(source.vm)]
-    async with host.pools.held(held):
-        size, made = intent.spec.disk_bytes, await in_thread(_exists, intent, host)
-        form = DiskFormat.QCOW2 if made else await _form(host.hypervisor(intent.spec.hypervisor))
-        if source is not None and not made:
-            await _clone(intent, source, form, host)
-        if not await host.roots.settled(intent.id):
-            return (await host.storage.ensure(host.place(intent.id), ROOT, base=base, size_bytes=size, form=form),)
-        await host.roots.check_base(intent.id, None if base is None else base.path)
-        await host.roots.finish(disk, None)
-        if size is not None:
-            await host.roots.grow(disk, size, None)
-        return (await host.roots.disk(disk),)
+    source = intent.source
+    async with held(machine, [disk_of(vm) for vm in (intent.id, *([] if source is None else [source.vm]))], host):
+        return (await _ready(intent, base, host),)
+
+
+async def _ready(intent: VmIntent, base: BaseDisk | None, host: Host) -> DiskFile:
+    disk, source, size = disk_of(intent.id), intent.source, intent.spec.disk_bytes
+    made = await in_thread(_exists, intent.id, host)
+    form = DiskFormat.QCOW2 if made else await _form(host.hypervisor(intent.spec.hypervisor))
+    if source is not None and not made:
+        await _clone(intent, source, form, host)
+    if not await host.roots.settled(intent.id):
+        return await host.storage.ensure(host.place(intent.id), ROOT, base=base, size_bytes=size, form=form)
+    await host.roots.check_base(intent.id, None if base is None else base.path)
+    await host.roots.finish(disk, None)
+    if size is not None:
+        await host.roots.grow(disk, size, None)
+    return await host.roots.disk(disk)
 
 
 async def sizes(vm: VmId, host: Host) -> dict[str, int]:
@@ -58,8 +64,8 @@ def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:
     return None if artifact is None or path is None else BaseDisk(path=path, format=artifact.format)
 
 
-def _exists(intent: VmIntent, host: Host) -> bool:
-    place = host.place(intent.id)
+def _exists(vm: VmId, host: Host) -> bool:
+    place = host.place(vm)
     return (place / ROOT).exists() or found_in(place, ROOT) is not None
 
 
