@@ -16,7 +16,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.crossings import Crossings, Gate
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
-from nacre.agent.keeping import keep, load
+from nacre.agent.keeping import found_again, keep, load
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, known, waits_for_lease
@@ -335,6 +335,7 @@ class Executor:
                 else:
                     await in_thread(self._host.cgroups.remove, machine.id)
             case planner.Start(intent=intent):
+                await found_again(machine, self._host)
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)
                 log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)

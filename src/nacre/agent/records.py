@@ -81,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     user: int = 0
     """Whom its hypervisor runs as, and who owns its files; 0 if that is the agent's user."""
+    root_made: bool | None = None
+    """Its root disk has been made: if it is not there, it is lost. None if only the lives it has had can tell."""
     deleted: bool = False
     """Nothing is left of it but this, until the desired state no longer names it."""
     sending: Sending | None = None

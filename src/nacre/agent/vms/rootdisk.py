@@ -1,7 +1,8 @@
 """The root disk of a machine that is to be started: made from its image or from a checkpoint, or as it was left.
 
 Called by `start` and `arrive`, which hold the machine's lock, and by `migrate`, which asks what there is. A new one is
-kept in layers (qcow2) if the machine's hypervisor opens those, and else raw, which every one opens.
+kept in layers (qcow2) if the machine's hypervisor opens those, and else raw, which every one opens. That it was made
+is on record: if it is not there any more it is lost, and never made anew.
 """
 
 from nacre.agent.hypervisors.abilities import CanOffer
@@ -9,6 +10,8 @@ from nacre.agent.hypervisors.base import Hypervisor
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
 from nacre.agent.images.cache import CachedImage
+from nacre.agent.records import Record
+from nacre.agent.storage import layers
 from nacre.agent.storage.base import BaseDisk, CloneOf
 from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.roots import ROOT, disk_of
@@ -16,6 +19,7 @@ from nacre.agent.vms import kept
 from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
+from nacre.lib.files import sync_folder
 from nacre.lib.threads import in_thread
 from nacre.model.capabilities import Capability, offers
 from nacre.model.checkpoints import CheckpointSource, snapshot_of
@@ -33,7 +37,24 @@ async def ready(machine: Machine, intent: VmIntent, image: CachedImage, host: Ho
         return ()
     source = intent.source
     async with held(machine, [disk_of(vm) for vm in (intent.id, *([] if source is None else [source.vm]))], host):
-        return (await _ready(intent, base, host),)
+        await check(machine, host)
+        found = await _ready(intent, base, host)
+        if not machine.record.root_made:
+            await in_thread(sync_folder, host.machines)  # or the whole folder could be gone after a power cut
+            await machine.save(root_made=True)
+        return (found,)
+
+
+async def check(machine: Machine, host: Host) -> None:
+    """Raise DriverError (`disk_missing`) if a machine's root disk was made and is not there."""
+    if _made(machine.record) and not await in_thread(_exists, machine.id, host):
+        raise DriverError(
+            "disk_missing",
+            "the machine's root disk is not on the node any more",
+            hint="is what holds the folder `vms` of the node's agent mounted? Put the machine's folder back, "
+            "or delete the machine",
+            failure_class=FailureClass.BLOCKED,
+        )
 
 
 async def _ready(intent: VmIntent, base: BaseDisk | None, host: Host) -> DiskFile:
@@ -64,9 +85,18 @@ def _base(intent: VmIntent, image: CachedImage) -> BaseDisk | None:
     return None if artifact is None or path is None else BaseDisk(path=path, format=artifact.format)
 
 
+def _made(record: Record) -> bool:
+    """Whether a machine's root disk has been made. Agents did not always write that down: they started it with one."""
+    if record.root_made is not None or record.run is None or record.intent is None:
+        return bool(record.root_made)
+    config = record.run.info.config
+    size = record.intent.spec.disk_bytes if config is None else config.disk_bytes
+    return size is not None or record.intent.image.artifact(Role.DISK) is not None
+
+
 def _exists(vm: VmId, host: Host) -> bool:
     place = host.place(vm)
-    return (place / ROOT).exists() or found_in(place, ROOT) is not None
+    return (place / ROOT / layers.MANIFEST).exists() or found_in(place, ROOT) is not None
 
 
 async def _form(driver: Hypervisor) -> DiskFormat:

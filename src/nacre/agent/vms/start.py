@@ -40,6 +40,7 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     Raises ConflictError (`machine_locked`) if there is a process already, else DriverError, NacreError or OSError.
     """
     machine.enter(Phase.PREPARING)
+    await rootdisk.check(machine, host)  # before a folder is made where one should be mounted
     host.place(intent.id).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = locks.take(host.lock_file(intent.id))
     try:
