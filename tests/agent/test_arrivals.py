@@ -17,9 +17,9 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.fake import FakeHypervisor
 from nacre.agent.hypervisors.launch import Launch
 from nacre.errors import NacreError
-from nacre.model.arrivals import ArrivingVolume, VmArrival
+from nacre.model.arrivals import ArrivingVolume, Room, VmArrival
 from nacre.model.ids import NodeId, PoolId, StreamId, VolumeId
-from nacre.model.migrations import ArrivalState, Offer, VolumeOffer
+from nacre.model.migrations import ArrivalState, DiskOffer, Offer, VolumeOffer
 from nacre.model.vms import Phase, VmIntent
 from nacre.model.volumes import PoolIntent, PoolKind, VolumeAttachment
 from nacre.protocol.messages import NodeIntent
@@ -31,6 +31,7 @@ from support.waiting import until
 pytestmark = [pytest.mark.anyio, pytest.mark.host]
 
 POOL, DATA, STREAM = PoolId("pool-1"), VolumeId("vol-" + "0" * 26), StreamId("str-1")
+ROOM = Room(cpus=2, memory_bytes=64 << 20, disk_bytes=0)
 HOME = ArrivingVolume(id=DATA, name="data", pool=POOL)
 
 
@@ -101,7 +102,7 @@ class Target:
         return self
 
     def told(self, *vms: VmIntent, coming: bool = False) -> None:
-        arrival = VmArrival(stream=STREAM, source=NodeId("node-a"), vm=self.vm, volumes=(HOME,))
+        arrival = VmArrival(stream=STREAM, source=NodeId("node-a"), vm=self.vm, volumes=(HOME,), room=ROOM)
         self.node.executor.want(NodeIntent(vms=vms, images=(IMAGE,), arrivals=(arrival,) if coming else ()))
 
     async def reaches(self, state: ArrivalState) -> None:
@@ -175,6 +176,27 @@ async def test_what_is_not_the_same_on_both_nodes_is_not_taken_in(target, change
     assert target.driver.launches == []
     await target.rejected()
     assert target.files() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cpus": 3},
+        {"cpus": -1},
+        {"least_cpus": 3},
+        {"memory_bytes": (64 << 20) + 1},
+        {"least_memory_bytes": 1 << 40},
+        {"disks": (DiskOffer(id="root", size_bytes=1 << 50),)},
+    ],
+)
+async def test_what_has_more_than_is_kept_free_for_it_is_not_taken_in(target, changes):
+    with pytest.raises(NacreError) as caught:
+        await target.offer(**changes)
+    assert caught.value.code == "offer_too_large"
+    assert caught.value.hint
+    await target.reaches(ArrivalState.FAILED)
+    assert target.driver.launches == []
+    await target.rejected()
 
 
 async def test_what_does_not_come_in_the_end_leaves_the_volume_as_it_was(target):

@@ -15,6 +15,7 @@ from nacre.agent.steps import (
     Resume,
     RetryAt,
     Start,
+    Stop,
     TakeCheckpoint,
 )
 from nacre.agent.vms.presence import Presence
@@ -45,9 +46,18 @@ def test_a_checkpoint_is_taken_before_the_machine_is_changed(presence, desired):
     assert not isinstance(done, TakeCheckpoint)
 
 
-@pytest.mark.parametrize("presence", [Presence.STARTING, Presence.LEAVING, Presence.FAILED])
+@pytest.mark.parametrize("presence", [Presence.STARTING, Presence.LEAVING, Presence.FAILED, Presence.HALTED])
 def test_nothing_is_kept_of_a_machine_that_comes_or_goes(presence):
     assert not isinstance(decided(vm_intent(checkpoints=(wanted(),)), presence=presence), TakeCheckpoint)
+
+
+def test_a_halted_guest_is_put_back_unless_something_is_to_be_kept_first():
+    restore = Restoration(nonce=1, checkpoint=ONE)
+    intent = vm_intent(checkpoints=(wanted(), wanted(TWO, after=1)), restore=restore)
+    assert decided(intent, Held(checkpoints=frozenset({ONE})), Presence.HALTED) == PutBack(intent, restore)
+    assert decided(intent, Held(), Presence.HALTED) == planner.NOTHING
+    done = Held(checkpoints=frozenset({ONE}), restore_nonce=1)
+    assert decided(intent, done, Presence.HALTED) == planner.NOTHING
 
 
 def test_a_guest_that_should_run_goes_on_before_it_is_kept():
@@ -123,7 +133,28 @@ def test_what_is_being_done_ends_if_nobody_wants_it_any_more():
     assert not planner.interrupts(step, intent)
     assert planner.interrupts(step, gone)
     assert planner.interrupts(step, vm_intent())
+    off = msgspec.structs.replace(intent, desired=Desired.STOPPED)
+    assert not planner.interrupts(step, off)
+    assert planner.interrupts(step, msgspec.structs.replace(off, force_stop=True))
+    assert not planner.interrupts(step, msgspec.structs.replace(off, force_stop=True), alive=False)
     put_back = PutBack(intent, Restoration(nonce=1, checkpoint=ONE))
+    for waits in (step, put_back, DropCheckpoint(wanted())):
+        assert planner.interrupts(waits, intent, waiting=True)
     assert planner.interrupts(put_back, gone)
     assert not planner.interrupts(put_back, msgspec.structs.replace(intent, desired=Desired.STOPPED))
     assert planner.interrupts(put_back, intent, retiring=True)
+
+
+@pytest.mark.parametrize("checkpoint", [wanted(), wanted(desired=Wish.ABSENT)])
+def test_a_machine_is_switched_off_before_by_force_or_if_its_checkpoints_have_to_wait(checkpoint):
+    held = Held(begun=frozenset({ONE}))
+    delayed = Held(begun=frozenset({ONE}), delayed=True)
+    off = vm_intent(desired=Desired.STOPPED, checkpoints=(checkpoint,))
+    forced = msgspec.structs.replace(off, force_stop=True)
+    assert decided(forced, held) == Stop(forced, force=True)
+    assert decided(off, delayed) == Stop(off, force=False)
+    assert decided(off, held, failure=FailureClass.BLOCKED) == Stop(off, force=False)
+    for facts in (held, delayed):
+        assert isinstance(decided(off, facts, Presence.NONE), TakeCheckpoint | DropCheckpoint)
+        assert isinstance(decided(vm_intent(checkpoints=(checkpoint,)), facts), TakeCheckpoint | DropCheckpoint)
+    assert isinstance(decided(off, held, failure=FailureClass.TRANSIENT), TakeCheckpoint | DropCheckpoint)

@@ -19,7 +19,7 @@ from nacre.model.ids import VmId
 from nacre.model.vms import VmIntent
 from nacre.model.volumes import Wish
 from support.intents import newer, vm_intent
-from support.kept import SIZE, check_tidy, disks, parts, root_path
+from support.kept import SIZE, check_tidy, disks, machine, parts, root_path
 from support.killing import ORIGIN, WANTED, each_kill, prepared, wanted, with_checkpoint
 from support.node import Node
 from support.volumes import content
@@ -33,7 +33,7 @@ async def cloned(node: Node, intent: VmIntent) -> None:
     """Make the disk of a machine from a checkpoint of another."""
     node.host.place(CLONE.id).mkdir(exist_ok=True)
     image = await node.host.images.fetch(intent.image)
-    await rootdisk.ready(CLONE, image, node.host)
+    await rootdisk.ready(machine(node, CLONE), CLONE, image, node.host)
 
 
 @pytest.fixture

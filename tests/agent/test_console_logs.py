@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.agent.console_logs import joined, since, size, tail, trim
+from nacre.agent.console_logs import LOG_KEPT, joined, since, size, tail, trim, trim_others
 
 
 def test_the_end_of_a_log_is_read(tmp_path):
@@ -56,3 +56,30 @@ def test_a_log_is_read_from_where_it_was_left(tmp_path):
     assert since(path, 10, 100) == (b"", 10)
     moved = trim(path, limit=5, kept=4)
     assert since(path, 8 - moved, 100) == (b"89", 4)
+
+
+def test_who_writes_on_where_it_was_leaves_a_hole_that_does_not_count(tmp_path):
+    path = tmp_path / "virtio-console.log"
+    line = b"x" * 63 + b"\n"
+    with path.open("wb", buffering=0) as writer:
+        for round_ in range(1, 6):
+            writer.write(line * (4 << 10))
+            assert path.stat().st_size == round_ * (256 << 10)
+            trim(path, limit=192 << 10, kept=64 << 10)
+            assert trim(path, limit=192 << 10, kept=64 << 10) == 0
+            assert path.read_bytes() == line * ((1 << 10) - 1)
+        writer.write(line)
+        assert not trim(path, limit=192 << 10, kept=64 << 10)
+        assert path.read_bytes().endswith(b"\0" + line)
+        assert path.stat().st_blocks * 512 < 128 << 10
+
+
+def test_what_else_is_written_about_a_machine_is_bounded_and_its_console_log_left(tmp_path):
+    names = ("console.log", "virtio-console.log", "hypervisor.log", "root.qcow2")
+    for name in names:
+        (tmp_path / name).write_bytes(b"line\n" * (1 << 20))
+    trim_others(tmp_path / "console.log")
+    kept = {name: size(tmp_path / name) for name in names}
+    assert kept["console.log"] == kept["root.qcow2"] == 5 << 20
+    assert 0 < kept["virtio-console.log"] == kept["hypervisor.log"] <= LOG_KEPT
+    trim_others(tmp_path / "nothing" / "console.log")

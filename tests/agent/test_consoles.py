@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nacre.agent import consoles as module
+from nacre.agent.console_logs import LOG_LIMIT
 from nacre.agent.consoles import Consoles
 from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
@@ -237,3 +238,22 @@ async def test_the_log_does_not_outgrow_its_limit_while_the_machine_runs(console
         serial.print(b"z" * 5000)
         await asyncio.sleep(0.01)
     await until(lambda: len(calls) >= 4)
+
+
+async def test_logs_are_bounded_without_a_socket_and_beside_one(serial, consoles, monkeypatch):
+    monkeypatch.setattr(module, "_BOUND_S", 0.05)
+    others = [serial.log.with_name(name) for name in ("virtio-console.log", "hypervisor.log")]
+    logs = [serial.log, *others]
+    await serial.close()  # as with a console that is a file or a pseudo-terminal
+    consoles.attach(VM, Door(serial.socket, os.getpid()), serial.log)
+    for _ in range(2):
+        for path in logs:
+            with path.open("ab") as file:
+                file.write(b"line\n" * (1 << 20))
+        await until(lambda: all(path.stat().st_size <= LOG_LIMIT for path in logs))
+    await serial.open()
+    await until(lambda: serial.connected)
+    for path in others:
+        with path.open("ab") as file:
+            file.write(b"line\n" * (1 << 20))
+    await until(lambda: all(path.stat().st_size <= LOG_LIMIT for path in others))

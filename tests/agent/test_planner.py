@@ -91,22 +91,35 @@ def test_what_cannot_be_found_out_may_be_switched_off_all_the_same_if_nothing_el
         (RUNS, Presence.RUNNING, NOTHING),
         (RUNS, Presence.PAUSED, Resume()),
         (RUNS, Presence.FAILED, Resume()),
+        (RUNS, Presence.HALTED, NOTHING),
         (RUNS, Presence.LEAVING, NOTHING),
         (PAUSED, Presence.NONE, Start(PAUSED)),
         (PAUSED, Presence.RUNNING, Pause()),
         (PAUSED, Presence.PAUSED, NOTHING),
+        (PAUSED, Presence.HALTED, NOTHING),
         (OFF, Presence.NONE, NOTHING),
         (OFF, Presence.RUNNING, Stop(OFF, force=False)),
         (OFF, Presence.PAUSED, Stop(OFF, force=False)),
         (OFF, Presence.FAILED, Stop(OFF, force=False)),
+        (OFF, Presence.HALTED, Stop(OFF, force=False)),
         (OFF, Presence.LEAVING, NOTHING),
         (ABSENT, Presence.NONE, Delete()),
         (ABSENT, Presence.RUNNING, Delete()),
+        (ABSENT, Presence.HALTED, Delete()),
         (ABSENT, Presence.LEAVING, Delete()),
     ],
 )
 def test_each_state_has_its_step(intent: VmIntent, presence: Presence, expected: object):
     assert step(intent, presence) == expected
+
+
+def test_a_halted_guest_waits_for_somebody():
+    assert step(RUNS, Presence.HALTED, resumable=True) == Resume()
+    assert step(PAUSED, Presence.HALTED, resumable=True) == NOTHING
+    button = newer(RUNS, reset_nonce=3)
+    assert decide(button, known(button, Presence.HALTED, reset_nonce=1), 0) == Reset(3)
+    again = newer(RUNS, reboot_nonce=3)
+    assert decide(again, known(again, Presence.HALTED, reboot_nonce=1), 0) == Reboot(again)
 
 
 def test_a_newer_intent_is_accepted_and_an_older_one_changes_nothing():
@@ -268,6 +281,17 @@ def test_newer_intent_interrupts_what_it_makes_pointless_and_nothing_else():
     assert not interrupts(Reboot(RUNS), newer(RUNS))
     assert interrupts(Adopt(), newer(RUNS, Desired.ABSENT))
     assert not interrupts(Delete(), newer(RUNS))
+    for off in (Desired.STOPPED, Desired.ABSENT):
+        assert interrupts(Plug(RUNS), newer(RUNS, off))
+    assert not interrupts(Plug(RUNS), newer(RUNS))
+    assert interrupts(Plug(RUNS), None, retiring=True)
+
+
+def test_what_only_waits_for_a_disk_is_interrupted_by_anything_newer():
+    assert interrupts(Plug(RUNS), newer(RUNS), waiting=True)
+    assert not interrupts(Plug(RUNS), None, waiting=True)
+    assert not interrupts(Start(RUNS), newer(RUNS), waiting=True)
+    assert not interrupts(Delete(), newer(RUNS), waiting=True)
 
 
 class World:

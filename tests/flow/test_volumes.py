@@ -107,9 +107,8 @@ def test_a_machine_starts_with_its_volumes_and_goes_where_they_are(cloud: Platfo
     assert started["run"]["volumes"] == [volume(cloud, "boot")["id"]]
     held = cloud.get("/v1/vms/later/volumes")["items"]
     assert [(one["volume"]["name"], one["open"], one["leaving"]) for one in held] == [("boot", True, False)]
-    pools = {pool["name"]: pool for pool in cloud.get("/v1/pools")["items"]}
-    assert pools["local"]["volumes"] == 1
-    (said,) = pools["local"]["nodes"]
+    assert cloud.get("/v1/pools/local")["volumes"] == 1
+    (said,) = eventually(lambda: cloud.get("/v1/pools/local")["nodes"], what="what the node says of its pool")
     assert said["available"]
     assert said["capabilities"]["live_snapshots"]
     cloud.delete("/v1/vms/later", wait=WAIT)

@@ -12,7 +12,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from nacre.model.arrivals import ArrivingVolume, VmArrival
+from nacre.model.arrivals import ArrivingVolume, Room, VmArrival
 from nacre.model.capabilities import Level, Offered
 from nacre.model.checkpoints import (
     CheckpointIntent,
@@ -331,6 +331,7 @@ INTENT = NodeIntent(
             source=NodeId("node-01hzzzzzzzzzzzzzzzzzzzzzzz"),
             vm=VM_INTENT,
             volumes=(ArrivingVolume(id=VOLUME, name="data", pool=POOL_INTENT.id),),
+            room=Room(cpus=2, memory_bytes=1 << 30, disk_bytes=8 << 30),
         ),
     ),
     retired=(RetiredVm(id=VM, fence=3),),

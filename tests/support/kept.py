@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from nacre.agent.records import Record
 from nacre.agent.storage.directory import found_in
 from nacre.agent.storage.layers import MANIFEST, read, tree
 from nacre.agent.storage.roots import RootDisks, disk_of
+from nacre.agent.vms.machine import Machine
 from nacre.agent.volumes.records import VolumeRecord
 from nacre.model.checkpoints import CheckpointIntent, CheckpointObserved
 from nacre.model.ids import CheckpointId, ProjectId, VmId, VolumeId
@@ -109,6 +111,12 @@ def layers(node: Node, vm: VmId) -> int:
 def roots(node: Node) -> RootDisks:
     """The node's root disks."""
     return node.host.roots
+
+
+def machine(node: Node, intent: VmIntent) -> Machine:
+    """A machine as an agent knows it that has just accepted it, without an executor."""
+    record = Record(id=intent.id, intent=intent, found_at=node.host.clock.now())
+    return Machine(record, node.records, node.host.clock, lambda: 0.0, changed=lambda _machine: None)
 
 
 def parts(node: Node, vm: VmId) -> set[str]:

@@ -33,8 +33,8 @@ class Pool(Protocol):
     form: DiskFormat
     """What its volumes are kept in."""
 
-    def opened(self) -> VolumeStore:
-        """A driver of it, as an agent makes one."""
+    def opened(self, *, shared: bool = False) -> VolumeStore:
+        """A driver of it, as an agent makes one: for itself alone, or for a pool that other nodes see as well."""
         ...
 
     async def fill(self, volume: VolumeId, text: str, offset: int = 0) -> None:
@@ -66,9 +66,9 @@ class FolderPool:
         self.form = form
         self._number = number
 
-    def opened(self) -> VolumeStore:
+    def opened(self, *, shared: bool = False) -> VolumeStore:
         """A driver of it."""
-        return DirectoryVolumes(self.root, clock=SystemClock())
+        return DirectoryVolumes(self.root, clock=SystemClock(), shared=shared)
 
     async def path(self, volume: VolumeId) -> Path:
         """The file that is written."""
@@ -118,7 +118,7 @@ class CephPool:
         self._folder = folder
         self._reach = Reach(pool=ceph.POOL, access=cluster.access(), folder=folder)
 
-    def opened(self) -> VolumeStore:
+    def opened(self, *, shared: bool = True) -> VolumeStore:  # it always is
         """A driver of it."""
         return CephVolumes(ceph.POOL, self.cluster.access(), self._folder)
 

@@ -8,11 +8,11 @@ from nacre.agent.vms.change import change
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.pause import pause, resume
-from nacre.agent.vms.presence import OF_GUEST
+from nacre.agent.vms.presence import OF_GUEST, Presence
 from nacre.agent.vms.reset import reset
 from nacre.model.convergence import FailureClass
 from nacre.model.vm_changes import forgiven
-from nacre.model.vms import VmIntent
+from nacre.model.vms import Desired, VmIntent
 
 log = structlog.get_logger()
 
@@ -27,16 +27,32 @@ def accept(machine: Machine, intent: VmIntent) -> None:
     run = machine.record.run
     if run is not None:
         nonces["run"] = msgspec.structs.replace(run, info=forgiven(run.info))
+    before, failure = machine.record.intent, machine.failure
     machine.note(intent=intent, deleted=False, crashes=0, restarts=0, arriving=None, **nonces)
     machine.forgive()
+    if machine.presence is not Presence.HALTED:
+        return
+    machine.resumable = intent.desired is Desired.RUNNING and (machine.resumable or is_resumed(before, intent))
+    if failure is not None and not machine.resumable:
+        machine.failure = msgspec.structs.replace(failure, generation=intent.generation)
+
+
+def is_resumed(before: VmIntent | None, intent: VmIntent) -> bool:
+    """Whether a newer intent asks for nothing but that the machine runs, or for that after a pause. Pure."""
+    if before is None or intent.desired is not Desired.RUNNING:
+        return False
+    return before.desired is Desired.PAUSED or msgspec.structs.replace(before, generation=intent.generation) == intent
 
 
 def past(machine: Machine) -> None:
     """Nothing is left to be done, so what failed and was to be tried again is no failure any more."""
-    failure = machine.failure
-    if failure is not None and failure.failure_class is not FailureClass.PERMANENT and not machine.frozen:
-        log.info("vm.recovered", vm=machine.id, code=failure.code)
-        machine.recovered()
+    failure, intent = machine.failure, machine.record.intent
+    if failure is None or failure.failure_class is FailureClass.PERMANENT or machine.frozen:
+        return
+    if machine.presence is Presence.HALTED and (intent is None or intent.desired is Desired.RUNNING):
+        return  # it waits for somebody
+    log.info("vm.recovered", vm=machine.id, code=failure.code)
+    machine.recovered()
 
 
 async def press(
@@ -51,6 +67,7 @@ async def press(
             await pause(guest)
         case planner.Resume():
             await resume(guest)
+            machine.resumable = False
         case planner.Reset(nonce=nonce):
             await reset(machine, guest, nonce)
         case planner.Change(intent=intent):

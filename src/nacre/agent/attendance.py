@@ -6,6 +6,7 @@ Used by the executor. Hears and does not decide: after all that a guest does, th
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -29,6 +30,15 @@ from nacre.model.vms import ExitReason
 log = structlog.get_logger()
 
 
+@dataclass(eq=False)
+class _Attended:
+    """A guest and what is done around it. Its end may be seen to while the next life of its machine has begun."""
+
+    guest: Guest
+    watcher: asyncio.Task[None] | None = None
+    inside: asyncio.Task[None] | None = None
+
+
 class Attendance:
     """All guests of the node."""
 
@@ -37,9 +47,7 @@ class Attendance:
         self._host = host
         self._consoles = consoles
         self._look = look
-        self._watchers: dict[VmId, asyncio.Task[None]] = {}
-        self._guests: dict[VmId, Guest] = {}
-        self._insides: dict[VmId, asyncio.Task[None]] = {}
+        self._attended: set[_Attended] = set()
         self._frost = Frost(look)
 
     @property
@@ -50,9 +58,10 @@ class Attendance:
     async def take(self, machine: Machine, guest: Guest) -> None:
         """Attend a guest that was started or adopted, until it is gone."""
         machine.took(guest)
-        self._guests[machine.id] = guest
+        attended = _Attended(guest)
+        self._attended.add(attended)
         self._consoles.attach(machine.id, Door(guest.console_socket, guest.handle.pid), guest.console_log)
-        self._watchers[machine.id] = asyncio.create_task(self._watch(machine, guest), name=f"watch {machine.id}")
+        attended.watcher = asyncio.create_task(self._watch(machine, attended), name=f"watch {machine.id}")
         try:
             state = await guest.state()
         except DriverError as error:
@@ -60,10 +69,14 @@ class Attendance:
         else:
             if machine.guest is guest and state is not GuestState.GONE:
                 machine.presence = OF_GUEST[state]
+                if state is GuestState.HALTED and machine.failure is None:
+                    self._halted(machine, "")
                 if state is GuestState.FROZEN:
                     log.warning("vm.found_frozen", vm=machine.id, next="goes on with the next lease")
                     machine.froze()
-        self._look_inside(machine, guest)
+        if attended not in self._attended:
+            return  # it has ended meanwhile, and that was seen to
+        self._look_inside(machine, attended)
         self._frost.watch(machine, guest)
         memory = machine.record.run.info.memory_bytes if machine.record.run is not None else 0
         await in_thread(self._host.cgroups.add, machine.id, guest.handle.pid, memory)
@@ -73,30 +86,32 @@ class Attendance:
     async def close(self) -> None:
         """Let go of every guest. They run on."""
         await self._frost.close()
-        watchers = [*self._watchers.values(), *self._insides.values()]
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
-        await asyncio.gather(*(guest.detach() for guest in self._guests.values()), return_exceptions=True)
+        left = list(self._attended)
+        tasks = [task for each in left for task in (each.watcher, each.inside) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(each.guest.detach() for each in left), return_exceptions=True)
 
-    async def _watch(self, machine: Machine, guest: Guest) -> None:
+    async def _watch(self, machine: Machine, attended: _Attended) -> None:
+        guest = attended.guest
         try:
             async for event in guest.events():
                 await self._heard(machine, guest, event)
         except Exception:
             log.exception("guest.watch_failed", vm=machine.id, next="the machine is looked for again")
-            machine.guest = None
-            machine.presence = Presence.UNKNOWN
-        self._frost.leave(machine.id)
-        inside = self._insides.pop(machine.id, None)
-        if inside is not None:
-            inside.cancel()
-        del self._watchers[machine.id]
-        del self._guests[machine.id]
+            if machine.guest is guest:
+                machine.guest = None
+                machine.presence = Presence.UNKNOWN
+        self._frost.leave(machine.id, guest)
+        if attended.inside is not None:
+            attended.inside.cancel()
+        self._attended.discard(attended)
         await guest.detach()
         self._look(machine.id)
 
-    def _look_inside(self, machine: Machine, guest: Guest) -> None:
+    def _look_inside(self, machine: Machine, attended: _Attended) -> None:
+        guest = attended.guest
         socket = guest.guest_socket if isinstance(guest, HasGuestChannel) else None
         if socket is None:
             return
@@ -110,7 +125,7 @@ class Attendance:
             told=machine.tell,
         )
         machine.inside = inside
-        self._insides[machine.id] = asyncio.create_task(inside.run(), name=f"inside {machine.id}")
+        attended.inside = asyncio.create_task(inside.run(), name=f"inside {machine.id}")
 
     async def _heard(self, machine: Machine, guest: Guest, event: GuestEvent) -> None:
         match event.state:
@@ -123,8 +138,10 @@ class Attendance:
                 await guest.release()
             case GuestState.FAILED:
                 self._failed(machine, event)
+            case GuestState.HALTED:
+                self._halted(machine, event.detail)
             case state:
-                if machine.presence is Presence.FAILED:
+                if machine.presence in {Presence.FAILED, Presence.HALTED}:
                     machine.failure = None
                 machine.presence = OF_GUEST[state]
         if machine.guest is guest or event.state is GuestState.GONE:
@@ -136,13 +153,20 @@ class Attendance:
         self._consoles.lost(machine.id)
         with contextlib.suppress(OSError):  # while it counts as running nobody makes it anew; a start does
             self._host.run_place(machine.id).rmdir()
+        await in_thread(self._host.cgroups.remove, machine.id)  # nor has a next life one by now
         try:
             reason = await machine.ended(told, event.detail)
         except OSError as error:
             log.warning("record.not_written", vm=machine.id, reason=error.strerror, next="tried again")
             reason = told
         log.info("vm.ended", vm=machine.id, reason=reason, detail=event.detail)
-        await in_thread(self._host.cgroups.remove, machine.id)
+
+    def _halted(self, machine: Machine, detail: str) -> None:
+        machine.presence = Presence.HALTED
+        machine.failure = failures.guest_halted(
+            generation=machine.record.generation, at=self._host.clock.now(), detail=detail
+        )
+        log.warning("vm.halted", vm=machine.id, detail=detail, next="it waits for somebody to reset or resume it")
 
     def _failed(self, machine: Machine, event: GuestEvent) -> None:
         machine.presence = Presence.FAILED

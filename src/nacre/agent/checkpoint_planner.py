@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from nacre.agent.steps import DropCheckpoint, MergeLayers, PutBack, TakeCheckpoint
 from nacre.agent.vms.presence import Presence
 from nacre.model.checkpoints import CheckpointIntent
+from nacre.model.convergence import FailureClass
 from nacre.model.ids import CheckpointId
-from nacre.model.vms import VmIntent
+from nacre.model.vms import Desired, VmIntent
 from nacre.model.volumes import Wish
 
 _STEADY = frozenset({Presence.NONE, Presence.RUNNING, Presence.PAUSED})
@@ -27,6 +28,8 @@ class Held:
     restore_nonce: int = 0
     mergeable: bool = False
     """There are layers that nobody needs, and that can be merged as the machine is."""
+    delayed: bool = False
+    """What was to be done about them was interrupted while it waited for a disk that somebody else had."""
 
 
 NOTHING_HELD = Held()
@@ -36,6 +39,8 @@ def urgent(
     intent: VmIntent, held: Held, presence: Presence, *, plugged: bool
 ) -> TakeCheckpoint | DropCheckpoint | PutBack | None:
     """Return what comes before all else that is wanted of a machine. `plugged`: it has the volumes it should have."""
+    if presence is Presence.HALTED:
+        return _way_out(intent, held)
     if presence not in _STEADY:
         return None
     for wanted in intent.checkpoints:
@@ -51,6 +56,22 @@ def urgent(
     for nameless in sorted(held.begun - {wanted.id for wanted in intent.checkpoints}):
         return DropCheckpoint(CheckpointIntent(id=nameless, desired=Wish.ABSENT))
     return None
+
+
+def _way_out(intent: VmIntent, held: Held) -> PutBack | None:
+    """A guest that is halted can be put back, unless something is to be kept of it first: for that it must go on."""
+    missing = [each for each in intent.checkpoints if each.desired is Wish.PRESENT and each.id not in held.checkpoints]
+    first = any(each.after <= held.restore_nonce for each in missing)
+    if first or intent.restore is None or intent.restore.nonce <= held.restore_nonce:
+        return None
+    return PutBack(intent, intent.restore)
+
+
+def after_off(intent: VmIntent, held: Held, presence: Presence, failure: FailureClass | None) -> bool:
+    """Whether a machine is switched off before anything is done about them: by force, or because that has to wait."""
+    if intent.desired is not Desired.STOPPED or presence is Presence.NONE:
+        return False
+    return intent.force_stop or held.delayed or failure is FailureClass.BLOCKED
 
 
 def idle(held: Held, presence: Presence) -> MergeLayers | None:

@@ -1,5 +1,6 @@
 """Console logs: files that hypervisors append to, read at their end and kept in bounds. Used by `consoles`. Blocks."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,12 +41,15 @@ def trim(path: Path, limit: int = LOG_LIMIT, kept: int = LOG_KEPT) -> int:
     """Shorten a log that has outgrown `limit` to its last `kept` bytes, from the next line on.
 
     Returns by how much everything in it has moved towards its beginning. In place, because the hypervisor has the file
-    open and appends to it. What it appends in the instant between reading and cutting is lost.
+    open and appends to it. What it appends in the instant between reading and cutting is lost. One that writes on where
+    it was leaves a hole, which takes no room and does not count.
     """
     before = size(path)
     if before <= limit:
         return 0
     with path.open("r+b") as file:
+        if before - _hole(file.fileno()) <= limit:
+            return 0
         file.seek(before - kept)
         content = file.read()
         end = before - kept + len(content)
@@ -55,6 +59,21 @@ def trim(path: Path, limit: int = LOG_LIMIT, kept: int = LOG_KEPT) -> int:
         file.flush()
         file.truncate()
     return end - len(content)
+
+
+def trim_others(console_log: Path) -> None:
+    """Shorten what else is written about a machine, beside its console log: nobody reads these, so they may move."""
+    for path in console_log.parent.glob("*.log"):
+        if path != console_log:
+            with contextlib.suppress(FileNotFoundError):
+                trim(path)
+
+
+def _hole(file: int) -> int:
+    """Return how much of a file is the first hole in it."""
+    end = os.fstat(file).st_size
+    begin = os.lseek(file, 0, os.SEEK_HOLE)
+    return 0 if begin >= end else os.lseek(file, begin, os.SEEK_DATA) - begin
 
 
 def joined(stored: bytes, heard: bytes) -> bytes:

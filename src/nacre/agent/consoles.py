@@ -7,12 +7,12 @@ up is dropped, never waited for. A hub outlives its guest, so that viewers see a
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import structlog
 
-from nacre.agent.console_logs import LOG_LIMIT, joined, since, size, tail, trim
+from nacre.agent.console_logs import LOG_LIMIT, joined, since, size, tail, trim, trim_others
 from nacre.agent.hypervisors.doors import Door
 from nacre.errors import ConflictError, NotFoundError, UnavailableError
 from nacre.lib.threads import in_thread
@@ -25,6 +25,8 @@ _READ = 64 << 10
 _WRITE_S = 5.0
 _TYPED_LIMIT = 64 << 10
 _RECONNECT_S = 0.2
+_BOUND_S = 2.0
+"""How often logs are looked at whose growth nobody tells us of."""
 _ACCEPTED_S = 0.25
 _QUIET_S = 0.05
 
@@ -114,6 +116,11 @@ class Hub:
         """Up to where the log was shown when we connected."""
         self._complained = False
 
+    @property
+    def growing(self) -> Path | None:
+        """The console log of a guest that is there."""
+        return self._log if self._reading is not None else None
+
     def attach(self, door: Door, console_log: Path) -> None:
         """A guest is there: read its console until `lost`."""
         self.lost()
@@ -157,12 +164,16 @@ class Hub:
     async def _read(self, door: Door, console_log: Path) -> None:
         """Keep the connection for as long as the guest is there."""
         self._shown_to = self._ended_at or 0
+        clock, bounded_at = asyncio.get_running_loop(), -_BOUND_S
         while True:
             try:
                 before = await in_thread(size, console_log)
                 reader, writer = await door.open()
             except OSError as error:
                 self._complain(error)
+                if clock.time() - bounded_at >= _BOUND_S:  # there may never be a socket: some only write a file
+                    self._shown_to = max(0, self._shown_to - await self._bound(console_log))
+                    bounded_at = clock.time()
                 await asyncio.sleep(_RECONNECT_S)
                 continue
             self._writer = writer
@@ -246,10 +257,13 @@ class Consoles:
 
     def __init__(self) -> None:
         self._hubs: dict[VmId, Hub] = {}
+        self._bounding: asyncio.Task[None] | None = None
 
     def attach(self, vm: VmId, door: Door, console_log: Path) -> None:
         """A guest has started or was adopted."""
         self._hubs.setdefault(vm, Hub(vm)).attach(door, console_log)
+        if self._bounding is None:
+            self._bounding = asyncio.create_task(self._bound(), name="console logs")
 
     def lost(self, vm: VmId) -> None:
         """A guest is gone, and may come back."""
@@ -264,6 +278,9 @@ class Consoles:
 
     def close(self) -> None:
         """Let go of everything; the agent is leaving."""
+        if self._bounding is not None:
+            self._bounding.cancel()
+            self._bounding = None
         for vm in list(self._hubs):
             self.end(vm)
 
@@ -290,3 +307,18 @@ class Consoles:
                 "no_console_log", "the machine has not printed anything yet", hint="start it first"
             ) from error
         yield Stored(content)
+
+    async def _bound(self) -> None:
+        """Keep all that is written about guests in bounds, besides what their hubs read: a guest fills these, too."""
+        while True:
+            logs = [log for hub in self._hubs.values() if (log := hub.growing) is not None]
+            await in_thread(_trim_others, logs)
+            await asyncio.sleep(_BOUND_S)
+
+
+def _trim_others(console_logs: Sequence[Path]) -> None:
+    for path in console_logs:
+        try:
+            trim_others(path)
+        except OSError as error:
+            log.warning("console.log_not_trimmed", vm=path.parent.name, reason=error.strerror, next="tried again later")

@@ -16,7 +16,7 @@ from nacre.agent.consoles import Consoles
 from nacre.agent.crossings import Crossings, Gate
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.hypervisors.launch import DiskFile
-from nacre.agent.keeping import keep, load
+from nacre.agent.keeping import found_again, keep, load
 from nacre.agent.planner import NOT_VOID, Step, Void
 from nacre.agent.records import Record
 from nacre.agent.standing import held, known, waits_for_lease
@@ -125,8 +125,7 @@ class Executor:
         self._intent, self._wanted, self._refused, self._voids = intent, wanted, refused, voids
         self._arrivals = arrivals
         for vm in changed:
-            doing = self._doing.get(vm)
-            if doing is not None and planner.interrupts(doing, wanted.get(vm), retiring=self._is_retiring(vm)):
+            if self._is_interrupted(vm):
                 self._lanes.interrupt(vm)
             else:
                 self._lanes.ring(vm)
@@ -249,6 +248,15 @@ class Executor:
             arrival=self._arrivals.get(vm),
         )
 
+    def _is_interrupted(self, vm: VmId) -> bool:
+        """Whether what is being done to a machine is not to be finished first."""
+        doing = self._doing.get(vm)
+        if doing is None:
+            return False
+        machine, retiring = self._machines[vm], self._is_retiring(vm)
+        alive = machine.presence is not Presence.NONE
+        return planner.interrupts(doing, self._wanted.get(vm), retiring=retiring, waiting=machine.waits, alive=alive)
+
     def _is_retiring(self, vm: VmId) -> bool:
         """Whether there is something of a placement here that has ended."""
         here = known(self._machines[vm]) if vm in self._machines else None
@@ -327,6 +335,7 @@ class Executor:
                 else:
                     await in_thread(self._host.cgroups.remove, machine.id)
             case planner.Start(intent=intent):
+                await found_again(machine, self._host)
                 begun = await start(machine, intent, self._host)
                 await self._attendance.take(machine, begun)
                 log.info("vm.started", vm=machine.id, pid=begun.handle.pid, accelerator=begun.handle.accelerator)

@@ -60,6 +60,18 @@ def guest_failed(*, generation: int, at: datetime, detail: str, attempts: int) -
     )
 
 
+def guest_halted(*, generation: int, at: datetime, detail: str) -> Failure:
+    """Return the failure of a guest that its hypervisor has stopped and that would only fail again."""
+    return Failure(
+        failure_class=FailureClass.BLOCKED,
+        code="guest_halted",
+        message=detail or "the machine stands still, because something in it went wrong for good",
+        hint="it stays so for you to look at; `nacre vm reset`, `nacre vm reboot` or `nacre vm resume` ends that",
+        generation=generation,
+        at=at,
+    )
+
+
 def fenced(*, generation: int, at: datetime) -> Failure:
     """Return the failure of a guest that its guard holds still."""
     return Failure(

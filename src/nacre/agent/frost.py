@@ -42,9 +42,10 @@ class Frost:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="frost")
 
-    def leave(self, vm: VmId) -> None:
-        """Let go of a guest that is gone."""
-        self._guests.pop(vm, None)
+    def leave(self, vm: VmId, guest: Guest) -> None:
+        """Let go of a guest that is gone. The machine's next one is none of its business."""
+        if vm in self._guests and self._guests[vm][1] is guest:
+            del self._guests[vm]
 
     async def close(self) -> None:
         """Stop looking."""

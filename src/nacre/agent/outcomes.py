@@ -22,6 +22,8 @@ def succeeded(machine: Machine, step: Step) -> None:
     """Forget what failed before, if this step shows that it is over."""
     if machine.failure is None or isinstance(step, planner.Accept | planner.RecordNonces):
         return
+    if machine.presence is Presence.HALTED:
+        return  # whatever was done, it stands still as before
     if machine.failure.failure_class is FailureClass.PERMANENT or machine.frozen:
         return  # said by what has just been done: it is found to have ended for good
     log.info("vm.recovered", vm=machine.id, code=machine.failure.code)

@@ -72,6 +72,8 @@ class Known:
     """Those that the guest has open; None for one that takes none while it runs."""
     frozen: bool = False
     """Its guard holds it still: it hears nothing, and can only be ended."""
+    resumable: bool = False
+    """It is halted, and somebody has asked for it to go on."""
     run: RunInfo | None = None
     """What the newest life has of its configuration."""
     crossing: Crossing = NOWHERE
@@ -256,29 +258,36 @@ def _decide(
     return _toward(known.intent, known, now)
 
 
-def interrupts(step: Step, told: VmIntent | None, *, retiring: bool = False) -> bool:
+def interrupts(
+    step: Step, told: VmIntent | None, *, retiring: bool = False, waiting: bool = False, alive: bool = True
+) -> bool:
     """Whether a newer intent makes it wrong to wait for the end of `step`, which is being carried out.
 
-    `retiring` says that the placement which it is about has ended.
+    `retiring` says that the placement which it is about has ended, `waiting` that it waits for a disk to be free, and
+    `alive` that there may be a process.
     """
     if retiring:
-        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change | _KEEPING)
+        return isinstance(step, Start | Stop | Reboot | Reset | Pause | Resume | Change | Plug | _KEEPING)
     if told is None:
         return False
+    if waiting and isinstance(step, Plug | _KEEPING):
+        return True
+    off = told.desired in {Desired.STOPPED, Desired.ABSENT}
     match step:
         case Start(intent=intent):
             stays = told.desired in {Desired.RUNNING, Desired.PAUSED}
             return not stays or (told.spec, told.image) != (intent.spec, intent.image)
         case Stop(force=False):
             return told.desired is not Desired.STOPPED or told.force_stop
-        case Reboot():
-            return told.desired in {Desired.STOPPED, Desired.ABSENT}
+        case Reboot() | Plug():
+            return off
         case Change(intent=intent):
             return told.desired is not Desired.RUNNING or told.spec != intent.spec
         case Adopt() | PutBack():
             return told.desired is Desired.ABSENT
         case TakeCheckpoint(checkpoint=checkpoint):
-            return told.desired is Desired.ABSENT or checkpoint not in told.checkpoints
+            wanted = told.desired is not Desired.ABSENT and checkpoint in told.checkpoints
+            return not wanted or (alive and off and told.force_stop)
         case MergeLayers():
             return True
         case _:
@@ -319,6 +328,8 @@ def _keep(intent: VmIntent, known: Known) -> Step | None:
     """Return what is to be done about checkpoints first. A guest that should run and stands still goes on before."""
     if known.presence is Presence.PAUSED and intent.desired is Desired.RUNNING:
         return None
+    if checkpoint_planner.after_off(intent, known.held, known.presence, known.failure):
+        return None
     plugged = known.volumes is None or known.volumes == _volumes(intent)
     return checkpoint_planner.urgent(intent, known.held, known.presence, plugged=plugged)
 
@@ -347,6 +358,8 @@ def _alive(intent: VmIntent, known: Known, now: float) -> Step:
     if intent.reset_nonce > known.reset_nonce:
         return _at(known, now, Reset(intent.reset_nonce))
     wanted = Presence.PAUSED if intent.desired is Desired.PAUSED else Presence.RUNNING
+    if known.presence is Presence.HALTED and not (known.resumable and wanted is Presence.RUNNING):
+        return NOTHING
     if known.presence is wanted and known.volumes is not None and known.volumes != _volumes(intent):
         return _at(known, now, Plug(intent))
     if known.presence is Presence.RUNNING and wanted is Presence.RUNNING and pending(intent.spec, known.run):

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from nacre.lib.files import sync_folder, write_atomically
-from nacre.model.arrivals import ArrivingVolume
+from nacre.model.arrivals import ArrivingVolume, Room
 from nacre.model.ids import CheckpointId, RunId, StreamId, VmId, VolumeId
 from nacre.model.vms import ExitReason, RunInfo, VmIntent
 from nacre.protocol.messages import NodeIntent
@@ -55,6 +55,8 @@ class Arriving(msgspec.Struct, frozen=True, kw_only=True):
     """A process for it was about to be started."""
     volumes: tuple[ArrivingVolume, ...] = ()
     """Where its volumes are."""
+    room: Room | None = None
+    """How much it may have."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     user: int = 0
     """Whom its hypervisor runs as, and who owns its files; 0 if that is the agent's user."""
+    root_made: bool | None = None
+    """Its root disk has been made: if it is not there, it is lost. None if only the lives it has had can tell."""
     deleted: bool = False
     """Nothing is left of it but this, until the desired state no longer names it."""
     sending: Sending | None = None

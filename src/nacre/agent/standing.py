@@ -31,6 +31,7 @@ def known(machine: Machine) -> Known:
         retry_at=machine.retry_at,
         volumes=_volumes(machine),
         frozen=machine.frozen,
+        resumable=machine.resumable,
         run=run.info if run is not None else None,
         crossing=crossing(machine),
         held=_kept(machine),
@@ -58,6 +59,7 @@ def _kept(machine: Machine) -> Held:
         begun=frozenset(mine.begun),
         restore_nonce=machine.record.restore_nonce,
         mergeable=mine.mergeable and can_merge,
+        delayed=machine.delayed,
     )
 
 

@@ -6,6 +6,15 @@ from nacre.model.ids import NodeId, PoolId, StreamId, VolumeId
 from nacre.model.vms import VmIntent
 
 
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept free on a node for a machine that is about to come: it may not have more than that."""
+
+    cpus: int
+    memory_bytes: int
+    disk_bytes: int
+    """For its root disk."""
+
+
 class ArrivingVolume(msgspec.Struct, frozen=True, kw_only=True):
     """A volume of a machine that is about to come: it is there already, in a pool that both nodes reach."""
 
@@ -25,3 +34,5 @@ class VmArrival(msgspec.Struct, frozen=True, kw_only=True):
     """As it will be once it belongs here, with the token that is reserved for that."""
     volumes: tuple[ArrivingVolume, ...] = ()
     """Where its volumes are, which are its own node's until it belongs here."""
+    room: Room | None = None
+    """None from a control plane that does not say."""

@@ -9,8 +9,8 @@
    that sees volumes. Streams of commands, screens, metrics and of disks that become images, which are asked only of
    agents whose facts name them. Checkpoints of machines, which are asked only of agents that say what their hypervisors
    can do. What guests say (`VmObserved.guest`) and what goes into them (`VmIntent.seed`), which an older agent does not
-   see. And orders and arrivals of machines that move while they run, with where their volumes are, only to and from
-   nodes that advertise the ability `live-moves`.
+   see. And orders and arrivals of machines that move while they run, with where their volumes are and what room
+   there is for them, only to and from nodes that advertise the ability `live-moves`.
 """
 
 from nacre.errors import UnsupportedError

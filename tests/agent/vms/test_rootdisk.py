@@ -18,7 +18,7 @@ from nacre.model.vms import Desired, Phase
 from nacre.model.volumes import DiskFormat
 from support.filesystems import with_reflinks
 from support.intents import newer, vm_intent
-from support.kept import SIZE, check_tidy, checkpoint, kept, parts, root_path, told
+from support.kept import SIZE, check_tidy, checkpoint, kept, machine, parts, root_path, told
 from support.node import Node
 from support.volumes import content, fill
 
@@ -117,7 +117,7 @@ async def test_a_machine_from_a_checkpoint_has_a_disk_that_its_hypervisor_opens(
     node.host.place(clone.id).mkdir()
     image = await node.host.images.fetch(clone.image)
     for _ in range(2):
-        (disk,) = await rootdisk.ready(clone, image, node.host)
+        (disk,) = await rootdisk.ready(machine(node, clone), clone, image, node.host)
         assert disk.format == ("qcow2" if raw else "raw")
         assert content(disk.path)[0] == "a"
         fill(disk.path, "b", offset=65536)

@@ -50,3 +50,25 @@ async def test_a_machine_is_kept_put_back_and_copied(api: Api) -> None:
         assert gone.json()["operation"]["state"] == "succeeded"
         missing = await client.get("/v1/vms/web/checkpoints/early")
         assert (missing.status_code, missing.json()["code"]) == (404, "checkpoint_not_found")
+
+
+@pytest.mark.parametrize("when", ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00"])
+async def test_a_checkpoint_expires_in_the_future_and_in_a_zone(one_api: Api, when: str) -> None:
+    await tiny_image(one_api)
+    async with obedient_node(one_api.parts.requests.db, CAN), one_api.client() as client:
+        body = {"name": "web", "image": "tiny", "disk_bytes": GIB}
+        assert (await client.post("/v1/vms", json=body, params={"wait": 30})).status_code == 200
+        later = {"name": "early", "expires_at": "2099-01-01T00:00:00Z"}
+        assert (await client.post("/v1/vms/web/checkpoints", json=later, params={"wait": 30})).status_code == 200
+
+        path = "/v1/vms/web/checkpoints/early"
+        for answer in (
+            await client.post("/v1/vms/web/checkpoints", json={"name": "late", "expires_at": when}),
+            await client.patch(path, json={"expires_at": when}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_expiry")
+            assert answer.json()["field"] == "expires_at"
+        assert (await client.get(path)).json()["expires_at"] == "2099-01-01T00:00:00Z"
+        both = await client.patch(path, json={"expires_at": later["expires_at"], "keep": True})
+        assert (both.status_code, both.json()["code"]) == (400, "expiry_twice")
+        assert (await client.patch(path, json={"keep": True})).json()["expires_at"] is None

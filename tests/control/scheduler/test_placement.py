@@ -51,6 +51,8 @@ GPU = Taint(key="gpu", value="a100")
         (node(usage=FULL_DISK), request(), "no_disk_headroom"),
         (node(ports=(taken(),)), request(publish=(PORT,)), "port_in_use"),
         (node(), request(exclude=frozenset({NodeId("a")})), "excluded"),
+        (node(), request(within=frozenset({NodeId("b")}), volume="data"), "volume_elsewhere"),
+        (node(), request(full=frozenset({NodeId("a")}), pools="fast"), "pool_full"),
     ],
 )
 def test_a_node_that_cannot_take_a_machine_says_why(room: NodeRoom, one: Request, code: str) -> None:

@@ -132,6 +132,7 @@ REQUESTS = st.fixed_dictionaries(
         "architecture": mostly("", "x86_64"),
         "publish": PORTS,
         "exclude": mostly(frozenset(), frozenset({NodeId("n0")})),
+        "full": mostly(frozenset(), frozenset({NodeId("n1"), NodeId("n2")})),
         "placement": st.builds(
             Placement,
             node_labels=mostly({}, {"app": "web"}),
@@ -174,6 +175,7 @@ def alone(one: Request) -> Request:
         },
         architecture=one.architecture,
         exclude=one.exclude,
+        full=one.full,
         placement=placement,
     )
 

@@ -93,13 +93,14 @@ class Keeper:
         await self.sync_volumes()
         await self.cloud.converge()
 
-    async def sync_volumes(self):
+    async def sync_volumes(self, new=VolumePhase.READY):
+        """Have the agent tell of all volumes; `new` is the phase of those that it has not had before."""
         agent = self.cloud.agent
         seen = tuple(
             VolumeObserved(
                 id=one.id,
                 generation=one.generation,
-                phase=VolumePhase.ABSENT if one.desired is Wish.ABSENT else VolumePhase.READY,
+                phase=VolumePhase.ABSENT if one.desired is Wish.ABSENT else (VolumePhase.READY if one.made else new),
                 size_bytes=one.size_bytes,
             )
             for one in (await self.intent()).volumes
@@ -374,6 +375,26 @@ async def test_what_is_to_be_made_from_a_checkpoint_keeps_it_and_its_machine(kee
     await keeper.cloud.verb("delete")
     await keeper.cloud.converge()
     assert (await keeper.cloud.vm("copy")).phase is Phase.RUNNING
+
+
+async def test_a_checkpoint_stays_until_the_volumes_that_are_begun_from_it_are_there(keeper):
+    await keeper.data()
+    soon = keeper.db.clock.now() + timedelta(seconds=1)
+    await keeper.taken(expires_at=soon)
+    await keeper.sync_volumes()
+    await keeper.clone()
+    await keeper.cloud.converge()
+    await keeper.sync_volumes(VolumePhase.CREATING)
+    with pytest.raises(ConflictError) as refused:
+        await keeper.delete()
+    assert refused.value.code == "checkpoint_in_use"
+    assert "volume copy-data is to be made" in refused.value.message
+    keeper.db.clock.advance(60)
+    async with keeper.db.write() as tx:
+        assert await checkpoints.expire(tx) == 0
+    await keeper.sync_volumes()
+    async with keeper.db.write() as tx:
+        assert await checkpoints.expire(tx) == 1
 
 
 async def test_a_machine_goes_only_where_its_checkpoint_is(database):

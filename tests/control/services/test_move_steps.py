@@ -184,6 +184,15 @@ def test_what_is_asked_for_while_a_machine_is_copied_is_done_where_it_is(asked: 
     assert migrating(**asked, **WHOLE) == HandOver()
 
 
+@pytest.mark.parametrize("reason", list(MoveReason))
+def test_a_machine_that_has_to_leave_soon_is_not_copied_on_but_goes_where_all_of_it_is(reason: MoveReason) -> None:
+    """Copying has no end where a guest writes faster than the line is."""
+    hurried = reason in {MoveReason.EVACUATION, MoveReason.PREEMPTION}
+    auto: dict[str, object] = {"reason": reason, "method": MoveMethod.AUTO}
+    assert isinstance(migrating(**auto), TakeBack if hurried else Wait)
+    assert migrating(**auto, **WHOLE) == HandOver()
+
+
 VOLUME = VolumeId("vol-1")
 
 

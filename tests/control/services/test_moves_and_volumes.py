@@ -5,9 +5,10 @@ import pytest
 from nacre.control.reconcilers.drains import DrainReconciler
 from nacre.control.services import move_requests, moves, nodes
 from nacre.control.services.listing import ListQuery
+from nacre.control.services.vm_room import volume_bytes
 from nacre.control.store.db import Database
 from nacre.errors import ConflictError
-from nacre.model.arrivals import ArrivingVolume
+from nacre.model.arrivals import ArrivingVolume, Room
 from nacre.model.moves import DrainState, MoveMethod, MoveState
 from nacre.model.vms import Phase
 from nacre.schema.moves import MoveOut, NodeDrain, VmMove
@@ -86,6 +87,8 @@ async def test_a_volume_that_both_nodes_reach_follows_its_machine_when_that_is_h
     (arrival,) = target.arrivals
     assert [one.volume for one in arrival.vm.volumes] == [before.id]
     assert arrival.volumes == (ArrivingVolume(id=before.id, name="data", pool=before.pool),)
+    root = vm.reserved_disk_bytes - volume_bytes(vm)
+    assert arrival.room == Room(cpus=vm.reserved_cpus, memory_bytes=vm.reserved_memory_bytes, disk_bytes=root)
     assert target.volumes == ()
     assert (await volume_row(platform)) == before
     await once(platform)  # the hand-over

@@ -11,7 +11,7 @@ from nacre.control.store.db import Database
 from nacre.control.store.placements import Written
 from nacre.control.store.vms import VmRow
 from nacre.model.copies import CopyState
-from nacre.model.ids import VmId
+from nacre.model.ids import StreamId, VmId
 from nacre.model.moves import LeaveReason
 from nacre.model.placement import Decision, Strategy
 from nacre.model.vms import Desired, HaPolicy, Phase
@@ -81,3 +81,18 @@ async def test_a_node_that_is_new_to_a_machine_need_not_report_before_it_may_be_
             await placements.lock_waiting(tx, [row.id])
             await placements.place(tx, [Written(vm=row.id, node=node, decision=DECISION)])
     assert failover_rules.guarded(await current(database, row.id))
+
+
+async def test_a_node_that_took_a_running_machine_in_is_believed_only_once_it_reports(database: Database) -> None:
+    """Its process was begun with what was wanted then, which may have been a machine without a guard."""
+    platform = await cloud(database)
+    vm = await platform.running()
+    row = await current(database, (await platform.verb("update", vm.id, VmUpdate(ha=HaPolicy.RESTART))).resource.id)
+    assert row.node is not None
+    async with database.write() as tx:
+        await nodes.get(tx, row.node, lock=True)
+        stream = StreamId("str-1")
+        await relocation.detach(tx, row, reason=LeaveReason.USER, to=row.node, arrived_by=stream)
+    row = await current(database, row.id)
+    assert not failover_rules.guarded(row)
+    assert failover_rules.guarded(replace(row, observed_generation=row.generation))

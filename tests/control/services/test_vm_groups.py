@@ -13,6 +13,7 @@ from nacre.control.reconcilers.vms import BATCH, Placer, decide
 from nacre.control.services import move_targets, moves, vm_placement, vm_room, vms
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided
+from nacre.control.services.volume_room import PoolRoom
 from nacre.control.store import nodes
 from nacre.control.store import vms as store
 from nacre.control.store.db import Database
@@ -59,7 +60,7 @@ async def decided(db: Database, live: LiveFleet, *names: str) -> list[Decided]:
     async with db.read() as rd:
         waiting = [one for one in await vm_placement.waiting(rd, limit=BATCH) if one.row.name in names]
         fleet = await live.refresh(rd)
-    return (await decide(waiting, fleet, {}, chance))[0]
+    return (await decide(waiting, fleet, PoolRoom(), {}, chance))[0]
 
 
 async def write(db: Database, live: LiveFleet, chosen: list[Decided]) -> int:

@@ -11,6 +11,7 @@ from nacre.control.reconcilers.vms import BATCH, Placer, decide
 from nacre.control.services import nodes, vm_placement, vm_room, vms
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided, Outcome
+from nacre.control.services.volume_room import PoolRoom
 from nacre.control.store import nodes as node_store
 from nacre.control.store import placements, published_ports
 from nacre.control.store import vms as store
@@ -100,7 +101,7 @@ async def decided(database: Database, live: LiveFleet, *names: str) -> list[Deci
     async with database.read() as rd:
         waiting = [one for one in await vm_placement.waiting(rd, limit=BATCH) if not names or one.row.name in names]
         fleet = await live.refresh(rd)
-    return (await decide(waiting, fleet, {}, random))[0]
+    return (await decide(waiting, fleet, PoolRoom(), {}, random))[0]
 
 
 async def write(database: Database, live: LiveFleet, chosen: list[Decided]) -> Outcome:

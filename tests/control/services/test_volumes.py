@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from nacre.control.auth.sealing import SealedError, Sealer
-from nacre.control.gateway import desired, observed
-from nacre.control.services import pools, vms, volume_plugs, volume_snapshots, volumes
+from nacre.control.gateway import desired
+from nacre.control.services import pools, vms, volume_snapshots, volumes
 from nacre.control.services.listing import ListQuery
 from nacre.control.store import vms as vm_store
 from nacre.errors import (
@@ -22,7 +22,6 @@ from nacre.model.capabilities import BASELINE, NATIVE, Capability, told
 from nacre.model.ceph import CephAccess
 from nacre.model.consistency import Consistency
 from nacre.model.hardware import DiskOptions
-from nacre.model.ids import SnapshotId, VolumeId
 from nacre.model.nodes import HypervisorInfo, NodeFacts
 from nacre.model.units import GIB
 from nacre.model.volumes import (
@@ -30,96 +29,26 @@ from nacre.model.volumes import (
     DiskFormat,
     PoolKind,
     PoolObserved,
-    SnapshotObserved,
     SnapshotPhase,
-    VolumeIntent,
-    VolumeObserved,
     VolumePhase,
     Wish,
 )
-from nacre.protocol.messages import Observed
 from nacre.schema.vms import VmUpdate
 from nacre.schema.volumes import (
     CephBody,
     CephOut,
     PoolCreate,
-    SnapshotCreate,
     SnapshotUpdate,
-    VolumeAttach,
     VolumeClone,
-    VolumeCreate,
     VolumeRestore,
     VolumeUpdate,
 )
 from support.cloud import by, cloud, facts
+from support.volume_store import Store, refusal
 
 pytestmark = pytest.mark.anyio
 
 CLUSTER = CephBody(monitors=("10.0.0.1",), user="nacre", key="AQCoMgJrX239HRAAix+2xAXXA9T88NXleONDkQ==")
-
-
-class Store:
-    """What callers do with volumes, and an agent that makes it so."""
-
-    def __init__(self, made):
-        self.cloud = made
-        self.db = made.db
-        self.has: dict[VolumeId, VolumeObserved] = {}
-        self.sequence = 1000
-
-    async def ask(self, action, service, *args, **kwargs):
-        async with self.db.write() as tx:
-            return await service(tx, by(action), *args, **kwargs)
-
-    async def create(self, name="data", **fields):
-        fields = fields or {"size_bytes": GIB}
-        return await self.ask("volume:create", volumes.create, VolumeCreate(name=name, **fields))
-
-    async def show(self, ref="data"):
-        async with self.db.read() as rd:
-            return await volumes.show(rd, by("volume:view"), ref)
-
-    async def attach(self, vm="web", volume="data", **fields):
-        return await self.ask("vm:attach", volume_plugs.attach, vm, VolumeAttach(volume=volume, **fields))
-
-    async def detach(self, vm="web", volume="data"):
-        return await self.ask("vm:detach", volume_plugs.detach, vm, volume)
-
-    async def snapshot(self, name="early", **fields):
-        body = SnapshotCreate(name=name, **fields)
-        return await self.ask("volume:snapshot", volume_snapshots.create, "data", body)
-
-    async def intents(self, agent=None):
-        async with self.db.read() as rd:
-            found = await desired.load(rd, (agent or self.cloud.agents[0]).node)
-        return {one.id: one for one in found.volumes}
-
-    async def sync(self, agent=None, **changes):
-        """Have the agent make all volumes as they should be, and report it."""
-        agent = agent or self.cloud.agents[0]
-        done = tuple(self.done(one, **changes) for one in (await self.intents(agent)).values())
-        agent.sequence += 1
-        message = Observed(sequence=agent.sequence, digest="", complete=False, volumes=done)
-        await observed.apply(self.db, agent.node, message, instance=agent.instance)
-
-    def done(self, intent: VolumeIntent, **changes):
-        now = self.db.clock.now()
-        kept = tuple(
-            SnapshotObserved(
-                id=SnapshotId(one.id), size_bytes=intent.size_bytes, taken_at=now, consistency=Consistency.FILESYSTEM
-            )
-            for one in intent.snapshots
-            if one.desired is Wish.PRESENT
-        )
-        seen = VolumeObserved(
-            id=intent.id,
-            generation=intent.generation,
-            phase=VolumePhase.ABSENT if intent.desired is Wish.ABSENT else VolumePhase.READY,
-            size_bytes=intent.size_bytes,
-            restore_nonce=intent.restore.nonce if intent.restore else 0,
-            snapshots=kept,
-        )
-        return msgspec.structs.replace(seen, **changes)
 
 
 @pytest.fixture
@@ -135,13 +64,6 @@ async def attached(store):
     await store.attach()
     await store.sync()
     return store
-
-
-async def refusal(kind, action):
-    with pytest.raises(kind) as caught:
-        await action
-    assert caught.value.hint
-    return caught.value.code
 
 
 async def test_a_new_volume_waits_until_it_is_needed(store):

@@ -22,7 +22,8 @@ class GuestState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     SHUT_DOWN = "shut-down"  # the guest has powered off, its process leaves when released
-    FAILED = "failed"  # the hypervisor stopped it (internal error, I/O error)
+    FAILED = "failed"  # the hypervisor stopped it, and going on may help (I/O error)
+    HALTED = "halted"  # it stands still for somebody to decide (panic, watchdog, internal error)
     FROZEN = "frozen"  # its guard holds the hypervisor's process still, because its lease has ended
     GONE = "gone"  # no process
 

@@ -7,7 +7,8 @@ that powered itself off can be told from one that died.
 
 Words in the kernel arguments change its behaviour: `fake.boot=SECONDS` (time until it prints its ready line),
 `fake.deaf` (ignores the power button), `fake.crash=SECONDS` (dies by itself), `fake.poweroff=SECONDS` (powers itself
-off), `fake.refuse` (does not start), `fake.tick=SECONDS` (counts on its console).
+off), `fake.refuse` (does not start), `fake.tick=SECONDS` (counts on its console). Typed on the console, `crash`,
+`poweroff`, `reboot` and `panic` do what they say.
 """
 
 import contextlib
@@ -134,6 +135,10 @@ class FakeGuest:
     def _crash(self) -> None:
         os._exit(CRASHED)
 
+    def _panic(self) -> None:
+        self._state = "halted"
+        self._event("halted", "the guest's kernel panicked")
+
     def _power_off(self) -> None:
         if self._state in {"running", "paused"}:
             self._state = "shut-down"
@@ -168,6 +173,8 @@ class FakeGuest:
                 self._boot()
             case ["crash"]:
                 self._crash()
+            case ["panic"]:
+                self._panic()
             case ["echo", *words]:
                 self._say(" ".join(words) + "\r\n")
             case [word, *_]:
@@ -187,11 +194,14 @@ class FakeGuest:
                 if "fake.deaf" not in self._words and self._state == "running":
                     self._timers.append((time.monotonic() + 0.02, self._power_off))
             case "reset":
+                if self._state == "halted":
+                    self._state = "running"
+                    self._event("running")
                 self._boot()
             case "pause" if self._state == "running":
                 self._state = "paused"
                 self._event("paused")
-            case "resume" if self._state == "paused":
+            case "resume" if self._state in {"paused", "halted"}:
                 self._state = "running"
                 self._event("running")
             case "quit":

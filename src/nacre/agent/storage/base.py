@@ -4,6 +4,7 @@ Called by `agent/vms` and `agent/volumes`. A driver makes and removes disks. It 
 what it did not make.
 """
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -109,6 +110,15 @@ class VolumeStore(Protocol):
 
     async def sweep(self) -> None:
         """Remove what was left by whoever was killed."""
+        ...
+
+    def alone(self, volume: VolumeId, generation: int) -> AbstractAsyncContextManager[None]:
+        """Have a volume alone among the nodes that see the pool, for one of which it is at this generation.
+
+        Raises DriverError: `volume_elsewhere` for good if a newer generation of it was had here before, or
+        `volume_busy` while another node has it. Everything that changes a volume, and every handing over to a machine,
+        happens inside.
+        """
         ...
 
     async def look(self, volume: VolumeId) -> VolumeState | None:

@@ -4,11 +4,15 @@ A folder whose name begins with a dot is none of a volume: one that is being mad
 """
 
 import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import DiskFile
-from nacre.agent.storage import layers
+from nacre.agent.storage import layers, sharing
 from nacre.agent.storage.base import VolumeState
 from nacre.agent.storage.disks import format_of, sync
 from nacre.agent.storage.layers import Manifest
@@ -29,7 +33,30 @@ class VolumeFolders:
         self._root = root
         self._shared = shared
 
+    @asynccontextmanager
+    async def alone(self, volume: VolumeId, generation: int) -> AsyncGenerator[None]:
+        """See `base.VolumeStore`."""
+        if not self._shared:
+            yield
+            return
+        lock = sharing.Lock(self._root, volume)
+        try:
+            await in_thread(lock.take)
+            await in_thread(self._claim, volume, generation)
+            yield
+        finally:
+            await in_thread(lock.leave)
+
     # What changes
+
+    def _claim(self, volume: VolumeId, generation: int) -> None:
+        folder = self._folder(volume)
+        manifest = layers.read(folder)
+        if manifest is None:
+            return
+        sharing.check(volume, manifest.generation, generation)
+        if manifest.generation < generation:
+            layers.write(folder, msgspec.structs.replace(manifest, generation=generation))
 
     async def _draft(self, volume: VolumeId) -> Path:
         draft = self._draft_place(volume)
@@ -63,6 +90,8 @@ class VolumeFolders:
             folder.rename(gone)
             sync_folder(folder.parent)
             shutil.rmtree(gone)
+        if self._shared:
+            sharing.forget(self._root, volume)
 
     # What is there
 

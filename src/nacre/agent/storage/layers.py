@@ -56,6 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[Kept, ...] = ()
     switching: Switching | None = None
     restore_nonce: int = 0
+    generation: int = 0
+    """The newest of the volume that was had here, in a pool that several nodes see (see `sharing`)."""
 
     @property
     def form(self) -> DiskFormat:

@@ -26,16 +26,20 @@ from nacre.agent.vms.stop import end_unseen, kill
 from nacre.lib import processes
 from nacre.lib.threads import in_thread
 from nacre.lib.undo import Undo
-from nacre.model.arrivals import VmArrival
+from nacre.model.arrivals import Room, VmArrival
 from nacre.model.convergence import FailureClass
 from nacre.model.images import Role
 from nacre.model.migrations import Offer
+from nacre.model.units import MIB
 from nacre.model.vms import RunInfo, VmIntent
+
+_ROUNDED = MIB
+"""Disks of images are made a little larger than these, in whole blocks."""
 
 
 def begun(arrival: VmArrival) -> Arriving:
     """Return what is put on record before anything is made ready."""
-    return Arriving(stream=arrival.stream, volumes=arrival.volumes)
+    return Arriving(stream=arrival.stream, volumes=arrival.volumes, room=arrival.room)
 
 
 async def prepare(machine: Machine, arrival: VmArrival, host: Host) -> None:
@@ -50,6 +54,7 @@ async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
     intent, arriving = machine.record.intent, machine.record.arriving
     assert intent is not None
     assert arriving is not None
+    _check_room(offer, arriving.room)
     intent = _as_offered(intent, offer)
     driver = host.hypervisor(intent.spec.hypervisor)
     if not isinstance(driver, CanReceiveHeld):
@@ -63,7 +68,7 @@ async def receive(machine: Machine, offer: Offer, host: Host) -> Guest:
     lock = locks.take(host.lock_file(intent.id))
     try:
         image = await host.images.fetch(intent.image)
-        made = await rootdisk.ready(intent, image, host)
+        made = await rootdisk.ready(machine, intent, image, host)
         async with host.pools.held([attachment.volume for attachment in intent.volumes]):
             shared = await host.pools.arriving(intent.volumes, arriving.volumes)
             _check_same(made, shared, offer)
@@ -143,6 +148,23 @@ def _check_same(made: Collection[DiskFile], shared: Collection[DiskFile | RbdDis
             "this node sees an older state of a volume of the machine than its own node does",
             hint="it is tried again; do both nodes see the same folder, and how long are its names cached?",
         )
+
+
+def _check_room(offer: Offer, room: Room | None) -> None:
+    """Raise DriverError if the machine has more on its node than is kept free for it here."""
+    root = max((disk.size_bytes for disk in offer.disks if disk.id == launching.ROOT_DISK), default=0)
+    cpus, memory = (offer.cpus, offer.least_cpus), (offer.memory_bytes, offer.least_memory_bytes)
+    fits = room is None or (
+        max(cpus) <= room.cpus and max(memory) <= room.memory_bytes and root <= room.disk_bytes + _ROUNDED
+    )
+    if fits and min(*cpus, *memory, root) >= 0:
+        return
+    raise DriverError(
+        "offer_too_large",
+        "the machine has more on its node than is kept free for it here",
+        hint="look at the node that it comes from; if what it says is right, move the machine by a restart",
+        failure_class=FailureClass.PERMANENT,
+    )
 
 
 def _as_offered(intent: VmIntent, offer: Offer) -> VmIntent:

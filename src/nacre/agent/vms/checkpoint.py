@@ -23,6 +23,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import VolumeStore
 from nacre.agent.storage.roots import ROOT, disk_of
 from nacre.agent.vms import confining, kept
+from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.kept import Kept
 from nacre.agent.vms.machine import Machine
@@ -57,7 +58,7 @@ async def take(machine: Machine, wanted: CheckpointIntent, host: Host) -> None:
     """
     machine.enter(machine.observed().phase)  # it may stand still for a moment, which is nobody's business
     place = host.place(machine.id)
-    async with host.pools.held([disk_of(machine.id), *wanted.volumes]):
+    async with held(machine, [disk_of(machine.id), *wanted.volumes], host):
         machine.checkpoints.begun.add(wanted.id)
         draft = await in_thread(kept.begin, place, wanted.id)
         try:
@@ -75,7 +76,7 @@ async def take(machine: Machine, wanted: CheckpointIntent, host: Host) -> None:
 async def drop(machine: Machine, checkpoint: CheckpointId, volumes: Sequence[VolumeId], host: Host) -> None:
     """Leave nothing of a checkpoint in the machine's folder; volumes see to their own parts. May be repeated."""
     begun = checkpoint in machine.checkpoints.begun
-    async with host.pools.held([disk_of(machine.id), *(volumes if begun else ())]):
+    async with held(machine, [disk_of(machine.id), *(volumes if begun else ())], host):
         await _clear(await _parts(machine, volumes if begun else (), host, missing=False), checkpoint)
         await in_thread(kept.remove, host.place(machine.id), checkpoint)
         machine.checkpoints.begun.discard(checkpoint)

@@ -42,7 +42,7 @@ async def delete(machine: Machine, host: Host) -> None:
     if host.users is not None:
         host.users.give_back(machine.id)
     machine.checkpoints = Checkpoints()
-    await machine.save(deleted=True, starting=None, user=0, waking=None)
+    await machine.save(deleted=True, starting=None, user=0, waking=None, root_made=False)
 
 
 def remove_traces(vm: VmId, host: Host) -> None:

@@ -53,6 +53,8 @@ class Checkpoints:
     """Those that an agent was killed over."""
     mergeable: bool = False
     """The root disk has layers that nobody needs."""
+    unread: bool = False
+    """The machine's folder was not there when they were looked for."""
 
     def observed(self) -> tuple[CheckpointObserved, ...]:
         """Return what there is to tell."""
@@ -61,7 +63,7 @@ class Checkpoints:
 
 def load(place: Path) -> Checkpoints:
     """Return the checkpoints in a machine's folder, and finish removing those that were being removed."""
-    found = Checkpoints()
+    found = Checkpoints(unread=not place.is_dir())
     for path in _listed(place / _FOLDER):
         if path.name.startswith(_GONE):
             shutil.rmtree(path)

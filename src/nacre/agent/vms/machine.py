@@ -33,6 +33,7 @@ _PRESENT = {
     Presence.RUNNING: Phase.RUNNING,
     Presence.PAUSED: Phase.PAUSED,
     Presence.FAILED: Phase.PAUSED,
+    Presence.HALTED: Phase.PAUSED,
     Presence.LEAVING: Phase.STOPPING,
 }
 
@@ -58,6 +59,12 @@ class Machine:
         """What is kept of it."""
         self.frozen = False
         """Whether its guard holds the guest still, because the node's lease has ended."""
+        self.resumable = False
+        """Whether somebody has asked for a halted guest to go on."""
+        self.waits = False
+        """Whether what is being done to it waits for a disk that somebody else has."""
+        self.delayed = False
+        """Whether that was so when it was interrupted."""
         self.failure: Failure | None = None
         self.retry_at = 0.0
         self.outgoing: OutgoingObserved | None = None
@@ -127,7 +134,7 @@ class Machine:
     def took(self, guest: Guest) -> None:
         """Hold a guest that was started or adopted."""
         self.guest = guest
-        self.frozen = False
+        self.frozen = self.resumable = False
         self.presence = Presence.RUNNING
         self._healthy_since = self._clock.monotonic()
 

@@ -8,6 +8,7 @@ import msgspec
 from nacre.agent.hypervisors.abilities import CanHotplug
 from nacre.agent.hypervisors.base import Guest
 from nacre.agent.vms import confining
+from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.model.ids import VolumeId
@@ -25,14 +26,14 @@ async def plug(machine: Machine, intent: VmIntent, host: Host) -> None:
     wanted = {attachment.volume for attachment in intent.volumes}
     for volume in open_volumes(machine):
         if volume not in wanted:
-            async with host.pools.held([volume]):
+            async with held(machine, [volume], host):
                 await guest.detach_disk(volume, LET_GO_S)
                 await _note(machine, remove=volume)
     for attachment in intent.volumes:
         run = machine.record.run
         if run is None or attachment.volume in run.info.volumes:
             continue
-        async with host.pools.held([attachment.volume]):
+        async with held(machine, [attachment.volume], host):
             (disk,) = await host.pools.disks([attachment], may_have=machine.record.plugging)
             await machine.save(plugging=(attachment.volume,))
             lent = await confining.lend(machine, disk, host)

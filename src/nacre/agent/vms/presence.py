@@ -14,7 +14,8 @@ class Presence(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     LEAVING = "leaving"  # the guest is off, the process ends by itself
-    FAILED = "failed"  # the hypervisor has stopped it
+    FAILED = "failed"  # the hypervisor has stopped it, and going on may help
+    HALTED = "halted"  # the same, and somebody has to decide
 
 
 OF_GUEST = {
@@ -23,6 +24,7 @@ OF_GUEST = {
     GuestState.PAUSED: Presence.PAUSED,
     GuestState.SHUT_DOWN: Presence.LEAVING,
     GuestState.FAILED: Presence.FAILED,
+    GuestState.HALTED: Presence.HALTED,
     GuestState.FROZEN: Presence.RUNNING,  # as far as anybody can know; that it is frozen is known apart
     GuestState.GONE: Presence.LEAVING,  # gone for certain only once that is on record
 }

@@ -14,6 +14,7 @@ from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.storage.base import VolumeStore
 from nacre.agent.storage.roots import disk_of
 from nacre.agent.vms.checkpoint import look
+from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.kept import Kept
 from nacre.agent.vms.machine import Machine
@@ -46,7 +47,7 @@ async def put_back(machine: Machine, intent: VmIntent, wanted: Restoration, host
         # Of what is put back nothing is worth saving; what is not should be at rest.
         await stop(machine, timeout_s=intent.spec.stop_timeout_s, force=covered or intent.force_stop, host=host)
     await machine.flush()
-    async with host.pools.held([disk_of(machine.id), *found.volumes]):
+    async with held(machine, [disk_of(machine.id), *found.volumes], host):
         snapshot = snapshot_of(wanted.checkpoint)
         for store, disk in _disks(found.volumes, host):
             await store.finish(disk, None)

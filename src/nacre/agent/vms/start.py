@@ -19,6 +19,7 @@ from nacre.agent.hypervisors.launch import DiskFile, RbdDisk
 from nacre.agent.images.cache import CachedImage
 from nacre.agent.records import Run, Starting
 from nacre.agent.vms import confining, firmware, launching, rootdisk, tpm, waking
+from nacre.agent.vms.holding import held
 from nacre.agent.vms.host import Host
 from nacre.agent.vms.machine import Machine
 from nacre.agent.vms.plug import can_plug
@@ -39,14 +40,15 @@ async def start(machine: Machine, intent: VmIntent, host: Host) -> Guest:
     Raises ConflictError (`machine_locked`) if there is a process already, else DriverError, NacreError or OSError.
     """
     machine.enter(Phase.PREPARING)
+    await rootdisk.check(machine, host)  # before a folder is made where one should be mounted
     host.place(intent.id).mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = locks.take(host.lock_file(intent.id))
     try:
         host.hypervisor(intent.spec.hypervisor)  # refuses before anything is fetched
         image = await host.images.fetch(intent.image)
-        own = await rootdisk.ready(intent, image, host)
+        own = await rootdisk.ready(machine, intent, image, host)
         await host.proof.settle(image.path(Role.KERNEL))
-        async with host.pools.held([attachment.volume for attachment in intent.volumes]):
+        async with held(machine, [attachment.volume for attachment in intent.volumes], host):
             disks = (*own, *await host.pools.disks(intent.volumes))
             return await _start(machine, intent, image, disks, lock, host)
     finally:

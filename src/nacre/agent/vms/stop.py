@@ -34,7 +34,7 @@ async def stop(machine: Machine, *, timeout_s: float, force: bool, host: Host) -
     if guest is None:
         await end_unseen(machine, host)
         return
-    if not force and timeout_s > 0:
+    if not force and timeout_s > 0 and machine.presence is not Presence.HALTED:  # it hears nothing any more
         await machine.save(ending=ExitReason.STOPPED)
         if await _ask(machine, guest, timeout_s):
             return

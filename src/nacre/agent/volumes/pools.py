@@ -130,10 +130,17 @@ class Pools:
 
     @asynccontextmanager
     async def held(self, volumes: Collection[VolumeId]) -> AsyncGenerator[None]:
-        """Have these volumes alone, always taken in the same order."""
+        """Have these volumes alone, always taken in the same order; what is on record here, among all nodes.
+
+        Raises DriverError if another node has one of them, or has it by now for good.
+        """
         async with AsyncExitStack() as stack:
             for volume in sorted(set(volumes)):
                 await stack.enter_async_context(self._locks.setdefault(volume, asyncio.Lock()))
+                record = self.known.get(volume)
+                if record is not None and not record.deleted and self.is_shared(record.intent.pool):
+                    store = self.store(record.intent.pool)
+                    await stack.enter_async_context(store.alone(volume, record.intent.generation))
             yield
 
     async def disks(

@@ -7,6 +7,7 @@ import msgspec
 
 from nacre.agent.failures import failure_of
 from nacre.agent.storage.base import VolumeState
+from nacre.agent.storage.sharing import ElsewhereError
 from nacre.agent.volumes.records import VolumeRecord
 from nacre.errors import NacreError
 from nacre.lib.backoff import Backoff
@@ -27,6 +28,7 @@ class Volume:
         self.state: VolumeState | None = None
         self.failure: Failure | None = None
         self.retry_at = 0.0
+        self._noted = 0
         self._clock = clock
         self._pauses = Backoff(first=FIRST_PAUSE_S, cap=LONGEST_PAUSE_S, random=random)
 
@@ -34,6 +36,7 @@ class Volume:
         """A newer intent is a fresh start, and so is success."""
         self.failure = None
         self.retry_at = 0.0
+        self._noted = 0
         self._pauses.reset()
 
     def failed(self, error: NacreError | OSError, *, may_give_up: bool) -> Failure:
@@ -52,14 +55,15 @@ class Volume:
         if failure.failure_class is not FailureClass.PERMANENT:
             failure = msgspec.structs.replace(failure, next_try_at=now + timedelta(seconds=delay))
         self.failure = failure
+        self._noted = error.generation if isinstance(error, ElsewhereError) else 0
         return failure
 
     def observed(self) -> VolumeObserved:
         """Return what there is to tell."""
         state, record = self.state, self.record
-        seen = VolumeObserved(
-            id=record.id, generation=record.intent.generation, phase=self._phase(), failure=self.failure
-        )
+        # A control plane that has forgotten newer ones, as one that was restored from a backup, is told of them.
+        generation = max(record.intent.generation, self._noted)
+        seen = VolumeObserved(id=record.id, generation=generation, phase=self._phase(), failure=self.failure)
         if state is None:
             return seen
         return msgspec.structs.replace(

@@ -12,7 +12,7 @@ from nacre.control.auth.sealing import Sealer
 from nacre.control.gateway import checkpoint_intents, volume_intents
 from nacre.control.gateway.checkpoint_intents import Kept
 from nacre.control.gateway.volume_intents import NOTHING, NodeStorage, Storage
-from nacre.control.services import images, vm_seeds
+from nacre.control.services import images, vm_room, vm_seeds
 from nacre.control.services.nodes import TEARDOWN_ALLOWED_FOR
 from nacre.control.store import copies, move_streams, moves, nodes, vms
 from nacre.control.store.copies import CopyRow
@@ -21,7 +21,7 @@ from nacre.control.store.move_streams import StreamRow
 from nacre.control.store.moves import MoveRow
 from nacre.control.store.nodes import NodeTerms
 from nacre.control.store.vms import VmRow
-from nacre.model.arrivals import VmArrival
+from nacre.model.arrivals import Room, VmArrival
 from nacre.model.copies import CopyRef, CopyState, RetiredVm
 from nacre.model.guests import CloudInit
 from nacre.model.ids import ImageId, NodeId, StreamId, VmId
@@ -165,8 +165,14 @@ def _arrivals(
             disks = storage.attached_to(row.id)
             intent = _intent(there, manifests.get(row.image), disks, seeds.get(row.id), checkpoint_intents.NOTHING)
             homes = tuple(storage.homes[one.volume] for one in disks if one.volume in storage.homes)
-            found.append(VmArrival(stream=move.stream, source=move.source, vm=intent, volumes=homes))
+            found.append(VmArrival(stream=move.stream, source=move.source, vm=intent, volumes=homes, room=_room(row)))
     return tuple(found)
+
+
+def _room(row: VmRow) -> Room:
+    """Return what the target keeps free for a machine that is about to come."""
+    root = row.reserved_disk_bytes - vm_room.volume_bytes(row)
+    return Room(cpus=row.reserved_cpus, memory_bytes=row.reserved_memory_bytes, disk_bytes=root)
 
 
 def _allowed(owner: NodeTerms, now: datetime) -> bool:

@@ -8,13 +8,15 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from nacre.control.reconcilers.loop import Loop
 from nacre.control.scheduler.placement import place
 from nacre.control.scheduler.snapshot import Fleet
-from nacre.control.services import preemptions, vm_placement
+from nacre.control.services import preemptions, vm_placement, volume_room
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_placement import Decided, Waiting, without_own
+from nacre.control.services.volume_room import PoolRoom
 from nacre.control.store.db import Database
 from nacre.control.wake import NODES, VMS
 from nacre.model.placement import Decision, Placement
@@ -56,9 +58,10 @@ class Placer:
                     if page and (not self._live.known or lost or last is None or self._clock() - seen > FRESH_S):
                         await self._live.refresh(rd)
                         seen = self._clock()
+                    pools = await volume_room.measure(rd, (one.row for one in page))
                 if not page:
                     break
-                outcome = await self._page(page, hopeless)
+                outcome = await self._page(page, pools, hopeless)
             placed, lost = placed + outcome.placed, lost + outcome.lost
             if len(page) < BATCH:
                 break
@@ -67,11 +70,13 @@ class Placer:
             return None
         return 0.0 if placed else AGAIN_S
 
-    async def _page(self, page: list[Waiting], hopeless: dict[Shape, Decision]) -> vm_placement.Outcome:
+    async def _page(
+        self, page: list[Waiting], pools: PoolRoom, hopeless: dict[Shape, Decision]
+    ) -> vm_placement.Outcome:
         """Decide and write one page. Whatever interrupts it, nothing is believed that was not written."""
         outcome = vm_placement.Outcome(placed=0, lost=0)
         try:
-            chosen, refused = await decide(page, self._live.fleet, hopeless, self._chance)
+            chosen, refused = await decide(page, self._live.fleet, pools, hopeless, self._chance)
             if chosen:
                 async with self._db.write() as tx:
                     outcome = await vm_placement.place(tx, chosen, self._live, random=self._chance)
@@ -87,7 +92,11 @@ class Placer:
 
 
 async def decide(
-    page: list[Waiting], fleet: Fleet, hopeless: dict[Shape, Decision], chance: Callable[[], float]
+    page: list[Waiting],
+    fleet: Fleet,
+    pools: PoolRoom,
+    hopeless: dict[Shape, Decision],
+    chance: Callable[[], float],
 ) -> tuple[list[Decided], list[Decided]]:
     """Choose for each machine in turn, counting in those placed before it, and let others work in between.
 
@@ -96,11 +105,13 @@ async def decide(
     """
     chosen: list[Decided] = []
     refused: list[Decided] = []
-    for one in page:
+    for waiting in page:
+        one = replace(waiting, request=pools.told(waiting.request))
         shape = _shape(one)
         known = hopeless.get(shape) if shape is not None else None
         decision = known or _decide(one, fleet, chance)
         if decision.node is not None:
+            pools.take(one.row.id, decision.node)
             chosen.append(Decided(waiting=one, decision=decision))
         else:
             refused.append(Decided(waiting=one, decision=decision))
@@ -130,16 +141,19 @@ def _shape(one: Waiting) -> Shape | None:
     asked, request = one.request.placement, one.request
     if one.row.nominated is not None or asked.affinity or asked.spread or request.publish:
         return None
-    if asked == Placement() and not request.labels:
-        return (request.cpus, request.memory_bytes, request.disk_bytes, request.hypervisor, request.machine, request.ha)
-    return (
-        request.project,
-        frozenset(request.labels.items()),
+    needs = (
         request.cpus,
         request.memory_bytes,
         request.disk_bytes,
         request.hypervisor,
         request.machine,
         request.ha,
-        repr(asked),
+        request.needs,
+        request.within,
+        request.volume,
+        request.full,
+        request.pools,
     )
+    if asked == Placement() and not request.labels:
+        return needs
+    return (request.project, frozenset(request.labels.items()), repr(asked), *needs)

@@ -130,9 +130,11 @@ def _dynamic(request: Request, fleet: Fleet, by_facts: Mask) -> Iterator[tuple[M
     if fleet.policy.disk_headroom > 0:
         yield fleet.disk_share < fleet.policy.disk_headroom, lambda rows: _no_headroom(fleet, rows)
     if request.exclude:
-        yield _excluded(request, fleet), lambda rows: _all(reasons.EXCLUDED, rows)
+        yield _rows_of(request.exclude, fleet), lambda rows: _all(reasons.EXCLUDED, rows)
     if request.within:
         yield _out_of_reach(request, fleet), lambda rows: _all(reasons.no_reach(request), rows)
+    if request.full:
+        yield _rows_of(request.full, fleet), lambda rows: _all(reasons.no_pool_room(request), rows)
     if request.publish:
         yield _port_taken(request, fleet), lambda rows: _port_reasons(request, fleet, rows)
     for objection in relations.objections(request, fleet, by_facts):
@@ -158,22 +160,17 @@ def _no_headroom(fleet: Fleet, rows: Mask) -> tuple[Rejection, ...]:
     return _all(reasons.no_headroom(most, fleet.policy, bool(shares.min() < most)), rows)
 
 
-def _excluded(request: Request, fleet: Fleet) -> Mask:
-    ruled_out = np.zeros_like(fleet.alive)
-    for node in request.exclude:
+def _rows_of(nodes: frozenset[NodeId], fleet: Fleet) -> Mask:
+    found = np.zeros_like(fleet.alive)
+    for node in nodes:
         row = fleet.row(node)
         if row is not None:
-            ruled_out[row] = True
-    return ruled_out
+            found[row] = True
+    return found
 
 
 def _out_of_reach(request: Request, fleet: Fleet) -> Mask:
-    far = fleet.alive.copy()
-    for node in request.within:
-        row = fleet.row(node)
-        if row is not None:
-            far[row] = False
-    return far
+    return fleet.alive & ~_rows_of(request.within, fleet)
 
 
 def _port_taken(request: Request, fleet: Fleet) -> Mask:

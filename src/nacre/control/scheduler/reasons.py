@@ -252,13 +252,25 @@ def no_reach(request: Request) -> Reason:
     return Reason(code="volume_elsewhere", message=f"volume {request.volume} is not on the node")
 
 
+def pool_room(request: Request, node: NodeRoom) -> Reason | None:
+    """The node's pools have room for the volumes that are to be made with the machine."""
+    if node.id in request.full:
+        return no_pool_room(request)
+    return None
+
+
+def no_pool_room(request: Request) -> Reason:
+    """Say that a node's pools have too little left."""
+    return Reason(code="pool_full", message=f"pool {request.pools} has no room for its volumes")
+
+
 def fits(request: Request, room: NodeRoom, policy: Policy, *, restless: bool = False) -> tuple[Reason, ...]:
     """Return everything that speaks against one node; nothing means that it can take the machine.
 
     For checking a decision again under the lock of the node. It knows nothing of other machines: affinity and spread
     are not in it, see `filters.against` for those. With `restless`, coming and going does not speak against it.
     """
-    asked = (*(check for check in STATIC if check is not steady or not restless), choice, reach, ports)
+    asked = (*(check for check in STATIC if check is not steady or not restless), choice, reach, pool_room, ports)
     return tuple(reason for check in asked if (reason := check(request, room)) is not None) + lacks(
         request, room, policy
     )

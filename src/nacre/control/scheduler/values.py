@@ -44,6 +44,10 @@ class Request:
     """The nodes that reach its volumes; empty if all do."""
     volume: str = ""
     """The volume that keeps it to those nodes."""
+    full: frozenset[NodeId] = frozenset()
+    """The nodes whose pools have no room for volumes of it that are to be made where it goes."""
+    pools: str = ""
+    """The names of those pools."""
     needs: int = 0
     """What it needs of its hypervisor: bits of `capabilities.mask_of`."""
 

@@ -68,9 +68,17 @@ async def resolve(rd: Read, ref: str, project: ProjectId) -> Source:
 
 
 async def hold(tx: Tx, source: Source) -> Source:
-    """Keep a checkpoint until the transaction ends. Raises NacreError if it is gone meanwhile."""
+    """Keep a checkpoint until the transaction ends, and hold the pools of its volumes, before anything is stored.
+
+    Raises NacreError if it is gone meanwhile.
+    """
     await vm_store.get(tx, source.vm.id, lock=True)
-    return await resolve(tx, source.kept.id, source.vm.project)
+    found = await resolve(tx, source.kept.id, source.vm.project)
+    parts = (await store.volumes_of(tx, [found.kept.id])).get(found.kept.id, [])
+    if parts:
+        origins = await volumes.many(tx, [part.volume for part in parts])
+        await pool_store.many(tx, {one.pool for one in origins}, lock=True)
+    return found
 
 
 def check_size(source: Source, disk_bytes: int | None) -> None:

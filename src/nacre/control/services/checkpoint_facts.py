@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nacre.control.services import events, operations, volume_changes
+from nacre.control.services import events, operations, volume_changes, volume_views
 from nacre.control.store import checkpoints as store
 from nacre.control.store import images, vms, volumes
 from nacre.control.store.checkpoints import CheckpointRow
@@ -87,7 +87,7 @@ async def unmade_from(rd: Read, kept: Sequence[CheckpointRow]) -> str:
     for some in (await store.volumes_of(rd, list(ids))).values():
         for part in some:
             if names := await volumes.made_from(rd, part.volume):
-                return f"volume {names[0]}"
+                return volume_views.named(names)
     return ""
 
 

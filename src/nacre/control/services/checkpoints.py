@@ -5,10 +5,9 @@ Called by `api`. What nodes say of them is in `checkpoint_facts`, machines made 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from nacre.control.auth.principals import Caller
-from nacre.control.services import checkpoint_facts, checkpoint_needs, checkpoint_views, vm_intents, vms
+from nacre.control.services import checkpoint_facts, checkpoint_needs, checkpoint_views, expiry, vm_intents, vms
 from nacre.control.services.checkpoint_views import phase_of
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.preconditions import etag_of, require_match
@@ -37,7 +36,7 @@ async def create(
 ) -> Accepted[VmOut]:
     """Accept a checkpoint. It is of the machine as it is when its node takes it."""
     row = _stays(await vms.resolve(tx, caller, ref, project, lock=True))
-    _check_expiry(tx, body.expires_at)
+    expiry.check(tx, body.expires_at)
     name = check_name(body.name)
     if row.checkpoints >= MAX_CHECKPOINTS:
         raise ConflictError(
@@ -107,11 +106,7 @@ async def update(
     """Describe a checkpoint, protect it or not, and say when it expires."""
     row = await vms.resolve(tx, caller, ref, project, lock=True)
     kept = await _of(tx, row, checkpoint)
-    if body.keep and body.expires_at is not None:
-        raise InvalidInputError(
-            "expiry_twice", "it cannot both expire and not", hint="give one of the two", field="keep"
-        )
-    _check_expiry(tx, body.expires_at)
+    expiry.check(tx, body.expires_at, keep=body.keep)
     changed = replace(
         kept,
         description=kept.description if body.description is None else body.description,
@@ -292,16 +287,6 @@ def _stays(row: VmRow) -> VmRow:
             "vm_moving", f"machine {row.name} is moving to another node", hint="wait until it has arrived"
         )
     return row
-
-
-def _check_expiry(tx: Tx, expires_at: datetime | None) -> None:
-    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= tx.now()):
-        raise InvalidInputError(
-            "invalid_expiry",
-            "the time at which it expires is over, or has no zone",
-            hint="give a time in the future, such as 2030-01-01T00:00:00Z",
-            field="expires_at",
-        )
 
 
 def _name_taken(row: VmRow, name: str) -> ConflictError:

@@ -21,13 +21,18 @@ SOFTWARE = "tcg"
 _IN_A_HURRY = frozenset({MoveReason.EVACUATION, MoveReason.PREEMPTION})
 
 
+def in_a_hurry(move: MoveRow) -> bool:
+    """Whether a machine has to be off its node soon: copying one that runs may take as long as it likes."""
+    return move.reason in _IN_A_HURRY
+
+
 def wanted(move: MoveRow) -> bool:
     """Whether a move is to be tried while its machine runs."""
     match move.method:
         case MoveMethod.LIVE:
             return True
         case MoveMethod.AUTO:
-            return move.reason not in _IN_A_HURRY and move.attempts < MAX_ATTEMPTS
+            return not in_a_hurry(move) and move.attempts < MAX_ATTEMPTS
         case MoveMethod.RESTART:
             return False
 
@@ -41,7 +46,7 @@ def why_not(move: MoveRow, vm: VmRow, source: NodeRow | None, target: NodeRow) -
     """Return why a machine does not go to a node while it runs, or could not; empty if it does, or nobody asked."""
     if move.method is MoveMethod.RESTART or vm.desired is Desired.STOPPED:
         return ""
-    if move.reason in _IN_A_HURRY:
+    if in_a_hurry(move):
         return "there is no time for more"
     if not wanted(move):
         return f"{move.attempts} attempts while it ran have come to nothing ({move.message})"

@@ -144,7 +144,7 @@ def _migrating(
     if stream.is_whole:
         beyond = live_moves.out_of_reach(vm, target)  # a volume was attached meanwhile
         return TakeBack(beyond) if beyond else HandOver()
-    why = _overtaken(vm)
+    why = _overtaken(vm) or (live_moves.in_a_hurry(move) and "there is no time left for copying it while it runs")
     if why:
         return TakeBack(why)
     why = _broken(move, stream, now)

@@ -99,26 +99,48 @@ def missing(ref: str) -> NotFoundError:
     )
 
 
-async def check_room(tx: Tx, pool: PoolRow, node: NodeId | None, more_bytes: int) -> None:
+async def check_room(tx: Tx, pool: PoolRow, node: NodeId | None, more_bytes: int, *, has_bytes: int = 0) -> None:
     """Raise ExhaustedError if volumes of a pool may not be given so much more on a node, or (None) on any.
 
-    Of the local pool, which shares its disk with machines, the scheduler's accounts decide once there is a node.
+    A volume without a node needs one that has room for all of it, the `has_bytes` that it is promised already included,
+    and all such volumes together no more than is left on all nodes. Of the local pool, which shares its disk with
+    machines, the scheduler's accounts decide once there is a node. The pool is locked, so that nobody else promises.
     """
     said = (await store.reports(tx, [pool.id])).get(pool.id, {})
-    fit = [one for one in said if pool.is_on(one) and (node is None or pool.shared or one == node)]
-    if not fit:
+    if not any(pool.is_on(one) and (node is None or pool.shared or one == node) for one in said):
         return  # nobody has told yet: the node decides
-    free = 0
-    for one in fit:
-        promised = await volumes.promised(tx, pool.id, None if pool.shared else one)
-        free = max(free, said[one].capacity_bytes - promised, 0)
+    if not await store.many(tx, [pool.id], lock=True):
+        raise missing(pool.name)
+    free = await _free(tx, pool, said, node, has_bytes)
     if free < more_bytes:
+        left, asked = format_size(max(0, free)), format_size(more_bytes)
         raise ExhaustedError(
             "pool_full",
-            f"pool {pool.name} has {format_size(free)} left to promise, and {format_size(more_bytes)} are asked for",
+            f"pool {pool.name} has {left} left to promise, and {asked} are asked for",
             hint="ask for less, delete volumes that are not needed, or use another pool",
             field="size_bytes",
         )
+
+
+async def _free(tx: Tx, pool: PoolRow, said: Mapping[NodeId, PoolObserved], node: NodeId | None, has_bytes: int) -> int:
+    if pool.shared:
+        largest = max(seen.capacity_bytes for one, seen in said.items() if pool.is_on(one))
+        return largest - await volumes.promised(tx, pool.id)
+    promised = (await volumes.promised_on(tx, [pool.id])).get(pool.id, {})
+    left = left_on(pool, said, promised)
+    if node is not None:
+        return left[node]
+    free = max(left.values()) - has_bytes
+    return free if pool.is_local else min(free, sum(left.values()) - promised.get(None, 0))
+
+
+def left_on(
+    pool: PoolRow, said: Mapping[NodeId, PoolObserved], promised: Mapping[NodeId | None, int]
+) -> dict[NodeId, int]:
+    """Return what may still be promised of a pool on each of its nodes that has told of it. Pure."""
+    return {
+        node: max(0, seen.capacity_bytes - promised.get(node, 0)) for node, seen in said.items() if pool.is_on(node)
+    }
 
 
 async def follow(tx: Tx, seen: Mapping[NodeId, tuple[PoolObserved, ...]]) -> None:
@@ -174,7 +196,7 @@ async def _out(rd: Read, row: PoolRow) -> PoolOut:
             if row.is_on(node)
         ),
         volumes=await volumes.in_pool(rd, row.id),
-        promised_bytes=await volumes.promised(rd, row.id, None),
+        promised_bytes=await volumes.promised(rd, row.id),
         created_at=row.created_at,
         updated_at=row.updated_at,
         etag=etag_of(row.version),

@@ -60,13 +60,16 @@ async def detach(
         ),
     )
     stopped = row.desired is Desired.STOPPED and to is None
+    # No node that it is on from now on has known it without, unless its process is there already: of that one it is not
+    # known what it was told when it was taken in, until the node says so.
+    ha_since = min(row.ha_since, 1) if arrived_by is None or row.ha_since == 0 else row.generation + 1
     moved = replace(
         vm_room.reserve(replace(row, run=None)),
         node=to,
         fence=row.fence if to is None else row.fence + 1,
         moving=None,
         arrived_by=arrived_by,
-        ha_since=min(row.ha_since, 1),  # no node that it is on from now on has known it without
+        ha_since=ha_since,
         generation=row.generation + 1,
         observed_generation=row.generation + 1 if stopped else 0,
         phase=Phase.STOPPED if stopped else Phase.PENDING,

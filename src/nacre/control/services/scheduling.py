@@ -9,7 +9,7 @@ from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
 from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import place
-from nacre.control.services import events, fleet, vm_room, vms
+from nacre.control.services import events, fleet, vm_room, vms, volume_room
 from nacre.control.services.preconditions import etag_of, require_match
 from nacre.control.services.vm_advice import advice
 from nacre.control.services.vm_placement import without_own
@@ -103,7 +103,8 @@ async def _now(rd: Read, view: VmView, random: Callable[[], float]) -> Decision:
     for room in everything.rooms():
         if room.id == view.nominated:
             everything.put(without_own(room, view))
-    decision = place(vm_room.request_of(view), everything, random=random)
+    pools = await volume_room.measure(rd, [view])
+    decision = place(pools.told(vm_room.request_of(view)), everything, random=random)
     preempted = view.decision.preempted if view.decision is not None else ()
     return msgspec.structs.replace(decision, decided_at=rd.now(), preempted=preempted)
 

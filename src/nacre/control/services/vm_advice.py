@@ -29,6 +29,7 @@ _HINTS = {
     "spread": "add room in the emptiest place, or allow more skew",
     "checkpoint_elsewhere": "wait for the node that has the checkpoint: what is made from it shares its disks",
     "volume_elsewhere": "wait for the node that has the volume, detach it, or clone it into a shared pool",
+    "pool_full": "delete volumes that are not needed, give the pool more room, or use volumes of another pool",
     "excluded": "name another node, or leave the choice to the scheduler",
 }
 

@@ -10,6 +10,8 @@ replicas decide at once; what is written holds nevertheless:
   `vm_groups`). With them held, whatever others have placed in their projects since our view was read
   (`LiveFleet.strangers`: exact, because events are numbered in the order of commits) is let into the view, and if there
   is any, the machines that it concerns are decided again against it. Nobody can add more until we commit.
+* **No pool is promised more than it has.** Volumes that are made with a machine take room in pools of its node: the
+  pools are locked, what is left of them is measured, and each machine of the batch takes of that (see `volume_room`).
 * **Nothing is placed twice.** The machine's row is locked last and must still want a node with the same intent.
 """
 
@@ -23,9 +25,10 @@ from nacre.control.scheduler.explain import summary
 from nacre.control.scheduler.placement import fits
 from nacre.control.scheduler.placement import place as decide
 from nacre.control.scheduler.snapshot import NodeRoom, Request, Resident
-from nacre.control.services import events, operations, vm_groups, vm_room, volume_attachments
+from nacre.control.services import events, operations, vm_groups, vm_room, volume_attachments, volume_room
 from nacre.control.services.fleet import LiveFleet
 from nacre.control.services.vm_advice import hint_of
+from nacre.control.services.volume_room import PoolRoom
 from nacre.control.store import placements, published_ports
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.placements import Written, WrittenRefusal
@@ -83,7 +86,8 @@ async def place(tx: Tx, chosen: Sequence[Decided], live: LiveFleet, *, random: C
     again = _concerned(still, strangers)
     if again:
         _take_back(live, mine, rooms.values())
-    held = [one for one in still if _holds(one, rooms, live, again, random)]
+    pools = await volume_room.hold(tx, (one.waiting.row for one in still))
+    held = [one for one in still if _holds(one, rooms, pools, live, again, random)]
     kept = held
     if len(held) < len(still):
         kept = [one for one in held if not vm_groups.leans_on_others(one.waiting.request)]
@@ -201,13 +205,14 @@ def _take_back(live: LiveFleet, chosen: Iterable[Decided], rooms: Iterable[NodeR
 def _holds(
     one: Decided,
     rooms: dict[NodeId, NodeRoom],
+    pools: PoolRoom,
     live: LiveFleet,
     again: frozenset[VmId],
     random: Callable[[], float],
 ) -> bool:
     """Whether the node can take the machine, which then counts as promised there."""
     node, request = one.decision.node, one.waiting.request
-    if node is None or node not in rooms:
+    if node is None or node not in rooms or not pools.has_room(request.vm, node):
         return False
     room = without_own(rooms[node], one.waiting.row)
     if fits(request, room, live.fleet.policy, restless=True):
@@ -221,6 +226,7 @@ def _holds(
                 return False
         live.fleet.take(node, request)
     rooms[node] = room.with_machine(request)
+    pools.take(request.vm, node)
     return True
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from nacre.control.scheduler.placement import fits
-from nacre.control.services import checkpoint_facts, volume_changes
+from nacre.control.services import checkpoint_facts, volume_changes, volume_views
 from nacre.control.services.pools import check_room
 from nacre.control.services.vm_room import policy, request_of, rooms, volume_bytes
 from nacre.control.store import checkpoints, nodes, pools, snapshots
@@ -59,7 +59,10 @@ async def tied(tx: Tx, row: VmRow) -> VmRow:
 
 
 async def placed(tx: Tx, where: Mapping[VmId, NodeId]) -> None:
-    """Machines with volumes have got nodes: volumes without a node, and those of shared pools, are there now."""
+    """Machines with volumes have got nodes: volumes without a node, and those of shared pools, are there now.
+
+    That their pools have room there is known by who gives machines nodes (see `volume_room`).
+    """
     if not where:
         return
     known = {one.id: one for one in await pools.every(tx)}
@@ -89,17 +92,14 @@ async def settle(tx: Tx, volume: VolumeRow, pool: PoolRow, node: NodeId) -> None
 async def released(tx: Tx, vm: VmRow) -> None:
     """A machine is gone: its volumes are kept or deleted, as was said when they were attached."""
     await checkpoint_facts.gone_with(tx, vm)
+    by = vm.delete_requested_by
     for attachment in (await store.attached(tx, [vm.id])).get(vm.id, []):
         await store.detach(tx, attachment.volume)
         volume = await store.get(tx, attachment.volume, lock=True)
         if volume is None or not attachment.delete_with_vm or volume.desired is Wish.ABSENT:
             continue
-        by = vm.delete_requested_by
-        kept = (await snapshots.of(tx, [volume.id])).get(volume.id, [])
-        part = await checkpoints.with_volumes(tx, [volume.id])
-        if part or any(one.protected for one in kept):
-            why = "is part of a checkpoint" if part else "has protected snapshots"
-            message = f"volume {volume.name} is kept although machine {vm.name} is gone: it {why}"
+        if why := await _kept_because(tx, volume):
+            message = f"volume {volume.name} is kept although machine {vm.name} is gone: {why}"
             volume_changes.tell(tx, volume, "volume.kept", message, actor=SYSTEM)
             continue
         gone = replace(volume, desired=Wish.ABSENT, delete_requested_by=by)
@@ -177,7 +177,8 @@ async def grow(tx: Tx, volume: VolumeRow, size_bytes: int) -> None:
     if more <= 0:
         return
     pool = next(one for one in await pools.every(tx) if one.id == volume.pool)
-    await check_room(tx, pool, volume.node, more)
+    has = volume.size_bytes if volume.node is None else 0
+    await check_room(tx, pool, volume.node, more, has_bytes=has)
     attachment = await store.attachment(tx, volume.id)
     vm = await vm_store.get(tx, attachment.vm) if attachment is not None else None
     if vm is not None and vm.tie is not None and volume.pool == LOCAL_POOL:
@@ -210,6 +211,16 @@ def no_snapshot(volume: VolumeRow, ref: str) -> NotFoundError:
         hint=f"list them with `nacre volume snapshots {volume.name}`",
         field="snapshot",
     )
+
+
+async def _kept_because(tx: Tx, volume: VolumeRow) -> str:
+    """Say why a volume is not deleted with its machine; empty if it is."""
+    if await checkpoints.with_volumes(tx, [volume.id]):
+        return "it is part of a checkpoint"
+    if any(one.protected for one in (await snapshots.of(tx, [volume.id])).get(volume.id, [])):
+        return "it has protected snapshots"
+    waiting = await store.made_from(tx, volume.id)
+    return f"{volume_views.named(waiting)} is still to be made from it" if waiting else ""
 
 
 def _reached(volume: VolumeRow, pool: PoolRow) -> set[NodeId] | None:

@@ -41,8 +41,8 @@ async def attach(
         )
     pool = next(one for one in await pools.every(tx) if one.id == volume.pool)
     await volume_needs.check(tx, vm, volume, pool, body.options)
-    if volume.node is None and vm.node is not None:
-        await check_room(tx, pool, vm.node, 0)
+    if volume.node is None and vm.node is not None and not pool.shared and not pool.is_local:
+        await check_room(tx, pool, vm.node, volume.size_bytes)
     used = {one.slot for one in there}
     row = AttachmentRow(
         volume=volume.id,

@@ -6,7 +6,7 @@ import structlog
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import Caller
-from nacre.control.services import volume_changes, volume_views
+from nacre.control.services import expiry, volume_changes, volume_views
 from nacre.control.services.listing import ListQuery
 from nacre.control.services.volume_attachments import no_snapshot
 from nacre.control.services.volume_changes import accept, locked, resolve
@@ -15,7 +15,7 @@ from nacre.control.store import vms, volumes
 from nacre.control.store.db import Read, Tx
 from nacre.control.store.snapshots import SnapshotRow
 from nacre.control.store.volumes import VolumeRow
-from nacre.errors import ConflictError, InvalidInputError
+from nacre.errors import ConflictError
 from nacre.model.events import SYSTEM
 from nacre.model.ids import SnapshotId
 from nacre.model.metadata import check_name
@@ -32,6 +32,7 @@ async def create(
 ) -> Accepted[VolumeOut]:
     """Accept a snapshot. It is of the volume as it is when its node takes it, also while a machine writes to it."""
     row = await locked(tx, caller, ref, project, None)
+    expiry.check(tx, body.expires_at)
     if row.node is None:
         raise ConflictError(
             "volume_not_made",
@@ -44,13 +45,6 @@ async def create(
             "too_many_snapshots",
             f"volume {row.name} has {len(kept)} snapshots, which is all that it may have",
             hint="delete one first",
-        )
-    if body.expires_at is not None and (body.expires_at.tzinfo is None or body.expires_at <= tx.now()):
-        raise InvalidInputError(
-            "invalid_expiry",
-            "the time at which it expires is over, or has no zone",
-            hint="give a time in the future, such as 2030-01-01T00:00:00Z",
-            field="expires_at",
         )
     snapshot = SnapshotRow(
         id=SnapshotId(tx.new_id("snapshot")),
@@ -92,10 +86,7 @@ async def update(
     """Protect a snapshot or not, and say when it expires."""
     row = await locked(tx, caller, ref, project, None)
     kept = await _of(tx, row, snapshot)
-    if body.keep and body.expires_at is not None:
-        raise InvalidInputError(
-            "expiry_twice", "it cannot both expire and not", hint="give one of the two", field="keep"
-        )
+    expiry.check(tx, body.expires_at, keep=body.keep)
     expires = None if body.keep else body.expires_at or kept.expires_at
     protected = kept.protected if body.protected is None else body.protected
     changed = replace(kept, expires_at=expires, protected=protected)
@@ -122,11 +113,16 @@ async def delete(tx: Tx, caller: Caller, ref: str, snapshot: str, *, project: st
             f"snapshot {kept.name} of volume {row.name} is protected",
             hint=f"take that back first: `nacre volume protect {row.name} {kept.name} --off`",
         )
-    waiting = await volumes.made_from(tx, row.id)
-    if waiting or row.applied_restore_nonce < row.restore_nonce:
+    if waiting := await volumes.made_from(tx, row.id):
         raise ConflictError(
             "snapshot_in_use",
-            f"snapshot {kept.name} may still be needed for a clone or a restore that is under way",
+            f"{volume_views.named(waiting)} is still to be made from volume {row.name}, perhaps from {kept.name}",
+            hint="wait until it has been made (`nacre operation list`), or delete it first",
+        )
+    if row.applied_restore_nonce < row.restore_nonce:
+        raise ConflictError(
+            "snapshot_in_use",
+            f"volume {row.name} is being put back to a snapshot, perhaps to {kept.name}",
             hint="wait until that is done: `nacre operation list`",
         )
     await store.save(tx, replace(kept, desired=Wish.ABSENT))

@@ -1,5 +1,7 @@
 """Volumes and snapshots as they are shown: rows to bodies. Used by the services of volumes."""
 
+from collections.abc import Sequence
+
 from nacre.control.services.preconditions import etag_of
 from nacre.control.store import volumes as store
 from nacre.control.store.db import Read
@@ -12,6 +14,9 @@ from nacre.model.volumes import SnapshotPhase, VolumePhase, Wish
 from nacre.schema.common import ProjectRef, VmRef
 from nacre.schema.vms import NodeRef
 from nacre.schema.volumes import PoolRef, SnapshotOut, SourceOut, VolumeOut, VolumeRef
+
+MOST_NAMED = 5
+"""Volumes in one sentence."""
 
 
 async def shown(rd: Read, volume: VolumeId) -> VolumeOut:
@@ -62,6 +67,14 @@ def conditions_of(row: VolumeRow, *, snapshots: bool = True, reachable: bool = T
         phase=row.phase if reachable else VolumePhase.UNKNOWN,
         failure=row.failure,
     )
+
+
+def named(names: Sequence[str]) -> str:
+    """Name volumes as what a sentence is about: one, or the first of several."""
+    if len(names) == 1:
+        return f"volume {names[0]}"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"each of volumes {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def snapshot_out(row: SnapshotRow, volume: VolumeRow) -> SnapshotOut:

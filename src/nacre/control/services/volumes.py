@@ -293,6 +293,6 @@ async def _check_free(tx: Tx, row: VolumeRow) -> None:
     if waiting:
         raise ConflictError(
             "volume_being_cloned",
-            f"volume {waiting[0]} is still to be made from {row.name}",
+            f"{volume_views.named(waiting)} is still to be made from {row.name}",
             hint="wait until it has been made, or delete it first",
         )

@@ -99,6 +99,14 @@ async def get(rd: Read, ref: str, *, lock: bool = False) -> PoolRow | None:
     return None if row is None else load(PoolRow, row)
 
 
+async def many(rd: Read, among: Collection[PoolId], *, lock: bool = False) -> list[PoolRow]:
+    """Return those of these pools that exist, in the order of their ids. Volumes are locked before (see `volumes`)."""
+    query = select(pools).where(is_one_of(rd, pools.c.id, among)).order_by(pools.c.id)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    return [load(PoolRow, row) for row in await rd.connection.execute(query)]
+
+
 async def every(rd: Read) -> list[PoolRow]:
     """Return all pools, in the order of their ids."""
     return [load(PoolRow, row) for row in await rd.connection.execute(select(pools).order_by(pools.c.id))]

@@ -1,6 +1,7 @@
 """The tables of volumes and of their attachments to machines, and their queries.
 
-Lock nodes before machines, and machines before volumes, each in the order of their ids.
+Lock nodes before machines, machines before volumes, and volumes before pools, each in the order of their ids. Whoever
+promises room in a pool holds the pool: what is promised of it stays as it is until the transaction ends.
 """
 
 from collections.abc import Collection
@@ -24,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 
@@ -42,7 +44,10 @@ from nacre.model.convergence import Failure
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import NodeId, PoolId, ProjectId, SnapshotId, VmId, VolumeId, looks_like_id
 from nacre.model.nodes import NodeState
-from nacre.model.volumes import DiskFormat, VolumePhase, VolumeSource, Wish
+from nacre.model.volumes import LOCAL_POOL, DiskFormat, VolumePhase, VolumeSource, Wish
+
+_UNMADE = text("NOT made AND desired = 'present'")
+"""Also a volume whose node knows of it, until it is there: what it is made from is needed until then."""
 
 volumes = Table(
     "volumes",
@@ -73,6 +78,7 @@ volumes = Table(
     UniqueConstraint("project", "name"),
     Index("ix_volumes_node", "node"),
     Index("ix_volumes_pool", "pool"),
+    Index("ix_volumes_unmade", "project", sqlite_where=_UNMADE, postgresql_where=_UNMADE),
 )
 
 attachments = Table(
@@ -190,19 +196,46 @@ async def in_pool(rd: Read, pool: PoolId) -> int:
     return int((await rd.connection.execute(query)).scalar_one())
 
 
-async def promised(rd: Read, pool: PoolId, node: NodeId | None) -> int:
-    """Return how much the volumes of a pool may grow to, on one node or (None) on all."""
+async def promised(rd: Read, pool: PoolId) -> int:
+    """Return how much the volumes of a pool may grow to."""
     query = select(func.coalesce(func.sum(volumes.c.size_bytes), 0)).where(volumes.c.pool == pool)
-    if node is not None:
-        query = query.where(volumes.c.node == node)
     return int((await rd.connection.execute(query)).scalar_one())
 
 
+async def promised_on(rd: Read, among: Collection[PoolId]) -> dict[PoolId, dict[NodeId | None, int]]:
+    """Return how much the volumes of these pools may grow to on each node, and (None) those that are on none yet."""
+    query = select(volumes.c.pool, volumes.c.node, func.sum(volumes.c.size_bytes).label("size_bytes"))
+    query = query.where(is_one_of(rd, volumes.c.pool, among)).group_by(volumes.c.pool, volumes.c.node)
+    found: dict[PoolId, dict[NodeId | None, int]] = {}
+    for row in await rd.connection.execute(query):
+        found.setdefault(row.pool, {})[row.node] = int(row.size_bytes)
+    return found
+
+
+async def homeless(rd: Read, among: Collection[VmId]) -> dict[VmId, dict[PoolId, int]]:
+    """Return what the volumes of these machines will take of the pool of the node that the machine gets.
+
+    Not counted are those that are somewhere, those of shared pools, and those that the machine reserves room for.
+    """
+    query = (
+        select(attachments.c.vm, volumes.c.pool, func.sum(volumes.c.size_bytes).label("size_bytes"))
+        .select_from(attachments.join(volumes, volumes.c.id == attachments.c.volume).join(pools))
+        .where(is_one_of(rd, attachments.c.vm, among), volumes.c.node.is_(None))
+        .where(pools.c.shared.is_(False), pools.c.id != LOCAL_POOL)
+        .group_by(attachments.c.vm, volumes.c.pool)
+    )
+    found: dict[VmId, dict[PoolId, int]] = {}
+    for row in await rd.connection.execute(query):
+        found.setdefault(row.vm, {})[row.pool] = int(row.size_bytes)
+    return found
+
+
 async def made_from(rd: Read, volume: VolumeId) -> list[str]:
-    """Name the volumes that are still to be made from this one."""
-    query = select(volumes.c.name, volumes.c.source).where(volumes.c.observed_generation == 0)
+    """Name the volumes that are still to be made from this one. They are of its project."""
+    home = select(volumes.c.project).where(volumes.c.id == volume).scalar_subquery()
+    query = select(volumes.c.name, volumes.c.source).where(volumes.c.project == home, _UNMADE)
     rows = (await rd.connection.execute(query)).all()
-    return [row.name for row in rows if row.source.volume == volume]
+    return sorted(row.name for row in rows if row.source.volume == volume)
 
 
 async def add(tx: Tx, row: VolumeRow, *, taken: NacreError) -> None:

@@ -86,12 +86,14 @@ def story(*names: str) -> Story:
         (("booted",), "BreakPoint", GuestState.PAUSED),
         (("booted", "shutdown"), "Created", GuestState.SHUT_DOWN),
         (("booted", "shutdown"), "Shutdown", GuestState.SHUT_DOWN),
-        (("booted", "rebooting"), "Created", GuestState.FAILED),
+        (("booted", "rebooting"), "Created", GuestState.HALTED),
         (("booted", "rebooting", "rebooted"), "Running", GuestState.RUNNING),
-        (("booted", "guest/panic"), "Running", GuestState.FAILED),
+        (("booted", "guest/panic"), "Running", GuestState.HALTED),
         (("booted", "guest/panic", "rebooted"), "Running", GuestState.RUNNING),
+        (("booted", "guest/panic", "paused"), "Paused", GuestState.PAUSED),
+        (("booted", "guest/panic", "paused", "resumed"), "Running", GuestState.RUNNING),
         (("restored", "shutdown"), "Created", GuestState.SHUT_DOWN),
-        (("booted",), "Unheard", GuestState.FAILED),
+        (("booted",), "Unheard", GuestState.HALTED),
     ],
 )
 def test_what_a_machine_does_follows_from_what_is_said_and_what_was_told(told, said, state):

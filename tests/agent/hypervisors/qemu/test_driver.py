@@ -18,6 +18,7 @@ from nacre.agent.hypervisors.qemu.command_line import QMP_SOCKET
 from nacre.agent.hypervisors.qemu.driver import QemuHypervisor
 from nacre.agent.hypervisors.qemu.qmp import Qmp
 from nacre.model.convergence import FailureClass
+from nacre.model.hardware import DeviceOptions
 from nacre.model.units import MIB
 from nacre.model.vms import ExitReason, MachineType, PublishedPort
 from support import bootsector
@@ -312,6 +313,35 @@ async def test_a_full_disk_pauses_the_guest_and_says_so(bench):
     await until(failed_again)
     await guest.kill()
     assert (await watch.until(GuestState.GONE)).exit_reason is ExitReason.KILLED
+
+
+PANIC = bytes.fromhex("b001ba0505eeb8be00f4ebfd").ljust(510, b"\0") + b"\x55\xaa"
+"""A boot sector that tells pvpanic (port 0x505) that the kernel has panicked, and halts."""
+
+
+async def test_a_panicked_guest_stands_still_until_it_is_resumed_or_reset(driver, bench):
+    disk = bench.root / "panic.raw"
+    disk.write_bytes(PANIC.ljust(1 << 20, b"\0"))
+    launch = replace(bench.launch(), kernel=None, initrd=None, kernel_args="", devices=DeviceOptions(panic=True))
+    guest = bench.keep(await driver.start(replace(launch, disks=(DiskFile(id="root", path=disk, format="raw"),))))
+    watch = Watch(guest)
+    assert "panicked" in (await watch.until(GuestState.HALTED)).detail
+    assert await guest.state() is GuestState.HALTED
+    await guest.pause()
+    assert await guest.state() is GuestState.HALTED
+    await guest.resume()
+    assert await guest.state() is GuestState.RUNNING
+    for _ in range(2):
+        watch.events.clear()
+        await guest.reset()  # runs, and panics once more
+        await watch.until(GuestState.HALTED)
+
+
+async def test_a_paused_guest_runs_after_a_reset(driver, bench):
+    guest = bench.keep(await driver.start(replace(bench.launch(), kernel=None, initrd=None, kernel_args="")))
+    await guest.pause()
+    await guest.reset()
+    assert await guest.state() is GuestState.RUNNING
 
 
 async def test_the_hypervisor_s_log_is_bounded(driver, bench):

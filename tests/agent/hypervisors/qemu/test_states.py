@@ -16,9 +16,11 @@ STAMP = "2026-11-21T10:00:00.000000Z "
         ("paused", GuestState.PAUSED),
         ("shutdown", GuestState.SHUT_DOWN),
         ("io-error", GuestState.FAILED),
-        ("guest-panicked", GuestState.FAILED),
+        ("guest-panicked", GuestState.HALTED),
+        ("watchdog", GuestState.HALTED),
+        ("internal-error", GuestState.HALTED),
         ("prelaunch", GuestState.STARTING),
-        ("something-new", GuestState.FAILED),
+        ("something-new", GuestState.HALTED),
     ],
 )
 def test_run_states(word: str, state: GuestState) -> None:

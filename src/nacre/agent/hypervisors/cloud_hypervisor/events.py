@@ -78,6 +78,7 @@ class Story:
                 self.paused_at = event.at
             case "vm", "resumed":
                 self.paused_at = None
+                self.panicked = False
             case "vm", "shutdown":
                 self.off = True
                 self.resetting = False
@@ -106,15 +107,15 @@ class Story:
             return GuestState.PAUSED
         match said:
             case "Running":
-                return GuestState.FAILED if self.panicked else GuestState.RUNNING
+                return GuestState.HALTED if self.panicked else GuestState.RUNNING
             case "Paused" | "BreakPoint":
                 return GuestState.PAUSED
             case "Created" | "Shutdown":
                 if self.off:
                     return GuestState.SHUT_DOWN
-                return GuestState.FAILED if self.booted else GuestState.STARTING
+                return GuestState.HALTED if self.booted else GuestState.STARTING
             case _:
-                return GuestState.FAILED
+                return GuestState.HALTED
 
 
 async def follow(path: Path) -> AsyncIterator[Event]:

@@ -148,7 +148,9 @@ class CloudHypervisorGuest:
         await self._reach(GuestState.PAUSED, "vm.pause")
 
     async def resume(self) -> None:
-        """Let the virtual CPUs run."""
+        """Let the virtual CPUs run. They never stood still after a panic, so they do so first."""
+        if self._story.panicked:
+            await self._reach(GuestState.PAUSED, "vm.pause")
         await self._reach(GuestState.RUNNING, "vm.resume")
 
     async def release(self) -> None:
@@ -297,7 +299,7 @@ class CloudHypervisorGuest:
         while True:
             info = await self._api.ask("vm.info", timeout=_ANSWER_S)
             state = self._story.state(str(info.get("state")))
-            if state not in {GuestState.FAILED, GuestState.STARTING} or self._story.panicked:
+            if state not in {GuestState.HALTED, GuestState.STARTING} or self._story.panicked:
                 return state
             if asyncio.get_running_loop().time() > deadline:
                 return state
@@ -337,7 +339,7 @@ class CloudHypervisorGuest:
             case "vm", "shutdown":
                 self._powered_off()
             case "guest", "panic":
-                self._life.tell(GuestEvent(state=GuestState.FAILED, detail="the guest's kernel panicked"))
+                self._life.tell(GuestEvent(state=GuestState.HALTED, detail="the guest's kernel panicked"))
             case _:
                 pass
 

@@ -90,7 +90,7 @@ class FirecrackerGuest(Devices):
             if not self._life.process.alive():
                 return GuestState.GONE
             raise
-        return _STATES.get(str(found.get("state")), GuestState.FAILED)
+        return _STATES.get(str(found.get("state")), GuestState.HALTED)
 
     def events(self) -> AsyncIterator[GuestEvent]:
         """Changes from now on; ends after GONE."""

@@ -26,6 +26,7 @@ from nacre.agent.hypervisors.qemu import (
     firmware,
     layering,
     limiting,
+    logs,
     states,
     taps,
 )
@@ -53,7 +54,6 @@ _LOAD_S = 600.0
 _LAST_S = 2.0
 _POLL_S = 0.005
 _LOG_NAME = "hypervisor.log"
-_LOG_LIMIT = 256 << 10
 _FIRST_TAP = 4  # after the lock, in what the process inherits
 
 log = structlog.get_logger()
@@ -248,7 +248,7 @@ class QemuHypervisor:
             )
         ports.check_free(launch.publish)
         hypervisor_log = launch.directory / _LOG_NAME
-        begin = _shorten(hypervisor_log)
+        begin = logs.shorten(hypervisor_log)
         with taps.open_all(launch.nics) as opened:
             words = command_line.build(
                 launch,
@@ -260,6 +260,7 @@ class QemuHypervisor:
             inherit = [launch.lock_fd, *opened.in_order()]
             await limiting.limit_nics(launch.nics)
             try:
+                logs.give(launch)
                 process = await guarding.spawn(
                     words,
                     lease=launch.lease,
@@ -308,7 +309,7 @@ async def _greeting(launch: Launch, process: processes.Process, hypervisor_log: 
                 return qmp
             await qmp.close()  # what an earlier life left is about to go
         if await process.wait(_POLL_S):
-            raise states.start_failure(_since(hypervisor_log, begin), process.exit_status)
+            raise states.start_failure(logs.since(hypervisor_log, begin), process.exit_status)
         if loop.time() > deadline:
             raise silent()
 
@@ -324,7 +325,7 @@ async def _while_alive(step: Awaitable[None], process: processes.Process, hyperv
         if error.code == "hypervisor_silent" and await process.wait(_LAST_S):
             if process.exit_status == -signal.SIGKILL:
                 raise states.killed_early() from error
-            raise checkpoints.unusable(states.last_words(_since(hypervisor_log, begin)) or "QEMU ended") from error
+            raise checkpoints.unusable(states.last_words(logs.since(hypervisor_log, begin)) or "QEMU ended") from error
         raise
 
 
@@ -381,18 +382,3 @@ def _tsc_khz() -> int | None:
         found = re.search(r"^cpu MHz\s*: ([\d.]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         return int(float(found.group(1)) * 1000) if found else None
     return None
-
-
-def _shorten(path: Path) -> int:
-    """Keep the end of a log that has grown over many lives, and return its size. Nothing writes to it now."""
-    if not path.exists():
-        return 0
-    if path.stat().st_size > _LOG_LIMIT:
-        path.write_bytes(path.read_bytes()[-_LOG_LIMIT // 4 :])
-    return path.stat().st_size
-
-
-def _since(path: Path, begin: int) -> str:
-    with path.open("rb") as file:
-        file.seek(begin)
-        return file.read(_LOG_LIMIT).decode(errors="replace")

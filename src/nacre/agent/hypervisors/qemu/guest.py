@@ -32,6 +32,8 @@ _ANSWER_S = 5.0
 _QUIT_S = 5.0
 _DRAIN_S = 0.4
 _FROZEN_S = 0.1
+_RESET_LOOKS = 100
+_LOOK_S = 0.01
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.3)
 
 log = structlog.get_logger()
@@ -98,7 +100,10 @@ class QemuGuest(LiveGuest):
     async def reset(self) -> None:
         """Press the reset button. Raises DriverError if the guest has moved elsewhere."""
         await moving.forbid_if_moved(self._talk)
+        before = await self._run_state()
         await self._execute("system_reset")
+        if states.state_of(before) is not GuestState.RUNNING:
+            await self._begin_again(before)
 
     async def pause(self) -> None:
         """Stop the virtual CPUs."""
@@ -230,7 +235,7 @@ class QemuGuest(LiveGuest):
             await arriving.arrived(self._talk)
         if state is GuestState.SHUT_DOWN:
             self._found_shut_down()
-        elif state is GuestState.FAILED:
+        elif state in {GuestState.FAILED, GuestState.HALTED}:
             detail = self._io_error if run_state == "io-error" else ""
             self._life.tell(GuestEvent(state=state, detail=detail or states.failure_detail(run_state)))
         else:
@@ -264,6 +269,14 @@ class QemuGuest(LiveGuest):
             await self._execute("quit")
         if not await self._life.wait(_QUIT_S):
             await self._life.kill()
+
+    async def _begin_again(self, before: str) -> None:
+        """The button leaves a guest that stood still at its beginning, a moment later, and there it would stay."""
+        for _ in range(_RESET_LOOKS):
+            if await self._run_state() != before:
+                break
+            await asyncio.sleep(_LOOK_S)
+        await self._execute("cont")
 
     async def _let_go(self) -> None:
         """Take back what the host keeps for the guest's NICs."""

@@ -25,9 +25,9 @@ _RUN_STATES = {
     "colo": GuestState.RUNNING,
     "shutdown": GuestState.SHUT_DOWN,
     "io-error": GuestState.FAILED,
-    "internal-error": GuestState.FAILED,
-    "guest-panicked": GuestState.FAILED,
-    "watchdog": GuestState.FAILED,
+    "internal-error": GuestState.HALTED,
+    "guest-panicked": GuestState.HALTED,
+    "watchdog": GuestState.HALTED,
 }
 _FAILURES = {
     "io-error": "a disk of the machine cannot be written or read; it was paused to lose nothing",
@@ -45,7 +45,7 @@ _PATH = re.compile(r"(?:/[^\s/:,'\"]+)+/([^\s/:,'\"]+)")
 
 def state_of(run_state: str) -> GuestState:
     """Translate a run state; an unknown one is a guest that does not run as it should."""
-    return _RUN_STATES.get(run_state, GuestState.FAILED)
+    return _RUN_STATES.get(run_state, GuestState.HALTED)
 
 
 def failure_detail(run_state: str) -> str:

@@ -6,6 +6,8 @@ no parent by name: a volume that clones share goes to the pool's trash until the
 """
 
 import errno
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +15,7 @@ import msgspec
 
 from nacre.agent.hypervisors.errors import DriverError
 from nacre.agent.hypervisors.launch import RbdDisk
-from nacre.agent.storage import offer
+from nacre.agent.storage import offer, sharing
 from nacre.agent.storage.base import BaseDisk, CloneOf, VolumeState, Writer
 from nacre.agent.storage.ceph import commands
 from nacre.agent.storage.ceph.answers import ClusterUsage, Info, Snapshot, Trashed, Usage, Watchers
@@ -51,6 +53,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A clone begins with the metadata of what it was made from: those are not its own."""
     restore_nonce: int = 0
     restoring: Restoring | None = None
+    generation: int = 0
+    """The newest of the volume that was had here (see `sharing`)."""
 
 
 class CephVolumes:
@@ -94,6 +98,16 @@ class CephVolumes:
                 if _is(one.name, "vol"):
                     kept = (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT)
                     removed |= await self._run("trash", "rm", _QUIET, one.id, allow=kept) is not None
+
+    @asynccontextmanager
+    async def alone(self, volume: VolumeId, generation: int) -> AsyncGenerator[None]:
+        """See `base.VolumeStore`. The cluster itself does one thing at a time to an image."""
+        manifest = await self._manifest(volume)
+        if manifest is not None:
+            sharing.check(volume, manifest.generation, generation)
+            if manifest.generation < generation:
+                await self._publish(msgspec.structs.replace(manifest, generation=generation))
+        yield
 
     async def look(self, volume: VolumeId) -> VolumeState | None:
         """See `base.VolumeStore`."""

@@ -12,6 +12,7 @@ from nacre.agent.hypervisors.qemu.command_line.places import (
     GUEST_SOCKET,
     QMP_SOCKET,
     SOCKETS,
+    VIRTIO_CONSOLE_LOG,
     uuid_of,
 )
 from nacre.agent.hypervisors.qemu.command_line.surroundings import Surroundings, TapFds
@@ -23,6 +24,7 @@ __all__ = [
     "GUEST_SOCKET",
     "QMP_SOCKET",
     "SOCKETS",
+    "VIRTIO_CONSOLE_LOG",
     "Surroundings",
     "TapFds",
     "build",

@@ -9,6 +9,7 @@ from nacre.agent.hypervisors.qemu.command_line.boot import boot
 from nacre.agent.hypervisors.qemu.command_line.checks import check
 from nacre.agent.hypervisors.qemu.command_line.places import uuid_of
 from nacre.agent.hypervisors.qemu.command_line.shape import Shape
+from nacre.agent.hypervisors.qemu.command_line.shape_checks import check_shape
 from nacre.agent.hypervisors.qemu.command_line.surroundings import Surroundings, TapFds
 from nacre.agent.hypervisors.qemu.command_line.words import quoted
 from nacre.model.units import MIB
@@ -28,6 +29,8 @@ def build(
     QEMU wait for its state.
     """
     check(launch, qemu)
+    if shape is not None:
+        check_shape(launch, shape)
     taken = dict(bus.places(launch, shape))
     starting = boot(launch, qemu)
     main = memory.memory(launch, shape)

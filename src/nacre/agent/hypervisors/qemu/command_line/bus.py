@@ -77,7 +77,7 @@ def places(launch: Launch, shape: Shape | None) -> Mapping[str, int]:
     for name in names:
         if name not in found:
             found[name] = first_free(found.values())
-    most = PC_PLACES if launch.machine is MachineType.PC else _MAX_PORTS
+    most = most_places(launch.machine)
     if max(found.values(), default=0) >= most:
         raise refused(
             "too_many_devices",
@@ -85,6 +85,11 @@ def places(launch: Launch, shape: Shape | None) -> Mapping[str, int]:
             "use the machine type q35, or fewer disks",
         )
     return found
+
+
+def most_places(machine: MachineType) -> int:
+    """Return how many disks and NICs a board has room for."""
+    return PC_PLACES if machine is MachineType.PC else _MAX_PORTS
 
 
 def first_free(taken: Iterable[int]) -> int:
