@@ -268,6 +268,45 @@ async def test_what_another_node_has_had_is_not_made_blank_where_it_is_not_seen(
     assert not (bench.root / "volumes" / ONE).exists()
 
 
+async def test_what_was_never_begun_is_deleted_although_its_pool_is_away(bench):
+    """And after its agent was replaced meanwhile."""
+    pool = PoolIntent(id=PoolId("pool-1"), name="fast", kind=PoolKind.DIRECTORY, path="/nowhere", shared=False)
+    wanted = changed(pool=pool.id)
+    bench.executor.want(NodeIntent(volumes=(wanted,), pools=(pool,)))
+    await until(lambda: bench.stuck(wanted))
+    assert bench.told[ONE].failure.code == "pool_unavailable"
+    await bench.executor.close()
+    bench.executor = bench.another()
+    await bench.executor.begin()
+    gone = changed(wanted, generation=2, desired=Wish.ABSENT)
+    bench.executor.want(NodeIntent(volumes=(gone,), pools=(pool,), teardown_allowed=True))
+    await until(lambda: bench.told[ONE].phase is VolumePhase.ABSENT)
+    assert bench.told[ONE].failure is None
+
+
+async def test_what_may_have_been_begun_stays_until_its_pool_is_back(bench, monkeypatch):
+    """A volume that was made just before its agent was killed, which is not on record yet."""
+
+    async def killed(*_args, **_options):
+        raise OSError("killed")
+
+    monkeypatch.setattr(DirectoryVolumes, "create", killed)
+    bench.executor.want(NodeIntent(volumes=(DATA,)))
+    await until(lambda: bench.stuck(DATA))
+
+    async def away(*_args):
+        raise DriverError("pool_unavailable", "away", hint="mount it", failure_class=FailureClass.BLOCKED)
+
+    with monkeypatch.context() as unmounted:
+        unmounted.setattr(DirectoryVolumes, "look", away)
+        gone = changed(generation=2, desired=Wish.ABSENT)
+        bench.executor.want(NodeIntent(volumes=(gone,), teardown_allowed=True))
+        await until(lambda: bench.stuck(gone) and bench.told[ONE].failure.code == "pool_unavailable")
+        assert bench.told[ONE].phase is VolumePhase.DELETING
+    bench.executor.look_again()
+    await until(lambda: bench.told[ONE].phase is VolumePhase.ABSENT)
+
+
 async def test_while_nobody_knows_who_has_it_open_nothing_is_done_to_a_volume(bench):
     await bench.want(DATA)
     bench.users.error = DriverError("unknown", "who?", hint="wait", failure_class=FailureClass.WAITING)

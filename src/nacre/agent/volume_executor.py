@@ -31,7 +31,7 @@ from nacre.model.consistency import Consistency
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import ImageId, SnapshotId, VolumeId
 from nacre.model.images import Role
-from nacre.model.volumes import DiskFormat, PoolObserved, SourceKind, VolumeIntent, VolumeObserved
+from nacre.model.volumes import DiskFormat, PoolObserved, SourceKind, VolumeIntent, VolumeObserved, Wish
 from nacre.protocol.messages import NodeIntent
 
 log = structlog.get_logger()
@@ -161,6 +161,9 @@ class VolumeExecutor:
                     held.state = await self._store(held.record.intent).look(volume)
             except (NacreError, OSError) as error:
                 assert held is not None
+                if held.record.untouched and held.record.intent.desired is Wish.ABSENT:
+                    await self._note_deleted(held)
+                    continue
                 self._failed(held, planner.NOTHING, error)
                 held.state = None
                 told = self._wanted.get(volume)
@@ -244,9 +247,7 @@ class VolumeExecutor:
                     if self._users.user_of(volume) is not None:
                         raise in_use("be deleted")
                     await store.delete(volume)
-                    await self._note(held, deleted=True)
-                    held.state = None
-                    log.info("volume.deleted", volume=volume)
+                    await self._note_deleted(held)
                 case planner.PutBack(restore=restore):
                     if self._users.user_of(volume) is not None:
                         raise in_use("be put back to a snapshot")
@@ -287,12 +288,12 @@ class VolumeExecutor:
                 raise RuntimeError(f"{step} is not for volumes in use")
 
     async def _make(self, held: Volume, store: VolumeStore) -> None:
-        """Make a volume. Which image it needs is on record before there is anything of it."""
+        """Make a volume. Which image it needs, and that it is begun, is on record before there is anything of it."""
         intent, volume = held.record.intent, held.record.id
         source = intent.source
         if source.kind in {SourceKind.VOLUME, SourceKind.SNAPSHOT} and source.volume is not None:
             origin = self._pools.known.get(source.volume)
-            await self._note(held, base=None if origin is None else origin.base)
+            await self._note(held, base=None if origin is None else origin.base, untouched=False)
             writer = self._writer(source.volume) if source.kind is SourceKind.VOLUME else None
             of = CloneOf(volume=source.volume, snapshot=source.snapshot, full=source.full, form=intent.format)
             await store.clone(volume, of, writer)
@@ -303,6 +304,7 @@ class VolumeExecutor:
             if intent.image is not None:
                 await self._note(held, base=intent.image.id if keep else None)
                 base = await self._base(intent)
+            await self._note(held, untouched=False)
             await store.create(volume, size_bytes=intent.size_bytes, base=base, keep_base=keep, form=intent.format)
         log.info("volume.made", volume=volume, source=source.kind.value)
 
@@ -331,9 +333,10 @@ class VolumeExecutor:
     async def _accept(self, volume: VolumeId, intent: VolumeIntent) -> None:
         held = self._volumes.get(volume)
         before = None if held is None else held.record
-        record = (
-            VolumeRecord(id=volume, intent=intent) if before is None else msgspec.structs.replace(before, intent=intent)
-        )
+        if before is None:
+            record = VolumeRecord(id=volume, intent=intent, untouched=self._pools.is_new(intent))
+        else:
+            record = msgspec.structs.replace(before, intent=intent)
         await in_thread(self._pools.records.save, record)
         self._pools.known[volume] = record
         if held is None:
@@ -347,6 +350,12 @@ class VolumeExecutor:
         if record != held.record:
             await in_thread(self._pools.records.save, record)
         held.record = self._pools.known[record.id] = record
+
+    async def _note_deleted(self, held: Volume) -> None:
+        await self._note(held, deleted=True)
+        held.state = None
+        held.forgive()
+        log.info("volume.deleted", volume=held.record.id)
 
     async def _forget(self, volume: VolumeId) -> None:
         await in_thread(self._pools.records.remove, volume)

@@ -12,7 +12,15 @@ from nacre.model.arrivals import ArrivingVolume
 from nacre.model.hardware import DiskOptions
 from nacre.model.ids import PoolId, VolumeId
 from nacre.model.migrations import VolumeOffer
-from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment
+from nacre.model.volumes import (
+    LOCAL_POOL,
+    PoolIntent,
+    PoolKind,
+    PoolObserved,
+    SourceKind,
+    VolumeAttachment,
+    VolumeSource,
+)
 from support.waiting import until
 from support.wire_volumes import POOL_INTENT, VOLUME_INTENT
 
@@ -112,6 +120,23 @@ async def test_a_volume_that_is_not_there_yet_is_waited_for(pools):
     with pytest.raises(DriverError) as caught:
         await pools.disks([VolumeAttachment(volume=ONE)])
     assert caught.value.code == "volume_not_ready"
+
+
+@pytest.mark.parametrize(
+    ("pool", "changes", "new"),
+    [
+        (CLUSTER.id, {"generation": 2}, True),
+        (CLUSTER.id, {"generation": 3}, False),
+        (CLUSTER.id, {"generation": 2, "source": VolumeSource(kind=SourceKind.VOLUME, volume=ONE)}, False),
+        (CLUSTER.id, {"generation": 1, "made": True}, False),
+        (LOCAL_POOL, {"generation": 9}, True),
+        (PoolId("pool-unknown"), {"generation": 9}, False),
+    ],
+)
+def test_only_what_no_other_node_can_have_begun_is_new(pools, pool, changes, new):
+    pools.want([CLUSTER])
+    intent = msgspec.structs.replace(VOLUME_INTENT, source=VolumeSource(), pool=pool, made=False)
+    assert pools.is_new(msgspec.structs.replace(intent, **changes)) is new
 
 
 @pytest.mark.host

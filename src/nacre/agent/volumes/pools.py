@@ -27,7 +27,15 @@ from nacre.model.arrivals import ArrivingVolume
 from nacre.model.convergence import FailureClass
 from nacre.model.ids import PoolId, VolumeId
 from nacre.model.migrations import VolumeOffer
-from nacre.model.volumes import LOCAL_POOL, PoolIntent, PoolKind, PoolObserved, VolumeAttachment, serial_of
+from nacre.model.volumes import (
+    LOCAL_POOL,
+    PoolIntent,
+    PoolKind,
+    PoolObserved,
+    VolumeAttachment,
+    VolumeIntent,
+    serial_of,
+)
 
 NOT_READY = "volume_not_ready"
 LOOK_S = 30.0
@@ -80,6 +88,17 @@ class Pools:
     def is_shared(self, pool: PoolId) -> bool:
         """Whether other nodes see the pool's volumes."""
         return pool in self._told and self._told[pool].shared
+
+    def is_new(self, intent: VolumeIntent) -> bool:
+        """Whether no node can have begun a volume that this one is told of for the first time.
+
+        In a pool of one node no other can. Where others can, every move to another node is a generation of its own: a
+        clone has its first node from the first on, and any other volume from the second.
+        """
+        told = self._told.get(intent.pool)
+        alone = intent.pool == LOCAL_POOL or (told is not None and not told.shared)
+        first = 1 if intent.source.volume is not None else 2
+        return not intent.made and (alone or intent.generation <= first)
 
     def store(self, pool: PoolId) -> VolumeStore:
         """Return a pool's driver. Raises DriverError if the pool cannot be used here."""

@@ -23,6 +23,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The newest that was accepted."""
     made: bool = False
     """It has been there: if it is not any more, that is a loss, and not to be made good by a blank one."""
+    untouched: bool = False
+    """Nothing of it was ever begun in its pool, here or elsewhere: to delete it nobody needs to look there."""
     consistency: dict[SnapshotId, Consistency] = {}
     """Of its snapshots. One that is missing was taken by an agent that ended just then: `crash` is true of all."""
     base: ImageId | None = None
