@@ -85,6 +85,7 @@ async def test_events_are_filtered(database: Database) -> None:
         _tell(tx, "b", kind="vm.stopped", project=default)
     assert await _names(database, type="vm.stopped") == ["b"]
     assert await _names(database, object="vm-a") == ["a"]
+    assert await _names(database, object="b") == ["b"], "by name as well"
     assert await _names(database, noun="image") == []
     assert await _names(database, project="default") == ["b"]
     assert await _names(database, project="no-such") == []

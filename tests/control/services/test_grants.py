@@ -70,6 +70,8 @@ async def test_grants_elsewhere_are_hidden(database: Database) -> None:
     ada = await user(database, "ada", (Role.VIEWER, "default"))
     async with database.read() as rd:
         [on_platform] = (await grants.list_(rd, admin("grant:list"), query(filters={"user": boss.user}))).items
+        named = (await grants.list_(rd, admin("grant:list"), query(filters={"user": "boss"}))).items
+        assert named == [on_platform], "by name as well"
         seen = (await grants.list_(rd, caller(ada, "grant:list"), query())).items
         assert [grant.user_name for grant in seen] == ["ada"]
         with pytest.raises(NotFoundError):

@@ -102,6 +102,8 @@ async def test_operations_of_other_projects_do_not_exist(database: Database) -> 
         done = await operations.list_(rd, admin("operation:list"), query(filters={"state": "failed"}))
         with pytest.raises(InvalidInputError):
             await operations.list_(rd, admin("operation:list"), query(filters={"state": "odd"}))
+        named = await operations.list_(rd, admin("operation:list"), query(filters={"object": "web"}))
+        assert len(named.items) == 2, "by the name that the object had"
         elsewhere = await operations.list_(rd, caller(ada, "operation:list"), query(project="blue"))
     assert (len(running.items), done.items, elsewhere.items) == (2, [], [])
 

@@ -59,6 +59,9 @@ async def test_other_peoples_tokens_do_not_exist_except_for_administrators(datab
         with pytest.raises(NotFoundError):
             await tokens.revoke(tx, caller(bob, "token:delete"), made.token.id)
         assert (await tokens.list_(tx, caller(boss, "token:list"), query())).items == [made.token]
+        for whose, found in (("ada", [made.token]), (ada.user, [made.token]), ("bob", [])):
+            filters = query(filters={"user": whose})
+            assert (await tokens.list_(tx, caller(boss, "token:list"), filters)).items == found
         await tokens.revoke(tx, caller(boss, "token:delete"), made.token.id)
     assert await _refused(database, bob, user="ada") == "forbidden"
     for_ada = await _make(database, boss, name="from-boss", user="ada")

@@ -37,7 +37,7 @@ class EventFilters(Params, frozen=True, kw_only=True):
     noun: str | None = None
     """Only events about this kind of object."""
     object: str | None = None
-    """Only events about the object with this id."""
+    """Only events about the object with this id, or about those that had this name then."""
     type: str | None = None
     """Only events of this type, such as `vm.started`."""
 

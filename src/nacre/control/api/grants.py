@@ -16,7 +16,7 @@ class GrantFilters(Paged, frozen=True, kw_only=True):
     """How a list of grants may be narrowed."""
 
     user: str | None = None
-    """Id of the user who holds them."""
+    """Name or id of the user who holds them."""
     role: Role | None = None
     """Only this role."""
 

@@ -23,7 +23,7 @@ class OperationFilters(Paged, frozen=True, kw_only=True):
     noun: str | None = None
     """Only on this kind of object."""
     object: str | None = None
-    """Only on the object with this id."""
+    """Only on the object with this id, or on those that had this name then."""
 
 
 @get("/v1/operations", opt={"action": "operation:list"})

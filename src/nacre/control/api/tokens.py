@@ -22,7 +22,7 @@ class TokenFilters(Paged, frozen=True, kw_only=True):
     name: str | None = None
     """Exactly this name."""
     user: str | None = None
-    """Id of the owner; needs the platform's administrator for another's."""
+    """Name or id of the owner; needs the platform's administrator for another's."""
 
 
 @post("/v1/claim", opt={"public": True, "errors": (400, 401, 413, 500, 503)})

@@ -27,7 +27,8 @@ async def list_events(
     """Return events that the caller may see, in the order in which they were committed.
 
     With `after`, the first `limit` after that cursor; without, the last `limit` (before cursor `before`).
-    Events that belong to no project are for those who may view the whole platform. `project` is a name or id.
+    Events that belong to no project are for those who may view the whole platform. `project` is a name or
+    id, and so is `object`: the name that it had then.
     """
     visible = policy.visible_projects(caller)
     if project is not None:
@@ -35,13 +36,14 @@ async def list_events(
         if row is None or (visible is not None and row.id not in visible):
             return []
         visible = frozenset({row.id})
-    wanted = {"noun": noun, "object_id": object, "type": type}
+    wanted = {"noun": noun, "type": type}
     return await store.span(
         rd,
         visible=visible,
         after=None if after is None else min(after, MAX_CURSOR),
         before=None if before is None else min(before, MAX_CURSOR),
         limit=limit,
+        about=object,
         equal={column: value for column, value in wanted.items() if value is not None},
     )
 

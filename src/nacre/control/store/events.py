@@ -7,13 +7,29 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Row, Table, Text, delete, func, insert, select, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    Row,
+    Table,
+    Text,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+)
 
 from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.types import Choice, Timestamp
 from nacre.control.wake import EVENTS
 from nacre.model.events import Actor, ActorKind, Event
-from nacre.model.ids import ProjectId
+from nacre.model.ids import ProjectId, looks_like_id
 
 _LOCK = 0x6E61637265
 """Of PostgreSQL's advisory locks, which are numbers: one that nothing else here takes."""
@@ -115,15 +131,20 @@ async def span(
     after: int | None,
     before: int | None,
     limit: int,
+    about: str | None = None,
     equal: Mapping[str, str],
 ) -> list[Event]:
     """Return at most `limit` events in the order of cursors: the first ones after `after`, else the last ones.
 
-    Only those of the projects among `visible` (None: all, and those of no project), with `equal` columns.
+    Only those of the projects among `visible` (None: all, and those of no project), `about` what has this id or had
+    this name then, with `equal` columns.
     """
     query = select(events).limit(limit)
     if visible is not None:
         query = query.where(events.c.project.in_(visible))
+    if about is not None:
+        by_name = false() if looks_like_id(about) else events.c.object_name == about
+        query = query.where(or_(events.c.object_id == about, by_name))
     for column, value in equal.items():
         query = query.where(events.c[column] == value)
     if before is not None:

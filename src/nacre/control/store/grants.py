@@ -15,7 +15,7 @@ from nacre.control.store.types import Choice, Timestamp
 from nacre.control.store.users import users
 from nacre.errors import NacreError
 from nacre.model.access import Role
-from nacre.model.ids import GrantId, ProjectId, UserId
+from nacre.model.ids import GrantId, ProjectId, UserId, looks_like_id
 
 _ON_PLATFORM = text("project IS NULL")
 
@@ -40,12 +40,6 @@ grants = Table(
     ),
 )
 """`project` is NULL for a role on the whole platform."""
-
-LISTED = Listed(
-    id=grants.c.id,
-    sorts={"created_at": grants.c.created_at},
-    filters={"user": grants.c.user, "role": grants.c.role},
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,5 +101,11 @@ async def page(rd: Read, query: ListQuery, visible: frozenset[ProjectId] | None)
     statement = _select()
     if visible is not None:
         statement = statement.where(grants.c.project.in_(visible))
-    rows, following = await fetch(rd, statement, query, LISTED)
+    by_id = looks_like_id(query.filters.get("user", ""))
+    listed = Listed(
+        id=grants.c.id,
+        sorts={"created_at": grants.c.created_at},
+        filters={"user": grants.c.user if by_id else users.c.name, "role": grants.c.role},
+    )
+    rows, following = await fetch(rd, statement, query, listed)
     return [load(GrantRow, row) for row in rows], following

@@ -10,7 +10,7 @@ from nacre.control.store.db import Read, Tx, metadata
 from nacre.control.store.listing import Listed, ListQuery, fetch
 from nacre.control.store.rows import load
 from nacre.control.store.types import Choice, Timestamp
-from nacre.model.ids import OperationId, ProjectId
+from nacre.model.ids import OperationId, ProjectId, looks_like_id
 from nacre.model.operations import OperationState
 
 operations = Table(
@@ -36,17 +36,6 @@ operations = Table(
     Column("finished_at", Timestamp),
     Index("ix_operations_object_id_state", "object_id", "state"),
     Index("ix_operations_project_created_at", "project", "created_at"),
-)
-
-LISTED = Listed(
-    id=operations.c.id,
-    sorts={"created_at": operations.c.created_at, "updated_at": operations.c.updated_at},
-    filters={
-        "state": operations.c.state,
-        "type": operations.c.type,
-        "noun": operations.c.noun,
-        "object": operations.c.object_id,
-    },
 )
 
 
@@ -131,7 +120,18 @@ async def page(
     statement = select(operations)
     if visible is not None:
         statement = statement.where(operations.c.project.in_(visible))
-    rows, following = await fetch(rd, statement, query, LISTED)
+    by_id = looks_like_id(query.filters.get("object", ""))
+    listed = Listed(
+        id=operations.c.id,
+        sorts={"created_at": operations.c.created_at, "updated_at": operations.c.updated_at},
+        filters={
+            "state": operations.c.state,
+            "type": operations.c.type,
+            "noun": operations.c.noun,
+            "object": operations.c.object_id if by_id else operations.c.object_name,
+        },
+    )
+    rows, following = await fetch(rd, statement, query, listed)
     return [load(OperationRow, row) for row in rows], following
 
 

@@ -14,7 +14,7 @@ from nacre.control.store.rows import load
 from nacre.control.store.types import Model, Timestamp
 from nacre.control.store.users import users
 from nacre.errors import NacreError
-from nacre.model.ids import ProjectId, TokenId, UserId
+from nacre.model.ids import ProjectId, TokenId, UserId, looks_like_id
 
 _LIVE = text("revoked_at IS NULL")
 
@@ -33,12 +33,6 @@ tokens = Table(
     Column("revoked_at", Timestamp),
     Index("ix_tokens_project", "project"),
     Index("uq_tokens_user_name", "user", "name", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
-)
-
-LISTED = Listed(
-    id=tokens.c.id,
-    sorts={"created_at": tokens.c.created_at, "name": tokens.c.name, "expires_at": tokens.c.expires_at},
-    filters={"name": tokens.c.name, "user": tokens.c.user},
 )
 
 
@@ -106,7 +100,13 @@ async def page(
         statement = statement.where(tokens.c.user == user)
     if project is not None:
         statement = statement.where(tokens.c.project == project)
-    rows, following = await fetch(rd, statement, query, LISTED)
+    by_id = looks_like_id(query.filters.get("user", ""))
+    listed = Listed(
+        id=tokens.c.id,
+        sorts={"created_at": tokens.c.created_at, "name": tokens.c.name, "expires_at": tokens.c.expires_at},
+        filters={"name": tokens.c.name, "user": tokens.c.user if by_id else users.c.name},
+    )
+    rows, following = await fetch(rd, statement, query, listed)
     return [load(TokenRow, row) for row in rows], following
 
 
