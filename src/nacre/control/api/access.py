@@ -11,7 +11,7 @@ from litestar import Litestar, Request
 from litestar.handlers import BaseRouteHandler
 
 from nacre.control.api import scopes
-from nacre.control.api.bodies import require_body
+from nacre.control.api.bodies import refuse_body, require_body
 from nacre.control.api.boundary import request_id_of
 from nacre.control.api.calls import Call
 from nacre.control.api.parts import Connection, parts_of
@@ -54,6 +54,7 @@ async def guard(connection: Connection, handler: BaseRouteHandler) -> None:
     if not handler.opt.get("public"):
         scopes.put(connection.scope, scopes.CALL, await enter(connection, handler, bearer(connection)))
     await require_body(connection)
+    await refuse_body(connection)
 
 
 async def enter(connection: Connection, handler: BaseRouteHandler, secret: str | None) -> Call:

@@ -30,6 +30,21 @@ async def require_body(request: Request[Any, Any, Any]) -> None:
         )
 
 
+async def refuse_body(request: Request[Any, Any, Any]) -> None:
+    """Raise InvalidInputError if there is a body that the handler would ignore. An empty object or null is none."""
+    if request.route_handler.opt.get("streamed") or "data" in request.route_handler.parsed_fn_signature.parameters:
+        return
+    # Without either of these headers HTTP/1.1 has no body, and what most requests lack is not waited for.
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        return
+    if "".join((await request.body()).decode(errors="replace").split()) not in {"", "{}", "null"}:
+        raise InvalidInputError(
+            "unexpected_body",
+            "this takes no body, and there is one",
+            hint="leave the body out; what this route takes is in /openapi.yaml",
+        )
+
+
 class StrictRequest(Request[Any, Any, State]):
     """A request whose JSON is decoded once, strictly, into the type of the handler's `data`."""
 
