@@ -38,6 +38,10 @@ MAX_DISK = 64 << 40
 DEFAULT_MEMORY = 512 * MIB
 DEFAULT_STOP_TIMEOUT_S = 30.0
 DEFAULT_HYPERVISOR = "qemu"
+SIMULATED = "fake"
+"""For nodes that run nothing."""
+HYPERVISORS = (DEFAULT_HYPERVISOR, "cloud-hypervisor", "firecracker", SIMULATED)
+"""Those that come with us. Nodes may have others."""
 
 
 class Desired(StrEnum):

@@ -7,6 +7,11 @@ import pytest
 from nacre.agent.hypervisors import guarding, registry
 from nacre.agent.hypervisors.base import Hypervisor
 from nacre.errors import UnsupportedError
+from nacre.model.vms import HYPERVISORS
+
+
+def test_who_asks_for_a_hypervisor_can_name_every_driver() -> None:
+    assert set(HYPERVISORS) == set(registry.DRIVERS)
 
 
 @pytest.mark.parametrize("name", registry.DRIVERS)

@@ -10,7 +10,7 @@ from nacre.control.reconcilers.vms import Placer
 from nacre.control.services import capabilities
 from nacre.control.store import nodes, vms
 from nacre.control.store.db import Database
-from nacre.errors import UnsupportedError
+from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.access import Role
 from nacre.model.capabilities import BASELINE, NATIVE, Capability, Level, Support, told
 from nacre.model.hardware import BootOptions, DeviceOptions, Firmware, NicOptions, RateLimits, TokenBucket
@@ -22,6 +22,7 @@ from support.cloud import Cloud, by, cloud, facts, make_node
 
 pytestmark = pytest.mark.anyio
 
+FOREIGN = "quemu"
 NO_TPM = Support(level=Level.UNSUPPORTED, note="install swtpm")
 TPM = DeviceOptions(tpm=True)
 LIMITS = (Capability.NIC_LIMITS_USER, Capability.NIC_LIMITS_PACKETS)
@@ -136,3 +137,14 @@ def test_hypervisors_are_put_together_over_nodes() -> None:
     assert (tpm.level, tpm.nodes) == (Level.NATIVE, 1)
     assert [(why.note, why.nodes) for why in tpm.missing] == [("install swtpm", 1)]
     assert len(made.capabilities) == len(Capability)
+
+
+async def test_a_hypervisor_that_nobody_knows_is_refused_with_those_there_are(database: Database) -> None:
+    platform = await cloud(database)
+    with pytest.raises(InvalidInputError) as refused:
+        await platform.create("web", hypervisor=FOREIGN)
+    assert (refused.value.code, refused.value.field) == ("unknown_hypervisor", "hypervisor")
+    assert refused.value.hint == "one of: cloud-hypervisor, firecracker, qemu"
+    async with database.write() as tx:
+        await make_node(tx, "other", told=host(name=FOREIGN))
+    await platform.create("web", hypervisor=FOREIGN)

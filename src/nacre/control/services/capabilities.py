@@ -11,7 +11,7 @@ from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
 from nacre.control.store import nodes
 from nacre.control.store.db import Read
-from nacre.errors import UnsupportedError
+from nacre.errors import InvalidInputError, UnsupportedError
 from nacre.model.capabilities import (
     BASELINE,
     Capability,
@@ -25,7 +25,7 @@ from nacre.model.capabilities import (
 from nacre.model.images import Role
 from nacre.model.nodes import HypervisorInfo
 from nacre.model.vm_needs import wants
-from nacre.model.vms import DEFAULT_HYPERVISOR, VmSpec
+from nacre.model.vms import DEFAULT_HYPERVISOR, HYPERVISORS, SIMULATED, VmSpec
 from nacre.schema.capabilities import CapabilitiesOut, CapabilityOut, HypervisorOut, Reason
 
 _ORDER = (Level.NATIVE, Level.EMULATED, Level.NEEDS_GUEST, Level.EXPERIMENTAL)
@@ -66,6 +66,7 @@ def summary(name: str, infos: Iterable[HypervisorInfo]) -> HypervisorOut:
 async def admit(rd: Read, caller: Caller, spec: VmSpec, roles: Collection[Role] | None) -> None:
     """Raise UnsupportedError for what a machine asks for and no known node's hypervisor could ever do.
 
+    Raises InvalidInputError for a hypervisor that is none of ours and that no node has told of.
     Nothing is known of nodes whose agent has never connected, or where the hypervisor does not work at present.
     """
     asked = wants(spec, roles)
@@ -75,8 +76,10 @@ async def admit(rd: Read, caller: Caller, spec: VmSpec, roles: Collection[Role] 
     nearest: HypervisorInfo | None = None
     others: Counter[str] = Counter()
     elsewhere: dict[str, list[str]] = {}
+    names = set(HYPERVISORS)
     async for rows in nodes.told(rd):
         for row in rows:
+            names.update(info.name for info in row.hypervisors)
             for info in row.hypervisors:
                 lacks = (needed & ~mask_offered(info.offer)).bit_count()
                 if not info.available:
@@ -90,6 +93,13 @@ async def admit(rd: Read, caller: Caller, spec: VmSpec, roles: Collection[Role] 
                     return
                 if nearest is None or lacks < (needed & ~mask_offered(nearest.offer)).bit_count():
                     nearest = info
+    if spec.hypervisor not in names:
+        raise InvalidInputError(
+            "unknown_hypervisor",
+            f"there is no hypervisor {spec.hypervisor!r}",
+            hint=f"one of: {', '.join(sorted(names - {SIMULATED}))}",
+            field="hypervisor",
+        )
     if nearest is not None:
         raise _cannot(spec, asked, nearest, _where(caller, others, elsewhere))
 
