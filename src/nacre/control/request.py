@@ -33,6 +33,10 @@ class UncheckedRequestError(Exception):
     """A service answered without asking whether the caller may. A defect: nothing is committed, nothing is shown."""
 
 
+class _UndoneError(Exception):
+    """Takes back what was only to be seen."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Once:
     """An idempotency key, and what it was first used for."""
@@ -109,6 +113,17 @@ class RequestContext:
             self.check()
             await self._remember(tx, result, secret=secret)
         return result
+
+    async def rehearse(self, work: Changing[T]) -> T:
+        """Return what `work` does in one transaction of which nothing remains."""
+        result: list[T] = []
+        try:
+            async with self.db.write() as tx:
+                result.append(await work(tx, self.caller))
+                self.check()
+                raise _UndoneError
+        except _UndoneError:
+            return result[0]
 
     async def settled(self, operation: OperationOut, wait_s: float) -> OperationOut:
         """Return the operation once it has ended, or as it stands after `wait_s` seconds or when we shut down."""

@@ -79,8 +79,8 @@ async def test_of_several_at_once_each_has_its_own_and_the_name_of_its_machine(m
 
 async def test_a_preview_says_that_it_is_given_and_not_what(made: Cloud) -> None:
     body = msgspec.convert({"name": "web", "image": "tiny", "cloud_init": GIVEN}, VmCreate)
-    async with made.db.read() as rd:
-        seen = await previews.of_request(rd, by("vm:plan"), body, sealer=SEALER)
+    async with made.db.write() as tx:
+        seen = await previews.of_request(tx, by("vm:plan"), body, sealer=SEALER)
     assert seen.spec is not None
     assert seen.spec.cloud_init is not None
     assert set(seen.spec.cloud_init.parts) == {"user_data", "hostname", "password_hash"}

@@ -1,10 +1,15 @@
 """Machines made from templates and instance types, alone and many at once; and what previews and differences say."""
 
+import asyncio
+
 import pytest
 
-from nacre.control.services import plans, previews, templates, vms
+from nacre.control.auth.principals import Caller
+from nacre.control.request import RequestContext
+from nacre.control.services import events, plans, previews, templates, vms
 from nacre.control.services.listing import query
-from nacre.control.store.db import Database
+from nacre.control.store.db import Database, Tx
+from nacre.control.wake import VMS
 from nacre.errors import ConflictError, ForbiddenError, InvalidInputError, NacreError, NotFoundError
 from nacre.model.access import Role
 from nacre.model.ids import ProjectId
@@ -23,10 +28,14 @@ from support.templates import make_template, make_type
 
 pytestmark = pytest.mark.anyio
 
+PORT = PublishedPort(guest_port=80, host_port=8080)
+
 
 async def _preview(db: Database, **fields: object) -> PreviewOut:
-    async with db.read() as rd:
-        return await previews.of_request(rd, by("vm:plan"), VmCreate(**fields))  # pyright: ignore
+    async def work(tx: Tx, caller: Caller) -> PreviewOut:
+        return await previews.of_request(tx, caller, VmCreate(**fields))  # pyright: ignore
+
+    return await RequestContext(db, by("vm:plan"), once=None, stopping=asyncio.Event()).rehearse(work)
 
 
 async def test_explicit_before_instance_type_before_template_before_image_before_default(database: Database) -> None:
@@ -215,20 +224,38 @@ async def test_a_preview_refuses_what_creating_would(database: Database) -> None
     platform = await cloud(database)
     async with database.write() as tx:
         await make_image(tx, platform.project, "debian", disk_bytes=2 * GIB)
+    await platform.create("taken", publish=[PORT])
     for fields in (
         {"image": "debian", "disk_bytes": GIB},
         {"image": "debian", "kernel_args": "quiet"},
         {"image": "no"},
+        {"image": "tiny", "name": "taken"},
+        {"image": "tiny", "publish": [PORT]},
+        {"image": "tiny", "hypervisor": "quemu"},
+        {"image": "tiny", "hypervisor": ""},
     ):
+        asked = {"name": "web"} | fields
         with pytest.raises(NacreError) as previewed:
-            await _preview(database, name="web", **fields)
+            await _preview(database, **asked)
         with pytest.raises(NacreError) as created:
-            await platform.create("web", **fields)
+            await platform.create(**asked)
         assert previewed.value.code == created.value.code
     viewer = await user(database, "vi", (Role.VIEWER, "default"))
-    async with database.read() as rd:
+    async with database.write() as tx:
         with pytest.raises(ForbiddenError):
-            await previews.of_request(rd, by("vm:plan", viewer), VmCreate(name="web", image="tiny"))
+            await previews.of_request(tx, by("vm:plan", viewer), VmCreate(name="web", image="tiny"))
+
+
+async def test_nothing_remains_of_a_preview(database: Database) -> None:
+    await cloud(database)
+    with database.wakes.listen(VMS) as bell:
+        for _ in range(2):
+            seen = await _preview(database, name="web", image="tiny", publish=[PORT])
+            assert seen.names == ("web",)
+        assert not await bell.wait(0)
+    async with database.read() as rd:
+        assert (await vms.list_(rd, by("vm:list"), query())).items == []
+        assert await events.list_events(rd, by("event:list"), noun="vm") == []
 
 
 async def test_a_preview_of_many_names_them(database: Database) -> None:

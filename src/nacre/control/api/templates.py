@@ -120,8 +120,15 @@ async def delete_template(call: TheCall, template: FromPath[str], params: NamedD
 
 @post("/v1/preview", opt={"action": "vm:plan"}, status_code=200)
 async def preview_vms(call: TheCall, data: JSONBody[VmCreate]) -> Response[PreviewOut]:
-    """Say what creating machines would make, and for every field where its value comes from. Changes nothing."""
-    return await call.read(lambda rd, caller: previews.of_request(rd, caller, data, sealer=call.parts.sealer))
+    """Say what creating machines would make, and for every field where its value comes from. Changes nothing.
+
+    What creating them would be refused for is refused here as well: names and ports that are taken, and what no node
+    can do. Whether there is room is not asked: machines wait for that.
+    """
+    sealer = call.parts.sealer
+    return Response(
+        await call.context.rehearse(lambda tx, caller: previews.of_request(tx, caller, data, sealer=sealer))
+    )
 
 
 ROUTES = (

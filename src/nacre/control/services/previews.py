@@ -17,18 +17,17 @@ from nacre.control.services import (
     vm_sources,
     vms,
 )
-from nacre.control.services.vm_creation import spec_of
+from nacre.control.services.vm_creation import create, spec_of
 from nacre.control.services.vm_layers import Merged
 from nacre.control.services.vm_sources import Asked
 from nacre.control.store import images
-from nacre.control.store.db import Read
+from nacre.control.store.db import Read, Tx
 from nacre.control.store.images import ImageRow
 from nacre.control.store.templates import TemplateRow
 from nacre.errors import InvalidInputError
 from nacre.model.guests import SeedRef
 from nacre.model.ids import ImageId, ProjectId
 from nacre.model.images import Visibility
-from nacre.model.metadata import check_labels
 from nacre.model.templates import Layer, split_revision
 from nacre.model.vm_checks import check_spec
 from nacre.model.vms import VmSpec
@@ -39,13 +38,13 @@ DEFAULT_PROJECT = "default"
 NOTHING = VmConfig()
 
 
-async def of_request(rd: Read, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> PreviewOut:
-    """Say what a request for machines would make. Raises what making them would, but for what only then is known."""
-    project = await projects.require(rd, caller, body.project)
+async def of_request(tx: Tx, caller: Caller, body: VmCreate, *, sealer: Sealer | None = None) -> PreviewOut:
+    """Say what a request for machines makes, by making them: `tx` is to be rolled back. Raises what that raises."""
+    await create(tx, caller, body, sealer=sealer)
+    project = await projects.require(tx, caller, body.project)
     names = vm_layers.names_of(body.name, body.count, body.first_number)
-    asked = await vm_sources.asked(rd, caller, body, project.id)
-    check_labels(asked.config.labels)
-    image = await image_lookup.usable(rd, caller, asked.image, project.id)
+    asked = await vm_sources.asked(tx, caller, body, project.id)
+    image = await image_lookup.usable(tx, caller, asked.image, project.id)
     seed = vm_seeds.ref_of(vm_seeds.taken(body.cloud_init), sealer) if body.cloud_init is not None else None
     return _preview(caller, asked, image, tuple(names), seed)
 
