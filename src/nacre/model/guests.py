@@ -32,8 +32,22 @@ _YAML_START = "#cloud-config"
 _HOSTNAME = r"^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$"
 _USER = r"^[a-z_][a-z0-9_-]{0,31}$"
 
-Hostname = Annotated[str, msgspec.Meta(pattern=rf"^$|{_HOSTNAME}", max_length=253)]
-UserName = Annotated[str, msgspec.Meta(pattern=rf"^$|{_USER}", max_length=32)]
+Hostname = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^$|{_HOSTNAME}",
+        max_length=253,
+        extra={"expects": "a host name: letters, digits and hyphens, and dots between its parts"},
+    ),
+]
+UserName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^$|{_USER}",
+        max_length=32,
+        extra={"expects": "lower-case letters, digits, underscores and hyphens, with a letter or underscore first"},
+    ),
+]
 
 
 class CloudInit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,12 @@ from nacre.model.units import GIB, MIB
 
 CpuSet = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$", max_length=1024, examples=["0-3,8"]),
+    msgspec.Meta(
+        pattern=r"^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$",
+        max_length=1024,
+        examples=["0-3,8"],
+        extra={"expects": "numbers and ranges of them, such as 0-3,8"},
+    ),
 ]
 """CPUs or memory nodes as Linux lists them (cpuset(7), "List format")."""
 
@@ -94,7 +99,14 @@ class CpuOptions(Part, frozen=True, kw_only=True):
 
     max: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     """How many there may be while the machine runs. None: as many as it starts with."""
-    model: Annotated[str, msgspec.Meta(max_length=64, pattern="^[A-Za-z0-9._-]*$")] = ""
+    model: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=64,
+            pattern="^[A-Za-z0-9._-]*$",
+            extra={"expects": "letters, digits, dots, underscores and hyphens"},
+        ),
+    ] = ""
     """A model that the hypervisor knows. Empty: the best one that the accelerator offers."""
     topology: CpuTopology | None = None
     """How the guest sees its CPUs arranged. None: as the hypervisor likes."""
@@ -168,7 +180,14 @@ class DiskOptions(Part, frozen=True, kw_only=True):
     """How many queues of requests there are, best one per CPU."""
     queue_size: Annotated[int, msgspec.Meta(ge=2, le=1024)] = 128
     """Requests per queue; a power of two."""
-    serial: Annotated[str, msgspec.Meta(max_length=20, pattern="^[A-Za-z0-9._-]*$")] = ""
+    serial: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=20,
+            pattern="^[A-Za-z0-9._-]*$",
+            extra={"expects": "letters, digits, dots, underscores and hyphens"},
+        ),
+    ] = ""
     """What the guest reads as its serial number. Empty: the disk's name."""
     pci_segment: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
     """The PCI segment that it is on."""
@@ -181,7 +200,15 @@ class DiskOptions(Part, frozen=True, kw_only=True):
 class LimitGroup(Part, frozen=True, kw_only=True):
     """Limits that disks of one machine share."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=63, pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+    name: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=63,
+            pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            extra={"expects": "lower-case letters, digits and hyphens, with no hyphen first or last"},
+        ),
+    ]
     """How disks name it."""
     limits: RateLimits
     """What may go through all of its disks together."""
@@ -202,7 +229,17 @@ class NicOptions(Part, frozen=True, kw_only=True):
     """Let the host cut UDP datagrams."""
     checksum: bool = True
     """Let the host compute checksums."""
-    host_mac: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = None
+    host_mac: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$",
+                max_length=17,
+                extra={"expects": "six pairs of lower-case hex digits, such as 52:54:00:12:34:56"},
+            ),
+        ]
+        | None
+    ) = None
     """MAC of the host's end."""
     iommu: bool = False
     """Put it behind an IOMMU of the guest's."""
@@ -258,7 +295,14 @@ class DeviceOptions(Part, frozen=True, kw_only=True):
     """The serial port, which Nacre's own console reads when it is a socket."""
     console: ConsoleMode = ConsoleMode.OFF
     """A virtio console besides."""
-    rng: Annotated[str, msgspec.Meta(max_length=255, pattern="^(/dev/(u?random|hwrng))?$")] = "/dev/urandom"
+    rng: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=255,
+            pattern="^(/dev/(u?random|hwrng))?$",
+            extra={"expects": "/dev/random, /dev/urandom, /dev/hwrng, or nothing"},
+        ),
+    ] = "/dev/urandom"
     """Where the guest's random numbers come from. Empty: it has no such device."""
     watchdog: WatchdogAction | None = None
     """A watchdog, and what happens when the guest stops feeding it. None: there is none."""

@@ -60,7 +60,13 @@ class Visibility(StrEnum):
 
 
 Sha256 = Annotated[
-    str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64, description="SHA-256 of the content, in hex")
+    str,
+    msgspec.Meta(
+        pattern="^[0-9a-f]{64}$",
+        max_length=64,
+        description="SHA-256 of the content, in hex",
+        extra={"expects": "64 lower-case hex digits"},
+    ),
 ]
 
 

@@ -12,7 +12,14 @@ from nacre.schema.common import Body, Out
 from nacre.schema.moves import DrainOut
 
 MAX_TAINTS = 32
-Place = Annotated[str, msgspec.Meta(max_length=63, pattern="^([a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?)?$")]
+Place = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=63,
+        pattern="^([a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?)?$",
+        extra={"expects": "letters, digits, dots, underscores and hyphens, with a letter or digit first and last"},
+    ),
+]
 
 
 class LeftBehind(Out, frozen=True, kw_only=True):

@@ -55,6 +55,16 @@ async def test_a_machine_is_moved_and_its_move_is_seen(api: Api) -> None:
         assert (nowhere.status_code, nowhere.json()["code"]) == (404, "node_not_found")
 
 
+async def test_a_machine_on_the_only_node_can_go_nowhere(one_api: Api) -> None:
+    await tiny_image(one_api)
+    async with working(one_api.parts.requests.db, node_count=1):
+        await running(one_api, "web")
+        async with one_api.client() as client:
+            refused = await client.post("/v1/vms/web/move")
+    assert (refused.status_code, refused.json()["code"]) == (507, "no_other_node")
+    assert "there is no other node" in refused.json()["detail"]
+
+
 async def test_moves_are_for_who_may_see_the_machine_and_targets_for_who_may_see_nodes(one_api: Api) -> None:
     await tiny_image(one_api)
     ann = await one_api.user("ann", role="operator", project="default")

@@ -1,9 +1,13 @@
 """Every no is a problem document with a code, words and a hint, and tells nothing that it should not."""
 
+import ast
+from pathlib import Path
+
 import pytest
 from litestar import get
 from structlog.testing import capture_logs
 
+import nacre
 from nacre.control.api import problems
 from nacre.control.api.routes import ROUTES, serve
 from nacre.errors import Kind, NotFoundError
@@ -12,6 +16,7 @@ from support.api import Api
 pytestmark = pytest.mark.anyio
 
 FIELDS = {"type", "title", "status", "code", "detail", "hint", "request_id", "field", "retryable"}
+SOURCE = Path(nacre.__file__).parent
 SECRET_PATH = "/var/lib/nacre/secret"
 
 
@@ -119,6 +124,37 @@ async def test_a_misspelt_field_gets_the_right_spelling(one_api: Api) -> None:
         assert nested.json()["hint"] == "did you mean host_port?"
         parameter = await client.get("/v1/projects", params={"labels": "a=b"})
         assert parameter.json()["hint"] == "did you mean label?"
+
+
+VM = {"name": "x", "image": "i"}
+WORDS: list[tuple[str, str, object, str, str]] = [
+    ("GET", "/v1/vms?phase=nope", None, "phase=nope: 'nope' is none of its values", "running"),
+    ("GET", "/v1/grants?role=boss", None, "'boss' is none of its values", "admin"),
+    ("POST", "/v1/vms", {**VM, "ha": "maybe"}, "ha: 'maybe' is none of its values", "one of: none, restart"),
+    ("POST", "/v1/vms", {**VM, "cpu": {"model": "a b"}}, "cpu.model: expected letters, digits, dots,", "openapi"),
+    ("POST", "/v1/vms", {**VM, "nics": [{"mac": "x"}]}, "nics[0].mac: expected six pairs of lower-case hex", "openapi"),
+    ("POST", "/v1/vms", {**VM, "cloud_init": {"hostname": "_"}}, "hostname: expected a host name", "openapi"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "detail", "hint"), WORDS)
+async def test_a_wrong_value_is_told_what_would_be_right(
+    one_api: Api, method: str, path: str, body: object, detail: str, hint: str
+) -> None:
+    async with one_api.client() as client:
+        problem = (await client.request(method, path, json=body)).json()
+    assert detail in problem["detail"]
+    assert hint in problem["hint"]
+
+
+def test_every_form_that_a_text_has_to_have_is_told_in_words() -> None:
+    """As `wrong_values` wants them, whoever declares a pattern."""
+    found = [path for part in ("model", "schema") for path in (SOURCE / part).glob("*.py")]
+    metas = [call for path in found for call in ast.walk(ast.parse(path.read_text())) if isinstance(call, ast.Call)]
+    given = [{keyword.arg for keyword in call.keywords} for call in metas]
+    patterns = [names for names in given if "pattern" in names]
+    assert patterns
+    assert all("extra" in names for names in patterns)
 
 
 async def test_a_wrong_method_is_told_the_right_ones(one_api: Api) -> None:

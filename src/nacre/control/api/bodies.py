@@ -11,6 +11,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
+from nacre.control.api import wrong_values
 from nacre.control.api.queries import without_none
 from nacre.errors import InvalidInputError
 
@@ -95,10 +96,11 @@ def _explain(message: str, kind: Any) -> InvalidInputError:
     if missing := _MISSING.match(said):
         name = missing["name"]
         return InvalidInputError("missing_field", f"{name} is missing", hint=f"give {name}", field=_join(path, name))
+    wrong, right = wrong_values.said(said, _at_path(kind, path))
     return InvalidInputError(
         "invalid_field",
-        f"{path or 'the body'}: {said[:1].lower()}{said[1:]}",
-        hint="see the field in /openapi.yaml",
+        f"{path or 'the body'}: {wrong}",
+        hint=right or "see the field in /openapi.yaml",
         field=path or None,
     )
 
@@ -114,10 +116,15 @@ def _join(path: str, name: str) -> str:
 
 def _fields(kind: Any, path: str) -> list[str]:
     """Names of the fields of the struct at `path` below `kind`, as far as that can be told."""
+    kind = without_none(_at_path(kind, path))
+    return list(kind.__struct_fields__) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
+
+
+def _at_path(kind: Any, path: str) -> Any:
+    """Return the type of what is at `path` below `kind`, None if that cannot be told."""
     for part in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
         kind = _below(kind, part)
-    kind = without_none(kind)
-    return list(kind.__struct_fields__) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else []
+    return kind
 
 
 def _below(kind: Any, part: str) -> Any:
@@ -125,7 +132,8 @@ def _below(kind: Any, part: str) -> Any:
     while get_origin(kind) is not None and not isinstance(kind, type) and hasattr(kind, "__metadata__"):
         kind = get_args(kind)[0]
     if part.startswith("["):
-        return next(iter(get_args(kind)), None)
+        of = get_args(kind)
+        return next(iter(of[1:] if get_origin(kind) is dict else of), None)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return next((f.type for f in msgspec.structs.fields(kind) if f.name == part), None)
     return None

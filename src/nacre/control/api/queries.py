@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from nacre.control.api import wrong_values
 from nacre.control.services.listing import ListQuery
 from nacre.errors import InvalidInputError
 from nacre.schema.common import DEFAULT_PAGE, MAX_PAGE
@@ -125,10 +126,11 @@ def _convert(name: str, text: str, kind: Any) -> object:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
+        wrong, right = wrong_values.said(str(error), kind)
         raise InvalidInputError(
             "invalid_parameter",
-            f"{name}={text[:80]}: {str(error).lower()}",
-            hint="see the parameter in /openapi.yaml",
+            f"{name}={text[:80]}: {wrong}",
+            hint=right or "see the parameter in /openapi.yaml",
             field=name,
         ) from error
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from nacre.control.scheduler.reasons import EXCLUDED
 from nacre.model.placement import Decision
 
 SHOWN = 5
@@ -23,6 +24,8 @@ def summary(decision: Decision, *, pinned: bool = False) -> tuple[str, str]:
         counted[rejection.code] += rejection.nodes
     shared = [code for code, count in counted.items() if count >= decision.considered]
     code = min(shared) if shared else "no_placement"
+    if decision.considered == 1 and code == EXCLUDED.code and not pinned:
+        return code, "there is no other node"
     if decision.considered == 1:
         which = "the chosen node" if pinned else "the only node"
         return code, f"{which} cannot take it: {'; '.join(one.message for one in decision.rejected)}"

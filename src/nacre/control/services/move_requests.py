@@ -12,7 +12,7 @@ from nacre.control.store.db import Read, Tx
 from nacre.control.store.moves import MoveRow, MoveView
 from nacre.control.store.nodes import NodeRow
 from nacre.control.store.vms import VmRow
-from nacre.errors import ConflictError, NotFoundError
+from nacre.errors import ConflictError, ExhaustedError, NotFoundError
 from nacre.model.ids import NodeId
 from nacre.model.moves import MOVE_ENDS, MoveMethod, MoveReason, MoveState, MoveTerms
 from nacre.model.nodes import NodeState
@@ -29,7 +29,7 @@ async def begin(tx: Tx, caller: Caller, ref: str, body: VmMove, *, project: str 
     """Move a machine to the node that is named, which only who may see nodes can name, or to the scheduler's choice."""
     row = await vms.resolve(tx, caller, ref, project)
     source = await _leaves(tx, row)
-    target = None if body.to is None else await _target(tx, caller, row, body.to)
+    target = await _anywhere(tx, row) if body.to is None else await _target(tx, caller, row, body.to)
     locked = await vm_store.get(tx, row.id, lock=True)
     if locked is None or locked.node != source.id:
         raise ConflictError("vm_changed", f"machine {row.name} has just left its node", hint="look where it is now")
@@ -163,6 +163,16 @@ def _check_live(row: VmRow, source: NodeRow, target: NodeRow | None) -> None:
             f"machine {row.name} cannot be moved while it runs: {why}",
             hint=_KEPT if live_moves.is_kept(row) else _OTHERWISE,
             field="method",
+        )
+
+
+async def _anywhere(rd: Read, row: VmRow) -> None:
+    """Raise ExhaustedError if there is no node but the one that a machine would leave."""
+    if await nodes.ids(rd, limit=2) == [row.node]:
+        raise ExhaustedError(
+            "no_other_node",
+            f"there is no other node that machine {row.name} could go to",
+            hint="add one with `nacre node token create`",
         )
 
 
