@@ -4,6 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.api import Api
+from support.patience import within
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,22 @@ async def test_options_lists_the_methods_of_a_path(one_api: Api) -> None:
     async with one_api.client("") as client:
         answer = await client.options("/v1/vms/web")
         assert answer.status_code == 204
-        assert answer.headers["allow"] == "DELETE, GET, OPTIONS, PATCH"
-        assert (await client.options("/v1/nodes/tokens")).headers["allow"] == "GET, OPTIONS, POST"
+        assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+        assert (await client.options("/v1/nodes/tokens")).headers["allow"] == "GET, HEAD, OPTIONS, POST"
         assert (await client.options("/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/me", "/v1/vms/web", "/v1/nothing"])
+async def test_head_is_get_without_a_body(served: Api, path: str) -> None:
+    async with served.client("") as client:
+        whole = await client.get(path)
+        for _ in range(2):  # on the same connection
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (whole.status_code, b"")
+            assert answer.headers["content-length"] == whole.headers["content-length"]
+
+
+async def test_the_head_of_a_stream_ends(served: Api) -> None:
+    async with within(10), served.client() as client:
+        answer = await client.head("/v1/events/stream")
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")

@@ -3,13 +3,22 @@
 An ASGI application that wraps another. Never looks at bodies.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
 from os import urandom
 
 import structlog
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.enums import HttpMethod
+from litestar.types import (
+    ASGIApp,
+    HTTPScope,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 from litestar.types.asgi_types import HTTPResponseStartEvent
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -67,6 +76,9 @@ class Boundary:
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send, request_id: str) -> None:
         began = time.monotonic()
         status = 0
+        asked = scope["method"]
+        if asked == "HEAD":
+            scope = {**scope, "method": HttpMethod.GET}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -80,6 +92,8 @@ class Boundary:
             methods = self._methods_of(scope["path"]) if scope["method"] == "OPTIONS" else ()
             if methods:
                 await _answer(send_with_headers, NO_CONTENT, [(b"allow", ", ".join(methods).encode())])
+            elif asked == "HEAD":
+                await _answer_headers(self._app, scope, receive, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
         except Exception:
@@ -89,13 +103,35 @@ class Boundary:
             await _answer_defect(send_with_headers, request_id)
         finally:
             self._metrics.open.dec()
-            self._record(scope, status, time.monotonic() - began)
+            self._record(scope, asked, status, time.monotonic() - began)
 
-    def _record(self, scope: HTTPScope, status: int, seconds: float) -> None:
+    def _record(self, scope: HTTPScope, method: str, status: int, seconds: float) -> None:
         route = str(scopes.take(scope, "path_template") or UNKNOWN_ROUTE)
-        self._metrics.count(scope["method"], route, status, seconds)
-        write = log.info if scope["method"] in _CHANGES or status >= problems.INTERNAL else log.debug
-        write("http.answered", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))
+        self._metrics.count(method, route, status, seconds)
+        write = log.info if method in _CHANGES or status >= problems.INTERNAL else log.debug
+        write("http.answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1))
+
+
+async def _answer_headers(app: ASGIApp, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    """Answer HEAD as GET without a body. Nobody works on once the headers are sent: some answers never end."""
+    begun = asyncio.Event()
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            begun.set()
+
+    answering = asyncio.ensure_future(app(scope, receive, send_headers))
+    waiting = asyncio.ensure_future(begun.wait())
+    try:
+        await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            answering.result()
+    finally:
+        answering.cancel()
+        waiting.cancel()
+        await asyncio.gather(answering, waiting, return_exceptions=True)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _request_id(scope: Scope) -> str:

@@ -125,7 +125,8 @@ def _methods(app: Litestar, path: str) -> list[str]:
     exact = [route for route in app.routes if route.path == path]
     pattern = re.compile(r"\{\w+:str\}")
     matching = exact or [route for route in app.routes if re.fullmatch(pattern.sub("[^/]+", route.path), path)]
-    return sorted({method for route in matching for method in getattr(route, "methods", ())})
+    methods = {str(method) for route in matching for method in getattr(route, "methods", ())}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _on_defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
