@@ -48,9 +48,21 @@ class PoolCreate(Body, frozen=True, kw_only=True):
     shared: bool = False
     """The folder is the same on all of its nodes, such as a mounted NFS or CephFS. A pool in Ceph always is."""
     nodes: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
-    """Names or ids of the nodes that have it; none means all."""
+    """Names or ids of the nodes that have it; none means all nodes there are and will be."""
     ceph: CephBody | None = None
     """The cluster, for the kind `ceph`."""
+
+
+class PoolUpdate(Body, frozen=True, kw_only=True):
+    """Which nodes have a pool: all of them anew, or some more and some less."""
+
+    nodes: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] | None = None
+    """Names or ids of the nodes that have it from now on, all of them; an empty list means all nodes there are and will
+    be."""
+    add: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    """Names or ids of nodes that have it as well from now on."""
+    remove: Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)] = ()
+    """Names or ids of nodes that do not have it any more. No volume may need them."""
 
 
 class CephOut(Out, frozen=True, kw_only=True):
@@ -98,6 +110,8 @@ class PoolOut(Out, frozen=True, kw_only=True):
     """The cluster that it is in, if its kind is `ceph`."""
     nodes: tuple[PoolOnNode, ...]
     """The nodes that have told of it."""
+    members: tuple[NodeRef, ...] | None = None
+    """The nodes that should have it; null means all nodes there are and will be."""
     volumes: int
     """How many volumes are in it."""
     promised_bytes: int

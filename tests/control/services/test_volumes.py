@@ -7,14 +7,16 @@ import pytest
 
 from nacre.control.auth.sealing import SealedError, Sealer
 from nacre.control.gateway import desired
-from nacre.control.services import pools, vms, volume_snapshots, volumes
+from nacre.control.services import pool_changes, pools, vms, volume_snapshots, volumes
 from nacre.control.services.listing import ListQuery
 from nacre.control.store import vms as vm_store
+from nacre.control.wake import node_topic
 from nacre.errors import (
     ConflictError,
     ExhaustedError,
     InvalidInputError,
     NotFoundError,
+    PreconditionError,
     UnavailableError,
     UnsupportedError,
 )
@@ -38,12 +40,14 @@ from nacre.schema.volumes import (
     CephBody,
     CephOut,
     PoolCreate,
+    PoolUpdate,
     SnapshotUpdate,
     VolumeClone,
     VolumeRestore,
     VolumeUpdate,
 )
 from support.cloud import by, cloud, facts
+from support.ledger import events_of
 from support.volume_store import Store, refusal
 
 pytestmark = pytest.mark.anyio
@@ -274,6 +278,71 @@ async def test_pools_are_told_to_their_nodes_and_go_when_they_are_empty(store):
     assert await refusal(ConflictError, gone(LOCAL_POOL)) == "pool_built_in"
     bad = store.ask("pool:create", pools.create, PoolCreate(name="bad", path="/srv/../etc"))
     assert await refusal(InvalidInputError, bad) == "invalid_pool_path"
+
+
+async def change_pool(store, ref="fast", *, if_match=None, **fields):
+    return await store.ask("pool:update", pool_changes.update, ref, PoolUpdate(**fields), if_match=if_match)
+
+
+async def told_of(store, ref="fast"):
+    """Which of the nodes are told of a pool, by their numbers."""
+    async with store.db.read() as rd:
+        told = [(await desired.load(rd, agent.node)).pools for agent in store.cloud.agents]
+    return [number for number, pools_ in enumerate(told, 1) if ref in {one.name for one in pools_}]
+
+
+async def test_a_pool_gets_and_loses_nodes(database):
+    store = Store(await cloud(database, node_count=3))
+    body = PoolCreate(name="fast", path="/srv/fast", nodes=("node-1",))
+    made = await store.ask("pool:create", pools.create, body)
+    assert ([one.name for one in made.members], await told_of(store)) == (["node-1"], [1])
+    with store.db.wakes.listen(node_topic(store.cloud.agents[1].node)) as bell:
+        more = await change_pool(store, add=("node-2",), if_match=made.etag)
+        assert await bell.wait(0)
+    assert ([one.name for one in more.members], await told_of(store)) == (["node-1", "node-2"], [1, 2])
+    late = change_pool(store, add=("node-3",), if_match=made.etag)
+    assert await refusal(PreconditionError, late) == "etag_mismatch"
+    assert (await change_pool(store, add=("node-2",))).etag == more.etag, "nothing to change"
+    await change_pool(store, remove=("node-1",))
+    assert await told_of(store) == [2]
+    assert await refusal(ConflictError, change_pool(store, remove=("node-2",))) == "pool_without_nodes"
+    assert (await change_pool(store, nodes=())).members is None
+    assert await told_of(store) == [1, 2, 3]
+    assert await refusal(InvalidInputError, change_pool(store, remove=("node-2",))) == "pool_on_all_nodes"
+    assert await refusal(InvalidInputError, change_pool(store, nodes=(), add=("node-2",))) == "nodes_twice"
+    assert await refusal(NotFoundError, change_pool(store, add=("node-9",))) == "node_not_found"
+    assert await refusal(ConflictError, change_pool(store, LOCAL_POOL, add=("node-2",))) == "pool_built_in"
+    (_, told, *_) = await events_of(database, made.id)
+    first, second = (agent.node for agent in store.cloud.agents[:2])
+    assert (told.type, told.details["before"]) == ("pool.updated", {"nodes": [first]})
+    assert told.details["after"] == {"nodes": sorted([first, second])}
+
+
+async def test_a_node_keeps_a_pool_while_its_volumes_need_it(database):
+    store = Store(await cloud(database, node_count=2))
+    await store.cloud.running("web")
+    here = (await store.cloud.vm("web")).node
+    assert here is not None
+    agent = next(one for one in store.cloud.agents if one.node == here.id)
+    other = next(one for one in store.cloud.agents if one.node != here.id)
+    for name, shared in (("own", False), ("nfs", True)):
+        body = PoolCreate(name=name, path=f"/srv/{name}", shared=shared, nodes=("node-1", "node-2"))
+        await store.ask("pool:create", pools.create, body)
+        await store.create(name, pool=name, size_bytes=GIB)
+        await store.attach(volume=name)
+    await store.sync(agent)
+    for pool in ("own", "nfs"):
+        with pytest.raises(ConflictError, match="1 volumes of pool") as caught:
+            await change_pool(store, pool, remove=(here.name,))
+        assert caught.value.code == "pool_nodes_in_use"
+    for volume in ("own", "nfs"):
+        await store.detach(volume=volume)
+    await store.cloud.converge()
+    assert await refusal(ConflictError, change_pool(store, "own", remove=(here.name,))) == "pool_nodes_in_use"
+    await change_pool(store, "nfs", remove=(here.name,))
+    kept = (await store.show("nfs")).node
+    assert kept is not None
+    assert kept.id == other.node, "the other node looks after what both see"
 
 
 async def test_the_key_to_a_cluster_is_sealed_and_only_nodes_get_it(store):

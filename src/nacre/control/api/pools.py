@@ -1,15 +1,15 @@
 """/v1/pools."""
 
-from litestar import Response, delete, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from nacre.control.api.calls import TheCall
 from nacre.control.api.queries import Paged, list_query
-from nacre.control.services import pools
+from nacre.control.services import pool_changes, pools
 from nacre.model.volumes import PoolKind
 from nacre.schema.common import Page
-from nacre.schema.volumes import PoolCreate, PoolOut
+from nacre.schema.volumes import PoolCreate, PoolOut, PoolUpdate
 
 
 class PoolFilters(Paged, frozen=True, kw_only=True):
@@ -43,10 +43,18 @@ async def show_pool(call: TheCall, pool: FromPath[str]) -> Response[PoolOut]:
     return await call.show(lambda rd, caller: pools.show(rd, caller, pool))
 
 
+@patch("/v1/pools/{pool:str}", opt={"action": "pool:update", "if_match": True})
+async def update_pool(call: TheCall, pool: FromPath[str], data: JSONBody[PoolUpdate]) -> Response[PoolOut]:
+    """Change which nodes have a pool. Nodes that volumes need stay: those of its volumes alone, or of who uses them."""
+    return await call.change(
+        lambda tx, caller: pool_changes.update(tx, caller, pool, data, if_match=call.if_match), PoolOut
+    )
+
+
 @delete("/v1/pools/{pool:str}", opt={"action": "pool:delete", "if_match": True})
 async def delete_pool(call: TheCall, pool: FromPath[str]) -> None:
     """Forget a pool that has no volumes. Its folder stays, and so does what is in its cluster."""
     await call.remove(lambda tx, caller: pools.delete(tx, caller, pool, if_match=call.if_match))
 
 
-ROUTES = (create_pool, list_pools, show_pool, delete_pool)
+ROUTES = (create_pool, list_pools, show_pool, update_pool, delete_pool)

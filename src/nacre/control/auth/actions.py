@@ -51,7 +51,7 @@ _BY_ROLE: dict[Role, tuple[str, ...]] = {
         *(f"user:{verb}" for verb in ("create", "update", "delete")),
         *(f"grant:{verb}" for verb in ("create", "delete")),
         "failover:confirm",
-        *(f"pool:{verb}" for verb in ("create", "delete")),
+        *(f"pool:{verb}" for verb in ("create", "update", "delete")),
         *(f"scheduler:{verb}" for verb in ("update", "rebalance")),
         *(f"token:{verb}" for verb in ("view", "list", "create", "delete")),
         *(f"node:{verb}" for verb in ("update", "delete", "cordon", "drain", "evacuate", "discard", "enrol")),

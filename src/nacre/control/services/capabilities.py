@@ -76,7 +76,7 @@ async def admit(rd: Read, caller: Caller, spec: VmSpec, roles: Collection[Role] 
     nearest: HypervisorInfo | None = None
     others: Counter[str] = Counter()
     elsewhere: dict[str, list[str]] = {}
-    names = set(HYPERVISORS)
+    names: set[str] = set(HYPERVISORS)
     async for rows in nodes.told(rd):
         for row in rows:
             names.update(info.name for info in row.hypervisors)

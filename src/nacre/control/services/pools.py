@@ -1,6 +1,6 @@
 """Pools: where volumes are. Made and deleted by operators; what they are like is what nodes say."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nacre.control.auth import policy
 from nacre.control.auth.principals import PLATFORM, Caller
@@ -51,21 +51,21 @@ async def create(tx: Tx, caller: Caller, body: PoolCreate, *, sealer: Sealer | N
         "pool_exists", f"there is a pool {row.name} already", hint="choose another name", field="name"
     )
     await store.add(tx, row, taken=taken)
-    await _tell(tx, caller, row, "created")
-    return await _out(tx, row)
+    await tell(tx, caller, row, "created")
+    return await out(tx, row)
 
 
 async def show(rd: Read, caller: Caller, ref: str) -> PoolOut:
     """Return a pool, by name or id."""
     policy.require(caller, PLATFORM, missing=missing(ref))
-    return await _out(rd, await resolve(rd, ref))
+    return await out(rd, await resolve(rd, ref))
 
 
 async def list_(rd: Read, caller: Caller, query: ListQuery) -> Page[PoolOut]:
     """Return the pools."""
     policy.require(caller, PLATFORM)
     rows, following = await store.page(rd, query)
-    return Page(items=[await _out(rd, row) for row in rows], next=following)
+    return Page(items=[await out(rd, row) for row in rows], next=following)
 
 
 async def delete(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = None) -> None:
@@ -81,7 +81,7 @@ async def delete(tx: Tx, caller: Caller, ref: str, *, if_match: str | None = Non
             "pool_not_empty", f"pool {row.name} has {held} volumes", hint="delete them first: `nacre volume list`"
         )
     await store.remove(tx, row.id)
-    await _tell(tx, caller, row, "deleted")
+    await tell(tx, caller, row, "deleted")
 
 
 async def resolve(rd: Read, ref: str, *, lock: bool = False) -> PoolRow:
@@ -172,9 +172,12 @@ def _access(body: PoolCreate) -> CephAccess | None:
     return check_access(CephAccess(monitors=body.ceph.monitors, user=body.ceph.user, key=body.ceph.key))
 
 
-async def _out(rd: Read, row: PoolRow) -> PoolOut:
+async def out(rd: Read, row: PoolRow) -> PoolOut:
+    """Show a row."""
     said = (await store.reports(rd, [row.id])).get(row.id, {})
-    names = {one.id: one.name for one in await nodes.every(rd, list(said))} if said else {}
+    named = [*said, *row.nodes]
+    names = {one.id: one.name for one in await nodes.every(rd, named)} if named else {}
+    members = [NodeRef(id=node, name=names.get(node, "")) for node in row.nodes]
     return PoolOut(
         id=row.id,
         name=row.name,
@@ -195,6 +198,7 @@ async def _out(rd: Read, row: PoolRow) -> PoolOut:
             for node, one in sorted(said.items(), key=lambda pair: names.get(pair[0], ""))
             if row.is_on(node)
         ),
+        members=tuple(sorted(members, key=lambda one: one.name)) or None,
         volumes=await volumes.in_pool(rd, row.id),
         promised_bytes=await volumes.promised(rd, row.id),
         created_at=row.created_at,
@@ -203,7 +207,16 @@ async def _out(rd: Read, row: PoolRow) -> PoolOut:
     )
 
 
-async def _tell(tx: Tx, caller: Caller, row: PoolRow, verb: str) -> None:
+async def tell(
+    tx: Tx,
+    caller: Caller,
+    row: PoolRow,
+    verb: str,
+    details: Mapping[str, object] | None = None,
+    *,
+    nodes_too: Collection[NodeId] = (),
+) -> None:
+    """Emit `pool.<verb>`, and wake the pool's nodes and `nodes_too`."""
     events.emit(
         tx,
         type=f"pool.{verb}",
@@ -214,7 +227,7 @@ async def _tell(tx: Tx, caller: Caller, row: PoolRow, verb: str) -> None:
         project=None,
         message=f"{caller.actor.name} {verb} the pool {row.name}",
         request_id=caller.request_id,
-        details={"path": row.path, "shared": row.shared},
+        details={"path": row.path, "shared": row.shared, **(details or {})},
     )
-    for node in row.nodes or [one.id for one in await nodes.every(tx)]:
+    for node in nodes_too or row.nodes or [one.id for one in await nodes.every(tx)]:
         tx.wake(node_topic(node))

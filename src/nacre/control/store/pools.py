@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    update,
 )
 
 from nacre.control.store.conflicts import insert_unique
@@ -126,6 +127,12 @@ async def page(rd: Read, query: ListQuery) -> tuple[list[PoolRow], str | None]:
 async def add(tx: Tx, row: PoolRow, *, taken: NacreError) -> None:
     """Insert a pool. Raises `taken` if the name is."""
     await insert_unique(tx, insert(pools).values(**vars(row)), taken=taken)
+
+
+async def save(tx: Tx, row: PoolRow) -> None:
+    """Store which nodes have a pool that this transaction has locked."""
+    changed = update(pools).where(pools.c.id == row.id)
+    await tx.connection.execute(changed.values(nodes=row.nodes, version=row.version, updated_at=row.updated_at))
 
 
 async def remove(tx: Tx, pool: PoolId) -> None:

@@ -196,6 +196,18 @@ async def in_pool(rd: Read, pool: PoolId) -> int:
     return int((await rd.connection.execute(query)).scalar_one())
 
 
+async def of_pool(rd: Read, pool: PoolId) -> list[VolumeRow]:
+    """Return the volumes of a pool, in the order of their ids."""
+    query = select(volumes).where(volumes.c.pool == pool).order_by(volumes.c.id)
+    return [load(VolumeRow, row) for row in await rd.connection.execute(query)]
+
+
+async def attached_in(rd: Read, pool: PoolId) -> list[AttachmentRow]:
+    """Return the attachments of the volumes of a pool."""
+    query = select(attachments).join(volumes, volumes.c.id == attachments.c.volume).where(volumes.c.pool == pool)
+    return [load(AttachmentRow, row) for row in await rd.connection.execute(query)]
+
+
 async def promised(rd: Read, pool: PoolId) -> int:
     """Return how much the volumes of a pool may grow to."""
     query = select(func.coalesce(func.sum(volumes.c.size_bytes), 0)).where(volumes.c.pool == pool)
