@@ -12,6 +12,7 @@ import structlog
 from nacre.cli import exits, main
 from nacre.control.store.db import Database
 from support.api import Api, api_over, on_a_socket
+from support.cloud import make_node
 from support.command_line import Ran
 
 pytestmark = pytest.mark.anyio
@@ -73,3 +74,20 @@ async def test_a_folder_is_a_pool_without_more_ado(nacre: Nacre) -> None:
     made = await nacre("pool", "create", "fast", "/srv/fast")
     assert made.code == exits.OK, made.err
     assert "cluster" not in (await nacre("pool", "show", "fast")).out
+
+
+async def test_the_nodes_of_a_pool_are_changed(nacre: Nacre, sqlite_database: Database) -> None:
+    async with sqlite_database.write() as tx:
+        for name in ("n1", "n2"):
+            await make_node(tx, name)
+    assert (await nacre("pool", "create", "fast", "/srv/fast", "--node", "n1")).code == exits.OK
+    added = await nacre("pool", "update", "fast", "--add-node", "n2")
+    assert (added.code, added.out) == (exits.OK, "fast: n1, n2\n"), added.err
+    assert (await nacre("pool", "update", "fast", "--remove-node", "n1")).out == "fast: n2\n"
+    assert (await nacre("pool", "update", "fast", "--node", "n1")).out == "fast: n1\n"
+    assert (await nacre("pool", "update", "fast", "--all-nodes")).out == "fast: all nodes\n"
+    assert "all nodes" in (await nacre("pool", "show", "fast")).out
+    for words in ((), ("--node", "n1", "--all-nodes"), ("--node", "n1", "--add-node", "n2")):
+        refused = await nacre("pool", "update", "fast", *words)
+        assert refused.code == exits.USAGE
+        assert "--all-nodes" in refused.err

@@ -13,7 +13,7 @@ from nacre.errors import InvalidInputError
 from nacre.model.ceph import key_in
 from nacre.model.units import format_size
 from nacre.model.volumes import FormatCapabilities, PoolKind
-from nacre.schema.volumes import CephBody, PoolCreate, PoolOnNode, PoolOut
+from nacre.schema.volumes import CephBody, PoolCreate, PoolOnNode, PoolOut, PoolUpdate
 
 app = App(name="pool", help="Pools of storage, in which volumes are.")
 
@@ -42,7 +42,8 @@ async def create(
         bool, Parameter(negative=(), help="All of its nodes see the same folder, such as a mounted NFS.")
     ] = False,
     node: Annotated[
-        tuple[str, ...], Parameter(name="--node", negative=(), help="Name or id of a node that has it. Repeatable.")
+        tuple[str, ...],
+        Parameter(name="--node", negative=(), help="Name or id of a node that has it. Repeatable; none means all."),
     ] = (),
     monitor: Annotated[
         tuple[str, ...],
@@ -85,6 +86,39 @@ async def show(*names: PoolName, session: Here) -> None:
 
 
 @app.command
+async def update(
+    name: PoolName,
+    /,
+    *,
+    add_node: Annotated[
+        tuple[str, ...], Parameter(name="--add-node", negative=(), help="A node that has it as well. Repeatable.")
+    ] = (),
+    remove_node: Annotated[
+        tuple[str, ...],
+        Parameter(name="--remove-node", negative=(), help="A node that does not have it any more. Repeatable."),
+    ] = (),
+    node: Annotated[
+        tuple[str, ...],
+        Parameter(name="--node", negative=(), help="A node that has it, instead of those so far. Repeatable."),
+    ] = (),
+    all_nodes: Annotated[bool, Parameter(negative=(), help="All nodes that there are and will be have it.")] = False,
+    session: Here,
+) -> None:
+    """Change which nodes have a pool. A node whose volumes would be out of reach keeps it."""
+    if sum((bool(add_node or remove_node), bool(node), all_nodes)) != 1:
+        raise InvalidInputError(
+            "nodes_not_clear",
+            "it is not clear which nodes are to have the pool",
+            hint="give --add-node and --remove-node, or --node for all that have it, or --all-nodes",
+            field="node",
+        )
+    body = PoolUpdate(nodes=node if node or all_nodes else None, add=add_node, remove=remove_node)
+    async with session.client() as nacre:
+        changed = await nacre.pools.update(name, body)
+    output.outcome(session, [changed], lambda pool: f"{pool.name}: {_members(pool)}")
+
+
+@app.command
 async def delete(*names: PoolName, yes: Yes = False, session: Here) -> None:
     """Forget pools without volumes. Their folders, and what is in their clusters, stay."""
     wanted = arguments.refs(names, "pool")
@@ -111,6 +145,7 @@ def facts(pool: PoolOut) -> list[tuple[str, str]]:
         ("shared", "yes" if pool.shared else "no"),
         ("cluster", "" if pool.ceph is None else f"{', '.join(pool.ceph.monitors)} as {pool.ceph.user}"),
         ("volumes", f"{pool.volumes}, {format_size(pool.promised_bytes)} in all"),
+        ("members", _members(pool)),
         ("nodes", "\n".join(_on(one) for one in pool.nodes)),
         ("changed", moment(pool.updated_at) if pool.path else ""),
     ]
@@ -125,6 +160,13 @@ def _cluster(monitors: tuple[str, ...], user: str, key_file: str | None) -> Ceph
             field="monitor" if not monitors else "key-file",
         )
     return CephBody(monitors=monitors, user=user, key=key_in(arguments.text_of(key_file, "key-file")))
+
+
+def _members(pool: PoolOut) -> str:
+    """Which nodes should have it."""
+    if pool.members is None:
+        return "all nodes"
+    return ", ".join(one.name for one in pool.members) or "no node"
 
 
 def _on(one: PoolOnNode) -> str:

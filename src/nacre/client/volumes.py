@@ -6,6 +6,7 @@ from nacre.schema.common import Accepted, Page
 from nacre.schema.volumes import (
     PoolCreate,
     PoolOut,
+    PoolUpdate,
     SnapshotCreate,
     SnapshotOut,
     SnapshotUpdate,
@@ -28,6 +29,10 @@ class Pools(Collection[PoolOut]):
     async def create(self, body: PoolCreate) -> PoolOut:
         """Create a pool."""
         return await self._transport.change("POST", self._path, PoolOut, body=body)
+
+    async def update(self, ref: str, body: PoolUpdate, *, if_match: str | None = None) -> PoolOut:
+        """Change which nodes have a pool."""
+        return await self._transport.change("PATCH", self.at(ref), PoolOut, body=body, if_match=if_match)
 
     async def delete(self, ref: str) -> None:
         """Forget a pool that has no volumes."""

@@ -23,6 +23,8 @@ async def update(tx: Tx, caller: Caller, ref: str, body: PoolUpdate, *, if_match
     policy.require(caller, PLATFORM, missing=pools.missing(ref))
     seen = await pools.resolve(tx, ref)
     there = {one.id for one in await nodes.every(tx, lock=True)}  # whose machines nobody places meanwhile
+    attached = sorted({one.vm for one in await volumes.attached_in(tx, seen.id)})
+    machines = [await vm_store.get(tx, vm, lock=True) for vm in attached]  # before the pool, as everybody does
     row = await pools.resolve(tx, seen.id, lock=True)
     require_match(if_match, etag_of(row.version))
     if row.is_local:
@@ -34,8 +36,7 @@ async def update(tx: Tx, caller: Caller, ref: str, body: PoolUpdate, *, if_match
     gone = {node for node in there if row.is_on(node) and not changed.is_on(node)}
     await _leave(tx, changed, gone)
     await store.save(tx, changed)
-    for vm in sorted({one.vm for one in await volumes.attached_in(tx, row.id)}):
-        machine = await vm_store.get(tx, vm, lock=True)
+    for machine in machines:
         if machine is not None:
             await vm_store.save(tx, await volume_attachments.tied(tx, machine))
     details = {"before": {"nodes": row.nodes}, "after": {"nodes": chosen}}

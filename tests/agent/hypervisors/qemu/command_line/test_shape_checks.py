@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,7 +24,8 @@ SHAPE = Shape(board="pc-q35-7.2", accelerator="tcg", cpus=1, memory_bytes=128 * 
 
 @pytest.fixture
 def launch(tmp_path) -> Launch:
-    return Bench(root=tmp_path).launch(arrival=Arrival(shape="said"))
+    made = Bench(root=tmp_path).launch(arrival=Arrival(shape="said"))
+    return replace(made, run_directory=Path("/run/vm"))  # paths of sockets are short
 
 
 def built(launch: Launch, **changes: object) -> list[str]:
