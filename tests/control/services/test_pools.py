@@ -2,19 +2,21 @@
 
 import asyncio
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import event
 
 from nacre.control.reconcilers.vms import Placer
-from nacre.control.services import pools, scheduling, volume_room, volumes
+from nacre.control.services import pools, scheduling, vms, volume_attachments, volume_room, volumes
 from nacre.control.services.volume_room import PoolRoom
+from nacre.control.store import vms as vm_store
 from nacre.control.store import volumes as volume_store
 from nacre.control.wake import Wakes
-from nacre.errors import ExhaustedError
+from nacre.errors import ConflictError, ExhaustedError, NotFoundError
 from nacre.lib.clock import ManualClock
 from nacre.model.units import GIB
-from nacre.model.volumes import PoolObserved
+from nacre.model.volumes import PoolObserved, Wish
 from nacre.schema.volumes import VolumeCreate, VolumeUpdate
 from support.cloud import by, cloud, make_node
 from support.database import opened
@@ -181,3 +183,39 @@ def counted(db):
         yield statements
     finally:
         event.remove(writer, "before_cursor_execute", count)
+
+
+async def test_a_volume_whose_node_was_removed_is_deleted_by_another_and_not_only_forgotten(store):
+    """What is in a shared pool stays there until somebody removes it."""
+    await store.pool("nfs", shared=True, node_1=3, node_2=3)
+    await store.create(pool="nfs", size_bytes=GIB)
+    vm = await store.cloud.running()
+    await store.attach(vm.id)
+    async with store.db.read() as rd:
+        row = await vm_store.get(rd, vm.id)
+    here = next(one for one in store.cloud.agents if one.node == row.node)
+    (there,) = [one for one in store.cloud.agents if one is not here]
+    await store.sync(here)
+    await store.detach(vm.id)
+    await store.ask("vm:delete", vms.delete, vm.id)
+    async with store.db.write() as tx:
+        volume = (await volumes.resolve(tx, by("volume:view"), "data", None)).id
+        await volume_store.detach(tx, volume)
+        await volume_attachments.node_removed(tx, here.node, "here", force=False)
+    assert (await store.show()).node is None
+    await store.ask("volume:delete", volumes.delete, "data")
+    assert [one.desired for one in (await store.intents(there)).values()] == [Wish.ABSENT]
+    await store.sync(there)
+    with pytest.raises(NotFoundError):
+        await store.show()
+
+
+async def test_a_volume_that_no_node_reaches_any_more_is_not_forgotten(store):
+    await store.pool("nfs", shared=True, node_1=3)
+    await store.create(pool="nfs", size_bytes=GIB)
+    async with store.db.write() as tx:
+        row = await volumes.resolve(tx, by("volume:view"), "data", None)
+        await volume_store.save(tx, replace(row, made=True))
+        pool = await pools.resolve(tx, "nfs")
+        await pools.follow(tx, {store.cloud.agents[0].node: (PoolObserved(id=pool.id, available=False),)})
+    assert await refusal(ConflictError, store.ask("volume:delete", volumes.delete, "data")) == "volume_out_of_reach"

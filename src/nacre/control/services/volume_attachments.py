@@ -89,6 +89,21 @@ async def settle(tx: Tx, volume: VolumeRow, pool: PoolRow, node: NodeId) -> None
     )
 
 
+async def given(tx: Tx, volume: VolumeRow) -> VolumeRow:
+    """Give a volume that was made, and whose node was removed, to one that reaches it. Raises ConflictError."""
+    pool = next(one for one in await pools.every(tx) if one.id == volume.pool)
+    told = (await pools.reports(tx, [pool.id])).get(pool.id, {})
+    able = [one.id for one in await nodes.every(tx, list(told)) if told[one.id].available and pool.is_on(one.id)]
+    if not able:
+        raise ConflictError(
+            "volume_out_of_reach",
+            f"volume {volume.name} is in pool {pool.name}, which no node reaches now",
+            hint=f"look at `nacre pool show {pool.name}`; a node can be given the pool with `nacre pool update`",
+        )
+    await settle(tx, volume, pool, able[0])
+    return next(iter(await store.many(tx, [volume.id])))
+
+
 async def released(tx: Tx, vm: VmRow) -> None:
     """A machine is gone: its volumes are kept or deleted, as was said when they were attached."""
     await checkpoint_facts.gone_with(tx, vm)

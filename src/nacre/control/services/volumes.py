@@ -133,6 +133,8 @@ async def delete(
     if row.desired is not Wish.ABSENT:
         row = await locked(tx, caller, row.id, None, if_match)
         await _check_free(tx, row)
+    if row.node is None and row.made:
+        row = await volume_attachments.given(tx, row)
     changed = replace(row, desired=Wish.ABSENT, delete_requested_by=caller.actor.name)
     if row.node is not None:
         return await accept(tx, caller, changed, "delete_requested", f"volume {row.name} is to be deleted")
