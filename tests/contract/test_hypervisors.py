@@ -297,7 +297,6 @@ from nacre.agent.hypervisors.base import *
 from nacre.agent.hypervisors.launch import *
 from nacre.model.hardware import *
 from nacre.model.vms import *
-from support.patience import within
 launch = {launch!r}
 async def main():
     driver = registry.load({lab.driver.name!r}, Path({str(lab.root / "state")!r}))
