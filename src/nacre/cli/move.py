@@ -100,7 +100,11 @@ async def move(
     waiting: Waiting = NO_WAIT,
     session: Here,
 ) -> None:
-    """Move machines to another node, while they run where that is possible. Their old disks stay behind as copies."""
+    """Move machines to another node, while they run where that is possible.
+
+    One that is stopped for it begins there with a fresh root disk: what it had written, and its checkpoints, stay behind
+    as a copy for seven days. --live does nothing instead.
+    """
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     wanted = arguments.refs(vms, "vm")
     body = VmMove(

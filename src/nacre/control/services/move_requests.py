@@ -21,7 +21,10 @@ from nacre.schema.common import Page, ProjectRef, VmRef
 from nacre.schema.moves import LiveProgress, MoveOut, VmMove
 from nacre.schema.vms import NodeRef
 
-_OTHERWISE = "name another node, or move it with --method restart, which stops it and starts it there"
+_OTHERWISE = (
+    "name another node, or move it with --method restart, which starts it there with a fresh root disk and leaves "
+    "what it has written, and its checkpoints, behind as a copy"
+)
 _KEPT = "copy what is in the volume to one of a pool that other nodes reach, or detach it; a restart does not help"
 
 
