@@ -102,8 +102,8 @@ async def move(
 ) -> None:
     """Move machines to another node, while they run where that is possible.
 
-    One that is stopped for it begins there with a fresh root disk: what it had written, and its checkpoints, stay behind
-    as a copy for seven days. --live does nothing instead.
+    One that is stopped for it begins there with a fresh root disk: what it had written, and its checkpoints, stay
+    behind as a copy for seven days. --live does nothing instead.
     """
     timeout_s = arguments.duration(waiting.timeout, "timeout")
     wanted = arguments.refs(vms, "vm")
