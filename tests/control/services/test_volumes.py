@@ -141,7 +141,9 @@ async def test_a_volume_is_kept_or_deleted_with_its_machine_as_was_said(attached
 
 async def test_what_stands_in_the_way_of_a_deletion_is_said(attached):
     asked = lambda: attached.ask("volume:delete", volumes.delete, "data")  # noqa: E731
-    assert await refusal(ConflictError, asked()) == "volume_attached"
+    with pytest.raises(ConflictError, match="is attached to machine web") as caught:
+        await asked()
+    assert (caught.value.code, "nacre vm detach web data" in caught.value.hint) == ("volume_attached", True)
     await attached.snapshot(protected=True)
     await attached.detach()
     await attached.cloud.converge()

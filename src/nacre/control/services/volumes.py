@@ -268,12 +268,12 @@ async def _add(tx: Tx, caller: Caller, project: ProjectRow, row: VolumeRow) -> A
 
 
 async def _check_free(tx: Tx, row: VolumeRow) -> None:
-    attachment = await store.attachment(tx, row.id)
-    if attachment is not None:
+    if await store.attachment(tx, row.id) is not None:
+        seen = await store.view(tx, row.id)
         raise ConflictError(
             "volume_attached",
-            f"volume {row.name} is attached to machine {attachment.vm}",
-            hint=f"detach it first: `nacre vm detach {attachment.vm} {row.name}`",
+            f"volume {row.name} is attached to machine {seen.vm_name}",
+            hint=f"detach it first: `nacre vm detach {seen.vm_name} {row.name}`",
         )
     kept = (await snapshots.of(tx, [row.id])).get(row.id, [])
     left = [one for one in kept if one.desired is Wish.PRESENT]
