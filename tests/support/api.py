@@ -210,3 +210,18 @@ async def tiny_image(api: Api, *, project: str = "default") -> str:
         answer = await client.patch(path, content=kernel(), headers={"Upload-Offset": "0"})
     assert answer.json()["complete"], answer.text
     return str(image)
+
+
+async def check_expiry(client: httpx2.AsyncClient, path: str, wrong: str) -> None:
+    """What is kept at a path under the name `early` expires in the future, in a zone, or not at all."""
+    later, kept = "2099-01-01T00:00:00Z", f"{path}/early"
+    for answer in (
+        await client.post(path, json={"name": "late", "expires_at": wrong}),
+        await client.patch(kept, json={"expires_at": wrong}),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_expiry")
+        assert answer.json()["field"] == "expires_at"
+    assert (await client.get(kept)).json()["expires_at"] == later
+    both = await client.patch(kept, json={"expires_at": later, "keep": True})
+    assert (both.status_code, both.json()["code"]) == (400, "expiry_twice")
+    assert (await client.patch(kept, json={"keep": True})).json()["expires_at"] is None

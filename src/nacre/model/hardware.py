@@ -21,6 +21,16 @@ CpuSet = Annotated[
     ),
 ]
 """CPUs or memory nodes as Linux lists them (cpuset(7), "List format")."""
+Mac = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$",
+        max_length=17,
+        extra={"expects": "six pairs of lower-case hex digits, such as 52:54:00:12:34:56"},
+    ),
+]
+WORD = msgspec.Meta(pattern="^[A-Za-z0-9._-]*$", extra={"expects": "letters, digits, dots, underscores and hyphens"})
+"""Of a text that becomes one word of a command line."""
 
 MIN_REFILL_MS = 100
 """Cloud Hypervisor looks at a bucket that has run empty again after 100 ms, and not sooner."""
@@ -99,14 +109,7 @@ class CpuOptions(Part, frozen=True, kw_only=True):
 
     max: Annotated[int, msgspec.Meta(ge=1, le=256)] | None = None
     """How many there may be while the machine runs. None: as many as it starts with."""
-    model: Annotated[
-        str,
-        msgspec.Meta(
-            max_length=64,
-            pattern="^[A-Za-z0-9._-]*$",
-            extra={"expects": "letters, digits, dots, underscores and hyphens"},
-        ),
-    ] = ""
+    model: Annotated[str, msgspec.Meta(max_length=64), WORD] = ""
     """A model that the hypervisor knows. Empty: the best one that the accelerator offers."""
     topology: CpuTopology | None = None
     """How the guest sees its CPUs arranged. None: as the hypervisor likes."""
@@ -180,14 +183,7 @@ class DiskOptions(Part, frozen=True, kw_only=True):
     """How many queues of requests there are, best one per CPU."""
     queue_size: Annotated[int, msgspec.Meta(ge=2, le=1024)] = 128
     """Requests per queue; a power of two."""
-    serial: Annotated[
-        str,
-        msgspec.Meta(
-            max_length=20,
-            pattern="^[A-Za-z0-9._-]*$",
-            extra={"expects": "letters, digits, dots, underscores and hyphens"},
-        ),
-    ] = ""
+    serial: Annotated[str, msgspec.Meta(max_length=20), WORD] = ""
     """What the guest reads as its serial number. Empty: the disk's name."""
     pci_segment: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
     """The PCI segment that it is on."""
@@ -229,17 +225,7 @@ class NicOptions(Part, frozen=True, kw_only=True):
     """Let the host cut UDP datagrams."""
     checksum: bool = True
     """Let the host compute checksums."""
-    host_mac: (
-        Annotated[
-            str,
-            msgspec.Meta(
-                pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$",
-                max_length=17,
-                extra={"expects": "six pairs of lower-case hex digits, such as 52:54:00:12:34:56"},
-            ),
-        ]
-        | None
-    ) = None
+    host_mac: Mac | None = None
     """MAC of the host's end."""
     iommu: bool = False
     """Put it behind an IOMMU of the guest's."""

@@ -20,6 +20,7 @@ from nacre.model.hardware import (
     DeviceOptions,
     DiskOptions,
     LimitGroup,
+    Mac,
     MemoryOptions,
     NicOptions,
     NumaCell,
@@ -129,17 +130,7 @@ class NicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     network: NetworkKind = NetworkKind.USER
     """How it reaches the world."""
-    mac: (
-        Annotated[
-            str,
-            msgspec.Meta(
-                pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$",
-                max_length=17,
-                extra={"expects": "six pairs of lower-case hex digits, such as 52:54:00:12:34:56"},
-            ),
-        ]
-        | None
-    ) = None
+    mac: Mac | None = None
     """Derived from the machine's id and the NIC's place when not given."""
     options: NicOptions = NicOptions()
     """How it is connected."""

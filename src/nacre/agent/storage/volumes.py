@@ -200,7 +200,8 @@ class DirectoryVolumes(VolumeFolders):
         active = known[manifest.active]
         if manifest.switching is None:
             below = None if active.below is None else known[active.below]
-            if below is not None and below.size_bytes == active.size_bytes and is_unwritten(folder / active.name):
+            same = below is not None and below.size_bytes == active.size_bytes
+            if below is not None and same and await in_thread(is_unwritten, folder / active.name):
                 return below.name
             if copied or len(layers.chain(known, active.name)) >= LONGEST_CHAIN:
                 return active.name

@@ -11,14 +11,7 @@ from os import urandom
 
 import structlog
 from litestar.enums import HttpMethod
-from litestar.types import (
-    ASGIApp,
-    HTTPScope,
-    Message,
-    Receive,
-    Scope,
-    Send,
-)
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from litestar.types.asgi_types import HTTPResponseStartEvent
 from structlog.contextvars import bind_contextvars, clear_contextvars
 

@@ -77,16 +77,15 @@ async def placed(tx: Tx, where: Mapping[VmId, NodeId]) -> None:
 
 
 async def settle(tx: Tx, volume: VolumeRow, pool: PoolRow, node: NodeId) -> None:
-    """Give a volume the node that it is used on, if it is free to go there."""
+    """Give a volume the node that uses it or looks after it, if it is free to go there."""
     if volume.node == node or (volume.node is not None and not pool.shared):
         return
     moved = replace(volume, node=node, observed_generation=0, phase=VolumePhase.CREATING, failure=None)
     if volume.node is not None:
         moved = replace(moved, phase=volume.phase)
         tx.wake(node_topic(volume.node))
-    await volume_changes.write(
-        tx, moved, "volume.placed", f"volume {volume.name} is on the node of its machine", actor=SYSTEM
-    )
+    said = "is looked after by another node" if volume.made else "has a node"
+    await volume_changes.write(tx, moved, "volume.placed", f"volume {volume.name} {said} now", actor=SYSTEM)
 
 
 async def given(tx: Tx, volume: VolumeRow) -> VolumeRow:
